@@ -40,6 +40,7 @@ typedef enum GroupKind {
     GROUP_RM,     /* 8 entries: modrm.rm; reached with mod == 3 only */
     GROUP_PREFIX, /* 4 entries: MandatoryPrefix */
     GROUP_ASIZE,  /* 3 entries: address size 16, 32, 64 (asize >> 5) */
+    GROUP_REX_B,  /* 2 entries: REX.B, 0 outside 64-bit mode (90h is NOP or XCHG) */
 } GroupKind;
 
 /* Of several, F3 and F2 win over 66 (the last of F3 and F2 wins). */
