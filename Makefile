@@ -1,0 +1,84 @@
+# make run | test | test-slow | bench | lint | build | clean
+# Each target first makes .venv and builds what is missing. EMU_DEBUG=1 or EMU_SANITIZE=1 before any of them selects
+# another build of the extensions, which lives in build/debug or build/sanitize and leaves the usual one alone.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+
+ifneq ($(filter-out 0,$(EMU_SANITIZE)),)
+  FLAVOUR := sanitize
+  # AddressSanitizer must be the first library of the process; Python itself leaks on purpose at exit.
+  RUN = env ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" PYTHONPATH=build/sanitize/lib
+else ifneq ($(filter-out 0,$(EMU_DEBUG)),)
+  FLAVOUR := debug
+  RUN = env PYTHONPATH=build/debug/lib
+else
+  FLAVOUR := release
+  RUN =
+endif
+CC ?= cc
+export EMU_DEBUG EMU_SANITIZE
+
+# emu/core itself is listed too: adding or deleting a file changes a folder's time.
+SOURCES := $(filter-out %/__pycache__ %.cache,setup.py build_support.py pyproject.toml $(wildcard asm/*.py asm/*.tbl asm/*.lark emu/_core.p* \
+  emu/core emu/core/*.[ch] emu/core/*.def emu/chips/*.p* bios/* bios/*/*))
+ifneq ($(FLAVOUR),release)
+  SOURCES += $(wildcard emu/*.py emu/*/*.py emu/models/*) # this build has a copy of them
+endif
+BUILT := build/$(FLAVOUR)/.stamp
+
+.PHONY: run test test-slow bench lint build clean
+
+run: build
+	@$(RUN) $(BIN)/emu run
+
+test: build
+	@$(RUN) $(BIN)/pytest -n auto --dist worksteal $(TESTS)
+
+test-slow: build
+	@$(RUN) $(BIN)/pytest -m slow $(TESTS)
+
+bench: build .venv/.bench
+	@mkdir -p build/bench
+	@$(RUN) $(BIN)/pytest bench -m '' --benchmark-only --benchmark-json=build/bench/results.json
+
+lint: build .venv/.lint
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/cython-lint emu
+
+build: $(BUILT)
+
+$(BUILT): .venv/.stamp $(SOURCES)
+	@mkdir -p $(@D)
+	@touch $@.started
+ifeq ($(FLAVOUR),release)
+	@$(BIN)/python setup.py $(SETUP_FLAGS) build_ext --inplace build_data --inplace
+else
+	@$(BIN)/python setup.py $(SETUP_FLAGS) build
+endif
+	@mv $@.started $@
+
+# The release build: pip makes it on the way, and later builds only what changes.
+.venv/.stamp: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: apt-get install python3' >&2; exit 1; }
+	@missing=; command -v $(firstword $(CC)) >/dev/null || missing="$$missing gcc"; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
+	$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || missing="$$missing python3-dev"; \
+	test -z "$$missing" || { echo "Missing to build this: apt-get install$$missing" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo 'make .venv (once)'; $(PYTHON) -m venv .venv; }
+	@echo 'install what pyproject.toml asks for into .venv, and build'
+	@$(PIP) $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
+	@env -u EMU_DEBUG -u EMU_SANITIZE $(PIP) --no-build-isolation -e '.[test]'
+	@touch $@
+
+.venv/.bench .venv/.lint: .venv/.%: .venv/.stamp
+	@env -u EMU_DEBUG -u EMU_SANITIZE $(PIP) --no-build-isolation -e '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf build dist .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find asm emu bios tests bench -name __pycache__ -prune -exec rm -rf {} +
+	find emu -name '*.so' -delete
+	rm -f emu/firmware/*.bin asm/*.cache
