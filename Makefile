@@ -6,13 +6,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
+# Imports come from that folder, not from the tree, whatever a test's current directory is.
+ALONE = PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/$(FLAVOUR)/lib
+
 ifneq ($(filter-out 0,$(EMU_SANITIZE)),)
   FLAVOUR := sanitize
   # AddressSanitizer must be the first library of the process; Python itself leaks on purpose at exit.
-  RUN = env ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" PYTHONPATH=build/sanitize/lib
+  RUN = env ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" $(ALONE)
 else ifneq ($(filter-out 0,$(EMU_DEBUG)),)
   FLAVOUR := debug
-  RUN = env PYTHONPATH=build/debug/lib
+  RUN = env $(ALONE)
 else
   FLAVOUR := release
   RUN =
@@ -37,7 +40,7 @@ test: build
 	@$(RUN) $(BIN)/pytest -n auto --dist worksteal $(TESTS)
 
 test-slow: build
-	@$(RUN) $(BIN)/pytest -m slow $(TESTS)
+	@$(RUN) $(BIN)/pytest -m slow -n auto --dist loadfile $(TESTS)
 
 bench: build .venv/.bench
 	@mkdir -p build/bench
