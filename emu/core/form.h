@@ -61,7 +61,7 @@ typedef enum Operand {
     OPERAND_ACC,   /* AL AX EAX RAX */
     OPERAND_CL,
     OPERAND_DX,
-    OPERAND_SREG, /* modrm.reg: 6 and 7 are #UD */
+    OPERAND_SREG, /* modrm.reg: 6 and 7 are #UD, and so is CS as a destination */
     OPERAND_ES,   /* ES to GS stand in the order of the segment registers' numbers */
     OPERAND_CS,
     OPERAND_SS,
@@ -172,7 +172,7 @@ enum FormFlags {
     FORM_PM = 1 << 7,          /* #UD in real-address and virtual-8086 mode */
     FORM_DEFAULT64 = 1 << 8,   /* in 64-bit code the operand size is 64 without REX.W; osize has it */
     FORM_FORCE64 = 1 << 9,     /* the same, and 66h does not change it */
-    FORM_REG_ONLY = 1 << 10,   /* modrm.mod is ignored and taken as 3 (MOV to and from CR and DR) */
+    FORM_REG_ONLY = 1 << 10,   /* modrm.mod is ignored and taken as 3 (MOV to and from CR and DR); handler[1] is handler[0] */
     FORM_EXIT = 1 << 11,       /* may cause a VM exit, as controls say */
     FORM_EXIT_ALWAYS = 1 << 12 /* always causes a VM exit in VMX non-root operation */
 };
@@ -192,7 +192,7 @@ typedef struct Form {
     uint8_t since;           /* Since */
     uint8_t osize;           /* operand size in bits; 0: the one that prefixes give */
     uint8_t flags_written;     /* FLAG_*: always written with a defined value */
-    uint8_t flags_conditional; /* written unless the count is zero (shifts), repeated zero times, ... */
+    uint8_t flags_conditional; /* written unless a count is zero (shifts); CMPS and SCAS with REP too, though in flags_written */
     uint8_t flags_undefined;   /* left undefined by the manual */
     uint8_t flags_tested;
 } Form;

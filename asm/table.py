@@ -1,0 +1,468 @@
+"""Reads asm/x86.tbl, the one instruction table, into immutable forms (the columns are explained at its head).
+
+Only the standard library is used: setup.py imports this before anything is installed. A form is parsed when it is first
+asked for, since an ordinary source needs a fraction of the table.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+TABLE_PATH = Path(__file__).with_name("x86.tbl")
+COLUMNS = ("encoding", "syntax", "modes", "since", "prefixes", "flags", "cpl", "exit", "notes")
+
+PROCESSORS = ("8086", "186", "286", "386", "486", "586", "686")
+FEATURES = (
+    "CPUID", "TSC", "MSR", "CX8", "SEP", "CMOV", "CLFSH", "FXSR", "SSE", "SSE2", "SSE3", "MONITOR", "VMX", "SMX", "CX16",
+    "SSE4_2", "POPCNT", "MOVBE", "XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES", "RDRAND", "FSGSBASE", "BMI1", "BMI2",
+    "INVPCID", "RDSEED", "ADX", "SMAP", "CLFLUSHOPT", "CLWB", "PCOMMIT", "RDPID", "PKU", "PTWRITE", "WBNOINVD",
+    "CLDEMOTE", "MOVDIRI", "MOVDIR64B", "WAITPKG", "SERIALIZE", "TSXLDTRK", "CET_SS", "CET_IBT", "RTM", "SYSCALL", "LM",
+    "LAHF_LM", "LZCNT", "PREFETCHW", "RDTSCP",
+)  # fmt: skip
+STATUS_FLAGS = "oszapc"
+OTHER_FLAGS = "tidnvrk"  # TF IF DF NT VM RF and AC (letter k, since a is AF)
+
+NOTES = frozenset({"alias", "bare", "decode-only", "end", "over", "pm", "reg-only"})
+
+REGISTERS_8 = ("al", "cl", "dl", "bl", "ah", "ch", "dh", "bh")
+REGISTERS_8_REX = ("al", "cl", "dl", "bl", "spl", "bpl", "sil", "dil", *(f"r{n}b" for n in range(8, 16)))
+REGISTERS_16 = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di", *(f"r{n}w" for n in range(8, 16)))
+REGISTERS_32 = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", *(f"r{n}d" for n in range(8, 16)))
+REGISTERS_64 = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
+REGISTERS_SEG = ("es", "cs", "ss", "ds", "fs", "gs")
+REGISTERS_CR = tuple(f"cr{n}" for n in range(16))
+REGISTERS_DR = tuple(f"dr{n}" for n in range(16))
+
+
+class TableError(ValueError):
+    """A row of x86.tbl that does not follow the format; the message begins with file and line."""
+
+
+class OperandSpec(NamedTuple):
+    """One operand of a form's syntax.
+
+    kind: r rm m imm rel ptr moffs sreg cr dr reg (a fixed register) or one (the constant 1).
+    size: bits, 0 for none; memory_size: the same where the operand is memory, -1 for a composite (``m16&32``).
+    where: which part of the encoding holds it, an OPERAND_* name of emu/core/form.h without the prefix.
+    """
+
+    text: str
+    kind: str
+    size: int
+    memory_size: int
+    where: str
+    signed: bool = False
+    register: str = ""
+
+    @property
+    def takes_register(self) -> bool:
+        return self.kind in ("r", "rm", "reg", "sreg", "cr", "dr")
+
+    @property
+    def takes_memory(self) -> bool:
+        return self.kind in ("rm", "m", "moffs")
+
+
+class Flags(NamedTuple):
+    """The flags that a form touches, as letters: always written, written on a condition, undefined, tested."""
+
+    written: str
+    conditional: str
+    undefined: str
+    tested: str
+
+
+class Form(NamedTuple):
+    """One row of the table: one instruction form."""
+
+    index: int
+    line: int
+    encoding: str
+    syntax: str
+    mnemonic: str
+    operands: tuple[OperandSpec, ...]
+    modes: tuple[int, ...]
+    since: str
+    lock: bool
+    rep: bool
+    repz: bool
+    flags: Flags
+    cpl: str
+    exit: str
+    notes: frozenset[str]
+    body: str
+    osize: int
+    default64: bool
+    force64: bool
+    w0: bool
+    wig: bool
+    asize: int
+    prefix: str
+    rex_b0: bool
+    map: int
+    opcode: int
+    plus_register: bool
+    modrm: bool
+    digit: int
+    fixed: int
+    immediates: tuple[str, ...]
+
+    @property
+    def decodes(self) -> bool:
+        """The decoder knows the row (it is not merely another spelling for the assembler)."""
+        return "alias" not in self.notes
+
+    @property
+    def encodes(self) -> bool:
+        """The assembler may choose the row."""
+        return "decode-only" not in self.notes
+
+    @property
+    def takes_memory(self) -> bool:
+        """The form has a ModRM byte that may name memory."""
+        return self.modrm and self.fixed < 0 and any(o.where in ("RM", "MEM") and o.takes_memory for o in self.operands)
+
+    @property
+    def takes_register(self) -> bool:
+        """The form has no ModRM byte that names an operand, or one that may name a register there."""
+        if not self.modrm or self.fixed >= 0:
+            return True
+        return not any(o.where in ("RM", "MEM") and not o.takes_register for o in self.operands)
+
+    @property
+    def operand_size(self) -> int:
+        """The operand size in bits that the form itself fixes; 0 where prefixes and mode do."""
+        if self.osize:
+            return self.osize
+        if self.w0:
+            return 32
+        return 64 if self.default64 or self.force64 else 0
+
+    def handlers(self) -> tuple[str | None, str | None]:
+        """Names of the C bodies for register (or no ModRM) and memory; None where the form has no such variant."""
+        register = self._body_name(False) if self.takes_register else None
+        memory = self._body_name(True) if self.takes_memory else None
+        return register, memory
+
+    def repeat_handlers(self) -> tuple[str | None, str | None]:
+        """Names of the C bodies with an F3 and with an F2 prefix; None where the prefix repeats nothing."""
+        if self.repz:
+            return f"exec_repe_{self.body}", f"exec_repne_{self.body}"
+        if self.rep:
+            return f"exec_rep_{self.body}", f"exec_rep_{self.body}"
+        return None, None
+
+    def _body_name(self, memory: bool) -> str:
+        if "bare" in self.notes:
+            return f"exec_{self.body}"
+        return "_".join(("exec", self.body, *(_kind_name(o, memory) for o in self.operands)))
+
+
+def _kind_name(spec: OperandSpec, memory: bool) -> str:
+    if spec.kind == "moffs" or (spec.takes_memory and memory and spec.where in ("RM", "MEM")):
+        if spec.text.endswith((":16", ":32", ":64")):
+            return "mfar"
+        return f"m{spec.memory_size}" if spec.memory_size in (8, 16, 32, 64) else "m"
+    if spec.kind in ("r", "rm", "reg") and spec.register not in REGISTERS_SEG:
+        return f"r{spec.size}"
+    return {"imm": "i", "one": "i", "rel": "rel", "ptr": "far", "cr": "c", "dr": "d"}.get(spec.kind, "s")
+
+
+_FIXED = {
+    "AL": (8, "ACC"), "AX": (16, "ACC"), "EAX": (32, "ACC"), "RAX": (64, "ACC"), "CL": (8, "CL"), "DX": (16, "DX"),
+    "CX": (16, "CX"), "ECX": (32, "CX"), "RCX": (64, "CX"),
+    "ES": (16, "ES"), "CS": (16, "CS"), "SS": (16, "SS"), "DS": (16, "DS"), "FS": (16, "FS"), "GS": (16, "GS"),
+}  # fmt: skip
+_MAPS = {(): 0, (0x0F,): 1, (0x0F, 0x38): 2, (0x0F, 0x3A): 3}
+_IMMEDIATE_TOKENS = ("ib", "iw", "id", "iq", "cb", "cw", "cd", "cp", "co")
+
+
+class _Row:
+    """A row being parsed: keeps the place for messages."""
+
+    def __init__(self, line: int, columns: Sequence[str]) -> None:
+        self.line = line
+        self.columns = columns
+
+    def fail(self, message: str) -> TableError:
+        return TableError(f"{TABLE_PATH.name}:{self.line}: {message} in {' | '.join(self.columns)!r}")
+
+
+def _size(row: _Row, text: str) -> int:
+    if not text.isdecimal():
+        raise row.fail(f"bad size {text!r}")
+    return int(text)
+
+
+def _parse_operand(row: _Row, text: str, digit: int, modrm: bool, plus: bool, others: Sequence[str]) -> OperandSpec:
+    if text in _FIXED:
+        size, where = _FIXED[text]
+        return OperandSpec(text, "reg", size, 0, where, register=text.lower())
+    if text == "1":
+        return OperandSpec(text, "one", 8, 0, "ONE")
+    if text == "Sreg":
+        return OperandSpec(text, "sreg", 16, 0, "SREG")
+    if text in ("CR0-CR8", "DR0-DR7"):
+        return OperandSpec(text, text[:2].lower(), 0, 0, text[:2])
+    if text.startswith("simm"):
+        return OperandSpec(text, "imm", _size(row, text[4:]), 0, "IMM", signed=True)
+    if text.startswith("imm"):
+        return OperandSpec(text, "imm", _size(row, text[3:]), 0, "IMM")
+    if text.startswith("rel"):
+        return OperandSpec(text, "rel", _size(row, text[3:]), 0, "REL", signed=True)
+    if text.startswith("ptr16:"):
+        return OperandSpec(text, "ptr", _size(row, text[6:]), 0, "FAR")
+    if text.startswith("moffs"):
+        size = _size(row, text[5:])
+        return OperandSpec(text, "moffs", size, size, "MOFFS")
+    register, slash, memory = text.partition("/")
+    if slash and register.startswith("r") and memory.startswith("m"):
+        memory_size = _size(row, memory[1:])
+        return OperandSpec(text, "rm", memory_size if register == "r" else _size(row, register[1:]), memory_size, "RM")
+    if text.startswith("m") and not slash:
+        size_text = text[1:]
+        if not size_text:
+            return OperandSpec(text, "m", 0, 0, "MEM")
+        for separator in ("&", ":"):
+            if separator in size_text:
+                return OperandSpec(text, "m", _size(row, size_text.split(separator)[1]), -1, "MEM")
+        return OperandSpec(text, "m", _size(row, size_text), _size(row, size_text), "MEM")
+    if text.startswith("r") and text[1:].isdecimal():
+        if plus:
+            where = "OPREG"
+        elif digit >= 0 or any(o in ("CR0-CR8", "DR0-DR7") for o in others):
+            where = "RM"
+        elif modrm:
+            where = "REG"
+        else:
+            raise row.fail(f"operand {text} has no place in the encoding")
+        return OperandSpec(text, "r", int(text[1:]), 0, where)
+    raise row.fail(f"unknown operand {text!r}")
+
+
+def _parse_operands(row: _Row, texts: Sequence[str], digit: int, modrm: bool, plus: bool) -> tuple[OperandSpec, ...]:
+    specs = [
+        _parse_operand(row, text, digit, modrm, plus, [*texts[:n], *texts[n + 1 :]]) for n, text in enumerate(texts)
+    ]
+    immediates = [n for n, spec in enumerate(specs) if spec.kind == "imm"]
+    if len(immediates) == 2:
+        specs[immediates[1]] = specs[immediates[1]]._replace(where="IMM2")
+    registers = [n for n, spec in enumerate(specs) if spec.where == "REG"]
+    if modrm and digit < 0 and len(registers) == 2:
+        raise row.fail("two operands in ModRM.reg")
+    return tuple(specs)
+
+
+def _parse_flags(row: _Row, text: str) -> Flags:
+    effects = {"w": "", "m": "", "u": "", "t": ""}
+    if text != "-":
+        for part in text.split():
+            effect, colon, letters = part.partition(":")
+            if not colon or effect not in "wmut01" or not letters or letters.strip(STATUS_FLAGS + OTHER_FLAGS):
+                raise row.fail(f"bad flags {part!r}")
+            effects["w" if effect in "01" else effect] += letters
+    return Flags(effects["w"], effects["m"], effects["u"], effects["t"])
+
+
+class _Encoding:
+    """The encoding column, token by token."""
+
+    def __init__(self, row: _Row, text: str) -> None:
+        self.osize = self.asize = 0
+        self.default64 = self.force64 = self.w0 = self.wig = self.rex_b0 = self.plus = self.modrm = False
+        self.prefix = ""
+        self.digit = self.fixed = -1
+        self.immediates: list[str] = []
+        opcode: list[int] = []
+        for token in text.split():
+            if token in ("o16", "o32"):
+                self.osize = int(token[1:])
+            elif token == "REX.W":
+                self.osize = 64
+            elif token in ("a16", "a32", "a64"):
+                self.asize = int(token[1:])
+            elif token == "d64":
+                self.default64 = True
+            elif token == "f64":
+                self.force64 = True
+            elif token == "W0":
+                self.w0 = True
+            elif token == "WIG":
+                self.wig = True
+            elif token == "REX.B0":
+                self.rex_b0 = True
+            elif not opcode and token in ("NP", "66", "F2", "F3"):
+                self.prefix = token
+            elif token == "/r":
+                self.modrm = True
+            elif len(token) == 2 and token[0] == "/" and token[1] in "01234567":
+                self.modrm, self.digit = True, int(token[1])
+            elif token in _IMMEDIATE_TOKENS:
+                self.immediates.append(token)
+            else:
+                byte, plus, suffix = token.partition("+")
+                if len(byte) != 2 or (plus and suffix not in ("rb", "rw", "rd", "rq")):
+                    raise row.fail(f"unknown token {token!r}")
+                try:
+                    opcode.append(int(byte, 16))
+                except ValueError:
+                    raise row.fail(f"unknown token {token!r}") from None
+                self.plus = self.plus or bool(plus)
+        if opcode in ([0xF2], [0xF3]) or not opcode:
+            raise row.fail("no opcode")
+        escape = 0
+        if opcode[0] == 0x0F and len(opcode) > 1:
+            escape = 2 if opcode[1] in (0x38, 0x3A) and len(opcode) > 2 else 1
+        self.map = _MAPS[tuple(opcode[:escape])]
+        self.opcode = opcode[escape]
+        rest = opcode[escape + 1 :]
+        if len(rest) > 1 or (rest and self.modrm):
+            raise row.fail("too many opcode bytes")
+        if rest:
+            self.modrm, self.fixed = True, rest[0]
+        if self.plus and self.opcode & 7:
+            raise row.fail("+r on an opcode that is not a multiple of 8")
+
+
+def parse_row(index: int, line: int, columns: Sequence[str]) -> Form:
+    """Parses one row.
+
+    Args:
+        index: of the row among all rows.
+        line: its line in the file, for messages.
+        columns: its nine columns, without surrounding blanks.
+
+    Raises:
+        TableError: the row is malformed.
+    """
+    row = _Row(line, columns)
+    if len(columns) != len(COLUMNS):
+        raise row.fail(f"{len(columns)} columns where {len(COLUMNS)} are wanted")
+    encoding, syntax, modes, since, prefixes, flags, cpl, exit_class, notes_text = columns
+    code = _Encoding(row, encoding)
+    mnemonic, _, operand_text = syntax.partition(" ")
+    texts = [text.strip() for text in operand_text.split(",")] if operand_text else []
+    operands = _parse_operands(row, texts, code.digit, code.modrm, code.plus)
+    sizes = modes.split()
+    if not sizes or any(size not in ("16", "32", "64") for size in sizes):
+        raise row.fail(f"bad modes {modes!r}")
+    if since not in PROCESSORS and since not in FEATURES:
+        raise row.fail(f"unknown processor or feature {since!r}")
+    legal = prefixes.split() if prefixes != "-" else []
+    if any(prefix not in ("lock", "rep", "repz") for prefix in legal):
+        raise row.fail(f"bad prefixes {prefixes!r}")
+    if cpl not in ("0", "iopl", "3"):
+        raise row.fail(f"bad privilege level {cpl!r}")
+    if exit_class not in ("-", "cond", "always"):
+        raise row.fail(f"bad VM-exit class {exit_class!r}")
+    notes = notes_text.split() if notes_text != "-" else []
+    bodies = [note[5:] for note in notes if note.startswith("body=")]
+    notes = [note for note in notes if not note.startswith("body=")]
+    if not NOTES.issuperset(notes) or len(bodies) > 1:
+        raise row.fail(f"bad notes {notes_text!r}")
+    if (code.osize == 64 or code.default64 or code.force64 or code.asize == 64) and sizes != ["64"]:
+        raise row.fail("a 64-bit size outside 64-bit mode")
+    if len(code.immediates) != sum(spec.kind in ("imm", "rel", "ptr") for spec in operands):
+        raise row.fail("immediates of encoding and syntax differ")
+    return Form(
+        index=index,
+        line=line,
+        encoding=encoding,
+        syntax=syntax,
+        mnemonic=mnemonic,
+        operands=operands,
+        modes=tuple(map(int, sizes)),
+        since=since,
+        lock="lock" in legal,
+        rep="rep" in legal,
+        repz="repz" in legal,
+        flags=_parse_flags(row, flags),
+        cpl=cpl,
+        exit=exit_class,
+        notes=frozenset(notes),
+        body=bodies[0] if bodies else mnemonic.lower(),
+        osize=code.osize,
+        default64=code.default64,
+        force64=code.force64,
+        w0=code.w0,
+        wig=code.wig,
+        asize=code.asize,
+        prefix=code.prefix,
+        rex_b0=code.rex_b0,
+        map=code.map,
+        opcode=code.opcode,
+        plus_register=code.plus,
+        modrm=code.modrm,
+        digit=code.digit,
+        fixed=code.fixed,
+        immediates=tuple(code.immediates),
+    )
+
+
+class Table(Sequence[Form]):
+    """The rows of a table, parsed as they are asked for.
+
+    Args:
+        text: the table's contents.
+
+    Raises:
+        TableError: on access to a malformed row.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._rows: list[tuple[int, list[str]]] = []
+        self._by_mnemonic: dict[str, list[int]] = {}
+        self._forms: dict[int, Form] = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            if not line or line.startswith("#") or line.isspace():
+                continue
+            columns = [column.strip() for column in line.split("|")]
+            if len(columns) < 2:
+                raise TableError(f"{TABLE_PATH.name}:{number}: no columns in {line!r}")
+            self._by_mnemonic.setdefault(columns[1].partition(" ")[0].lower(), []).append(len(self._rows))
+            self._rows.append((number, columns))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # Sequence's overloads: int or slice
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        form = self._forms.get(index)
+        if form is None:
+            line, columns = self._rows[index]
+            form = self._forms[index] = parse_row(index, line, columns)
+        return form
+
+    def __iter__(self) -> Iterator[Form]:
+        return (self[n] for n in range(len(self)))
+
+    def mnemonics(self) -> frozenset[str]:
+        """Every mnemonic, in lower case."""
+        return frozenset(self._by_mnemonic)
+
+    def forms_of(self, mnemonic: str) -> tuple[Form, ...]:
+        """The forms of a mnemonic (lower case) in the order of preference; empty where there is no such mnemonic."""
+        return tuple(self[n] for n in self._by_mnemonic.get(mnemonic, ()))
+
+
+@functools.cache
+def load() -> Table:
+    """The instruction table.
+
+    Raises:
+        TableError: the table is malformed; the message names the line.
+    """
+    return Table(TABLE_PATH.read_text(encoding="ascii"))
+
+
+def __getattr__(name: str) -> Table:
+    if name == "FORMS":
+        return load()
+    raise AttributeError(name)
