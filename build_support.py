@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from setuptools import Command, Extension
@@ -207,19 +208,17 @@ class BuildExt(build_ext):
                 yield [self.cc_step(source, WARNINGS)]
 
     def cython_step(self, source: Path, module: str) -> Step:
-        from Cython import __version__
-
         output = BUILD / "cython" / source.with_suffix(".c")
-        command = (sys.executable, "-m", "cython", "-3", "--depfile", "--module-name", module)
-        command += ("-I", ".", "-o", str(output), str(source))
-        stamp = f"{__version__} {shlex.join(command)}"
+        flags = ("-3", "--depfile", "--module-name", module, "-I", ".", "-o", str(output))
+        command = (sys.executable, "-m", "cython", *flags, str(source))
+        stamp = f"{metadata.version('cython')} {shlex.join(command)}"
         return Step(f"cython {source}", command, output, output.with_name(output.name + ".dep"), stamp)
 
     def cc_step(self, source: Path, flags: Sequence[str]) -> Step:
         output = Path(self.build_temp) / source.with_suffix(".o")
         depfile = output.with_suffix(".d")
-        command = (*self.compiler_command, *self.c_flags, *flags, *self.includes)
-        command += ("-MMD", "-MF", str(depfile), "-c", "-o", str(output), str(source))
+        command = (*self.compiler_command, *self.c_flags, *flags, *self.includes, "-MMD", "-MF", str(depfile))
+        command = (*command, "-c", "-o", str(output), str(source))
         return Step(f"cc {source}", command, output, depfile, shlex.join(command))
 
     def link(self, name: str, objects: list[Path]) -> None:
