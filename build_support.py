@@ -120,9 +120,13 @@ class Step:
 
 
 def read_depfile(path: Path) -> list[str]:
-    """The prerequisites that a compiler's dependency file names; a space inside a name is escaped by a backslash."""
+    """The prerequisites that a compiler's dependency file names; a space inside a name is escaped by a backslash.
+
+    Cython's own declarations are left out: its version stands for them.
+    """
     _, _, prerequisites = path.read_text().replace("\\\n", " ").partition(": ")
-    return [name.replace("\\ ", " ") for name in re.findall(r"(?:\\ |\S)+", prerequisites)]
+    names = [name.replace("\\ ", " ") for name in re.findall(r"(?:\\ |\S)+", prerequisites)]
+    return [name for name in names if "/Cython/Includes/" not in name]
 
 
 def run_steps(chains: Sequence[Sequence[Step]], jobs: int) -> None:
@@ -211,7 +215,7 @@ class BuildExt(build_ext):
         output = BUILD / "cython" / source.with_suffix(".c")
         flags = ("-3", "--depfile", "--module-name", module, "-I", ".", "-o", str(output))
         command = (sys.executable, "-m", "cython", *flags, str(source))
-        stamp = f"{metadata.version('cython')} {shlex.join(command)}"
+        stamp = f"{metadata.version('cython')} {shlex.join(flags)}"
         return Step(f"cython {source}", command, output, output.with_name(output.name + ".dep"), stamp)
 
     def cc_step(self, source: Path, flags: Sequence[str]) -> Step:

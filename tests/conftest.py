@@ -1,0 +1,13 @@
+"""What every test run says first: which build it tests and which oracles are missing here."""
+
+import importlib.util
+import shutil
+
+ORACLES = ("nasm", "qemu-system-i386", "bochs", "gdb", "objdump")
+
+
+def pytest_report_header() -> list[str]:
+    found = importlib.util.find_spec("emu._core") if importlib.util.find_spec("emu") else None
+    missing = [name for name in ORACLES if shutil.which(name) is None]
+    lines = [f"extension: {found.origin if found else 'not built'}"]
+    return [*lines, f"not installed, so not compared with: {', '.join(missing)}"] if missing else lines
