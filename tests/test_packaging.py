@@ -148,7 +148,8 @@ def test_sdist_holds_sources_and_nothing_built(sdist: Path) -> None:
         str(path.relative_to(ROOT))
         for folder in ("asm", "emu", "bios", "tests")
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".c", ".h", ".def", ".tbl", ".lark", ".asm", ".inc", ".toml")
+        if path.suffix
+        in (".py", ".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h", ".def", ".tbl", ".lark", ".asm", ".inc", ".toml")
     }
     assert tracked - names == set()
     assert [name for name in names if name.endswith((".so", ".bin", ".o"))] == []

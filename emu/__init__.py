@@ -1,0 +1,1 @@
+"""A cycle-level x86 PC in a Python process."""

@@ -1,0 +1,1 @@
+"""The parts of the PC's board, one file a part, named for the part."""
