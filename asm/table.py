@@ -174,6 +174,7 @@ def _kind_name(spec: OperandSpec, memory: bool) -> str:
 _FIXED = {
     "AL": (8, "ACC"), "AX": (16, "ACC"), "EAX": (32, "ACC"), "RAX": (64, "ACC"), "CL": (8, "CL"), "DX": (16, "DX"),
     "CX": (16, "CX"), "ECX": (32, "CX"), "RCX": (64, "CX"),
+    "EDX": (32, "EDX"),
     "ES": (16, "ES"), "CS": (16, "CS"), "SS": (16, "SS"), "DS": (16, "DS"), "FS": (16, "FS"), "GS": (16, "GS"),
 }  # fmt: skip
 _MAPS = {(): 0, (0x0F,): 1, (0x0F, 0x38): 2, (0x0F, 0x3A): 3}
@@ -233,7 +234,7 @@ def _parse_operand(row: _Row, text: str, digit: int, modrm: bool, plus: bool, ot
     if text.startswith("r") and text[1:].isdecimal():
         if plus:
             where = "OPREG"
-        elif digit >= 0 or any(o in ("CR0-CR8", "DR0-DR7") for o in others):
+        elif digit >= 0 or any(o in ("CR0-CR8", "DR0-DR7", "Sreg") for o in others):
             where = "RM"
         elif modrm:
             where = "REG"
