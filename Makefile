@@ -25,7 +25,7 @@ export EMU_DEBUG EMU_SANITIZE
 
 # emu/core itself is listed too: adding or deleting a file changes a folder's time.
 SOURCES := $(filter-out %/__pycache__ %.cache,setup.py build_support.py pyproject.toml $(wildcard asm/*.py asm/*.tbl asm/*.lark emu/_core.p* emu/face/* \
-  emu/core emu/core/*.[ch] emu/core/*.def emu/chips/*.p* bios/* bios/*/*))
+  emu/face/*.pxi emu/core emu/core/*.[ch] emu/core/*.def emu/chips/*.p* bios/* bios/*/*))
 ifneq ($(FLAVOUR),release)
   SOURCES += $(wildcard emu/*.py emu/*/*.py emu/models/*) # this build has a copy of them
 endif
@@ -51,7 +51,7 @@ lint: build .venv/.lint
 	@$(BIN)/mypy
 	@$(BIN)/cython-lint emu
 
-build: $(BUILT)
+build: $(BUILT) .venv/.installed
 
 $(BUILT): .venv/.stamp $(SOURCES)
 	@mkdir -p $(@D)
@@ -63,22 +63,28 @@ else
 endif
 	@mv $@.started $@
 
-# The release build: pip makes it on the way, and later builds only what changes.
+# The console scripts, and the tree on sys.path. pip finds the release build done.
+.venv/.installed: .venv/.stamp | $(BUILT)
+	@env -u EMU_DEBUG -u EMU_SANITIZE $(PIP) --no-build-isolation --no-deps -e .
+	@touch $@
+
 .venv/.stamp: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: apt-get install python3' >&2; exit 1; }
 	@missing=; command -v $(firstword $(CC)) >/dev/null || missing="$$missing gcc"; \
 	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
 	$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || missing="$$missing python3-dev"; \
 	test -z "$$missing" || { echo "Missing to build this: apt-get install$$missing" >&2; exit 1; }
-	@test -x $(BIN)/python || { echo 'make .venv (once)'; $(PYTHON) -m venv .venv; }
-	@echo 'install what pyproject.toml asks for into .venv, and build'
-	@$(PIP) $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
-	@env -u EMU_DEBUG -u EMU_SANITIZE $(PIP) --no-build-isolation -e '.[test]'
+	@test -x $(BIN)/python || { echo 'make .venv'; $(PYTHON) -m venv .venv; }
+	@echo 'install into .venv what pyproject.toml asks for'
+	@$(PIP) $(call requirements,t["build-system"]["requires"] + t["project"]["dependencies"] + extra["test"])
 	@touch $@
 
 .venv/.bench .venv/.lint: .venv/.%: .venv/.stamp
-	@env -u EMU_DEBUG -u EMU_SANITIZE $(PIP) --no-build-isolation -e '.[$*]'
+	@$(PIP) $(call requirements,extra["$*"])
 	@touch $@
+
+requirements = $$($(BIN)/python -c 'import tomllib; t = tomllib.load(open("pyproject.toml", "rb")); \
+  extra = t["project"]["optional-dependencies"]; print(*$(1))')
 
 clean:
 	rm -rf build dist .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache

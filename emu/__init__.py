@@ -1,1 +1,42 @@
-"""A cycle-level x86 PC in a Python process."""
+"""A cycle-level x86 PC in a Python process.
+
+What is listed here is imported when it is first asked for, so that `import emu` costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emu._core import Bus, Chip, Clock, Cpu, Device, Memory
+    from emu.errors import BadInput, ConfigError, CpuFault, EmuError, RunningError
+
+__all__ = [
+    "BadInput",
+    "Bus",
+    "Chip",
+    "Clock",
+    "ConfigError",
+    "Cpu",
+    "CpuFault",
+    "Device",
+    "EmuError",
+    "Memory",
+    "RunningError",
+]
+
+_HOME = {
+    **dict.fromkeys(("Bus", "Chip", "Clock", "Cpu", "Device", "Memory"), "emu._core"),
+    **dict.fromkeys(("BadInput", "ConfigError", "CpuFault", "EmuError", "RunningError"), "emu.errors"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Top-level modules and sub-packages of emu. The package's own face imports on first use, so it stands at the end.
 EMU_LAYERS = (
-    {"errors"},
+    {"errors", "models", "stop"},
     {"_core"},
     {"chips", "host"},
     {"board"},

@@ -1,0 +1,51 @@
+"""Every error that emu raises on purpose.
+
+All derive from EmuError. Where an argument itself is wrong (a value out of range, the wrong type) the usual ValueError
+or TypeError is raised, as Python's own types do.
+"""
+
+__all__ = ["BadInput", "ConfigError", "CpuFault", "EmuError", "RunningError"]
+
+
+class EmuError(Exception):
+    """Base class of emu's errors."""
+
+
+class ConfigError(EmuError):
+    """What was asked for cannot be built: an unknown model, a port that another chip has, a bad size."""
+
+
+class BadInput(EmuError):
+    """A file or other input from outside is missing, truncated or malformed."""
+
+
+class RunningError(EmuError):
+    """A running machine was entered again, or touched in a way that must wait until it stops."""
+
+
+class CpuFault(EmuError):
+    """The processor raised an exception that was to be reported instead of delivered (`faults="raise"`).
+
+    Nothing that the faulting instruction was to change has changed. SDM Vol. 3, "Exception and Interrupt Reference".
+
+    Attributes:
+        vector: number of the exception, 0 to 31.
+        name: its mnemonic, such as "#GP".
+        error_code: the error code, or None where the exception has none.
+        address: the linear address that faulted, of a page fault; otherwise None.
+        rip: RIP of the instruction.
+    """
+
+    def __init__(self, vector: int, name: str, error_code: int | None, address: int | None, rip: int) -> None:
+        super().__init__(vector, name, error_code, address, rip)
+        self.vector = vector
+        self.name = name
+        self.error_code = error_code
+        self.address = address
+        self.rip = rip
+
+    def __str__(self) -> str:
+        text = self.name if self.error_code is None else f"{self.name}({self.error_code:#x})"
+        if self.address is not None:
+            text += f" for linear address {self.address:#x}"
+        return f"{text} at RIP {self.rip:#x}"

@@ -1,0 +1,177 @@
+# Guest RAM and ROM: one private anonymous mapping, of which the host spends only what is touched.
+
+from cpython.buffer cimport (
+    PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdlib cimport calloc, free
+from libc.string cimport memmove
+from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
+
+cdef extern from "emu/core/block.h" nogil:
+    void blocks_written(CPU *cpu, uint64_t pa, size_t size)
+
+
+cdef class Memory:
+    """Guest memory: RAM, or the contents of a ROM. An object of the buffer protocol, read-only.
+
+    Args:
+        size: bytes, whole pages of 4096.
+
+    Raises:
+        ValueError: the size is not whole pages, or not within 4 KiB to 1 TiB.
+        MemoryError: the host has no room for it.
+    """
+    cdef uint8_t *host
+    cdef uint8_t *pages
+    cdef readonly uint64_t size
+    cdef list _buses        # where it is mapped: decoded code there must go when the host writes
+    cdef int _views         # writable views that are alive
+    cdef bint _touched      # one may have been written through since the last run
+    cdef Py_ssize_t _shape[1]
+    cdef Py_ssize_t _strides[1]
+
+    def __cinit__(self, uint64_t size):
+        self._buses = []
+        if size == 0 or size & (PAGE_SIZE - 1) or size > 1ull << 40:
+            raise ValueError(f"a memory of {size} bytes: not whole pages, or not within 4 KiB to 1 TiB")
+        self.pages = <uint8_t *>calloc(size // PAGE_SIZE, 1)
+        if self.pages == NULL:
+            raise MemoryError()
+        cdef void *host = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        if host == MAP_FAILED:
+            raise MemoryError(f"no room for a memory of {size} bytes")
+        self.host = <uint8_t *>host
+        self.size = size
+
+    def __dealloc__(self):
+        if self.host != NULL:
+            munmap(self.host, self.size)
+        free(self.pages)
+
+    def __len__(self):
+        return self.size
+
+    cdef int check(self) except -1:
+        for bus in self._buses:
+            (<Bus>bus).clock.check()
+        return 0
+
+    cdef int check_inside(self, uint64_t address, uint64_t count) except -1:
+        if address > self.size or count > self.size - address:
+            raise ValueError(f"{count:#x} bytes at {address:#x} leave a memory of {self.size:#x} bytes")
+        return 0
+
+    def read(self, uint64_t address, uint64_t count):
+        """`count` bytes from `address`.
+
+        Raises:
+            ValueError: they leave the memory.
+        """
+        self.check()
+        self.check_inside(address, count)
+        return PyBytes_FromStringAndSize(<char *>self.host + address, count)
+
+    def write(self, uint64_t address, data):
+        """Writes bytes from `address`; code there is decoded anew.
+
+        Raises:
+            ValueError: they leave the memory.
+        """
+        self.check()
+        cdef Py_buffer buffer
+        PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        try:
+            self.check_inside(address, buffer.len)
+            if buffer.len:
+                memmove(self.host + address, buffer.buf, buffer.len)
+                self.written(address, buffer.len)
+        finally:
+            PyBuffer_Release(&buffer)
+
+    cdef void written(self, uint64_t address, uint64_t count) noexcept:
+        """Marks pages dirty and retires the code in them."""
+        cdef uint64_t page
+        cdef uint8_t code = 0
+        for page in range(address // PAGE_SIZE, (address + count - 1) // PAGE_SIZE + 1):
+            code |= self.pages[page]
+            self.pages[page] |= PAGE_DIRTY
+        if code & PAGE_CODE:
+            self.retire(address, count)
+
+    cdef void retire(self, uint64_t address, uint64_t count) noexcept:
+        """Retires decoded code of these bytes, wherever they are mapped."""
+        cdef BusMap *bus
+        cdef Region *region
+        cdef uint64_t first, last
+        cdef uint32_t i, j
+        for mapped in self._buses:
+            bus = <BusMap *>&(<Bus>mapped).c
+            for i in range(bus.region_count):
+                region = &bus.regions[i]
+                if region.host < self.host or region.host >= self.host + self.size:
+                    continue
+                first = max(address, <uint64_t>(region.host - self.host))
+                last = min(address + count, <uint64_t>(region.host - self.host) + region.size)
+                if first < last:
+                    for j in range(bus.cpu_count):
+                        blocks_written(bus.cpus[j], region.base + first - <uint64_t>(region.host - self.host), last - first)
+
+    cdef void before_run(self) noexcept:
+        """What a writable view may have changed counts as written."""
+        if self._touched:
+            self._touched = self._views > 0
+            self.written(0, self.size)
+
+    @property
+    def array(self):
+        """The whole memory as a read-only numpy array of bytes, without a copy."""
+        import numpy
+        return numpy.frombuffer(self, dtype=numpy.uint8)
+
+    def view(self, bint writable=False):
+        """The whole memory as a numpy array of bytes, without a copy.
+
+        While a writable view is alive every run begins by forgetting what was decoded, since anything may have changed.
+        """
+        import numpy
+        return numpy.frombuffer(WritableView(self) if writable else self, dtype=numpy.uint8)
+
+    cdef void fill_buffer(self, object owner, Py_buffer *buffer, int flags, bint readonly):
+        self._shape[0] = self.size
+        self._strides[0] = 1
+        buffer.buf = self.host
+        buffer.obj = owner
+        buffer.len = self.size
+        buffer.itemsize = 1
+        buffer.readonly = readonly
+        buffer.ndim = 1
+        buffer.format = NULL
+        if flags & PyBUF_FORMAT:
+            buffer.format = "B"
+        buffer.shape = self._shape if flags & PyBUF_ND else NULL
+        buffer.strides = self._strides if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
+        buffer.suboffsets = NULL
+        buffer.internal = NULL
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if flags & PyBUF_WRITABLE:
+            raise BufferError("guest memory is read-only here: use view(writable=True) or write()")
+        self.fill_buffer(self, buffer, flags, True)
+
+
+cdef class WritableView:
+    """Exports a Memory's bytes for writing, and counts who may write."""
+    cdef Memory memory
+
+    def __cinit__(self, Memory memory not None):
+        self.memory = memory
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        self.memory.check()
+        self.memory._views += 1
+        self.memory._touched = True
+        self.memory.fill_buffer(self, buffer, flags, False)
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        self.memory._views -= 1
