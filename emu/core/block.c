@@ -1,0 +1,348 @@
+/* The block cache.
+ *
+ * Blocks are carved from one arena, so a link between two of them fits in 32 bits, and are found by physical address and
+ * mode. An address is part of a block only as an offset in its page: the same block serves every mapping of the page.
+ * When the arena is full everything is forgotten, between two blocks. */
+#include "block.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "decode.h"
+
+#define ARENA_BYTES (16u << 20)
+#define HASH_SIZE 8192u
+#define PAGE_SLOTS 1024u
+
+/* A physical page that holds blocks. */
+typedef struct CodePage {
+    uint64_t page; /* | 1 where in use */
+    Block *blocks;
+    uint64_t granules; /* bit n: a block holds a byte of [64 n, 64 n + 64) of the page; stale bits do no harm */
+    struct CodePage *next;
+} CodePage;
+
+struct BlockCache {
+    uint8_t *arena;
+    size_t used;
+    uint32_t flush_wanted;
+    Block *hash[HASH_SIZE];
+    CodePage *pages[PAGE_SLOTS];
+    uint64_t hook_pages[64]; /* bit map over a hash of linear page numbers: pages with instruction hooks */
+    uint32_t hooks;
+    struct {
+        Block block;
+        Insn insns[3];
+    } scratch; /* the block of an instruction that cannot be cached: across pages */
+};
+
+static size_t page_slot(uint64_t pa) { return (pa >> 12 ^ pa >> 22) % PAGE_SLOTS; }
+static size_t hash_of(uint64_t pa, uint32_t mode) { return (pa ^ pa >> 13 ^ (uint64_t)mode << 5) % HASH_SIZE; }
+static unsigned hook_bit(uint64_t la) { return (unsigned)(la >> 12 ^ la >> 24) & 4095; }
+
+bool blocks_create(CPU *cpu)
+{
+    /* Address space only: pages come when blocks are written to them. */
+    size_t size = (sizeof(BlockCache) + PAGE_MASK) & ~PAGE_MASK;
+    uint8_t *memory = mmap(NULL, size + ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                           -1, 0);
+    if (memory == MAP_FAILED)
+        return false;
+    cpu->blocks = (BlockCache *)memory;
+    cpu->blocks->arena = memory + size;
+    return true;
+}
+
+void blocks_destroy(CPU *cpu)
+{
+    if (cpu->blocks)
+        munmap(cpu->blocks, (size_t)(cpu->blocks->arena - (uint8_t *)cpu->blocks) + ARENA_BYTES);
+    cpu->blocks = NULL;
+}
+
+void blocks_flush(CPU *cpu)
+{
+    BlockCache *cache = cpu->blocks;
+    if (cache->used) {
+        for (size_t i = 0; i < PAGE_SLOTS; i++)
+            for (CodePage *page = cache->pages[i]; page; page = page->next) {
+                Region *region = bus_find(cpu->bus, page->page & ~PAGE_MASK, REGION_READ);
+                if (region && region->host)
+                    region->pages[((page->page & ~PAGE_MASK) - region->base) >> 12] &= (uint8_t)~PAGE_CODE;
+            }
+        memset(cache->hash, 0, sizeof cache->hash);
+        memset(cache->pages, 0, sizeof cache->pages);
+    }
+    cache->used = 0;
+    cache->flush_wanted = 0;
+    cpu->generation++;
+    cpu_update_mode(cpu);
+}
+
+void cpu_forget_all(CPU *cpu)
+{
+    tlb_flush(cpu, true);
+    cpu->blocks->flush_wanted = 1;
+    clock_leave(cpu->clock);
+}
+
+static CodePage *find_page(const BlockCache *cache, uint64_t pa)
+{
+    CodePage *page = cache->pages[page_slot(pa)];
+    while (page && page->page != (pa | PAGE_MASK))
+        page = page->next;
+    return page;
+}
+
+static uint64_t granules_of(uint64_t pa, size_t size)
+{
+    unsigned first = (unsigned)(pa & PAGE_MASK) >> 6, last = (unsigned)((pa & PAGE_MASK) + size - 1) >> 6;
+    if (last > 63)
+        last = 63;
+    return (~0ull << first) & (~0ull >> (63 - last));
+}
+
+static void unhash(BlockCache *cache, const Block *block)
+{
+    Block **link = &cache->hash[hash_of(block->pa, block->mode)];
+    while (*link && *link != block)
+        link = &(*link)->hash_next;
+    if (*link)
+        *link = block->hash_next;
+}
+
+void blocks_written(CPU *cpu, uint64_t pa, size_t size)
+{
+    BlockCache *cache = cpu->blocks;
+    CodePage *page = find_page(cache, pa & ~PAGE_MASK);
+    if (!page || !(page->granules & granules_of(pa, size)))
+        return;
+    uint64_t granules = 0;
+    for (Block **link = &page->blocks; *link;) {
+        Block *block = *link;
+        if (block->pa < pa + size && pa < block->pa + block->bytes) {
+            unhash(cache, block);
+            *link = block->page_next;
+            /* Links bypass every look-up: whoever comes here by one leaves at once. */
+            ((Insn *)(block + 1))->fn = exit_stale;
+            clock_leave(cpu->clock);
+        } else {
+            granules |= granules_of(block->pa, block->bytes);
+            link = &block->page_next;
+        }
+    }
+    page->granules = granules;
+}
+
+static void *allocate(BlockCache *cache, size_t size)
+{
+    void *memory = cache->arena + cache->used;
+    cache->used += (size + 31) & ~(size_t)31;
+    return memory;
+}
+
+void blocks_hook_page(CPU *cpu, uint64_t la)
+{
+    BlockCache *cache = cpu->blocks;
+    if (la == ~0ull)
+        memset(cache->hook_pages, 0xff, sizeof cache->hook_pages);
+    else
+        cache->hook_pages[hook_bit(la) >> 6] |= 1ull << (hook_bit(la) & 63);
+    cache->hooks = 1;
+    cpu->generation++;
+    cpu_update_mode(cpu);
+}
+
+void blocks_unhook_all(CPU *cpu)
+{
+    memset(cpu->blocks->hook_pages, 0, sizeof cpu->blocks->hook_pages);
+    cpu->blocks->hooks = 0;
+    cpu->generation++;
+    cpu_update_mode(cpu);
+}
+
+/* Finishes a decoded instruction for its place in a block. */
+static void place(Insn *insn, const Decoded *decoded, unsigned offset, unsigned idx, unsigned cum, uint32_t mode)
+{
+    *insn = decoded->insn;
+    insn->off = (uint16_t)offset;
+    insn->idx = idx & 31;
+    insn->cum = (uint16_t)cum;
+    if (decoded->relative)
+        insn->imm += (int32_t)(offset + decoded->length);
+    else if (insn->base == REG_RIP)
+        insn->disp += (int32_t)(offset + decoded->length);
+    (void)mode;
+}
+
+static Insn *pseudo(Insn *insn, Handler_t *fn, unsigned offset, unsigned idx, unsigned cum)
+{
+    *insn = (Insn){.fn = fn, .off = (uint16_t)offset, .idx = idx & 31, .cum = (uint16_t)cum, .base = REG_ZERO,
+                   .index = REG_ZERO, .imm = (int32_t)offset};
+    return insn;
+}
+
+/* Decodes a block from `code`, the bytes of a page from `offset` up to `end`, to `block`. Returns how many instructions
+ * it holds; 0 where the first one does not end within these bytes, with `status` saying why. */
+static unsigned fill(CPU *cpu, Block *block, const uint8_t *code, unsigned offset, unsigned end, DecodeStatus *status)
+{
+    Insn *insns = (Insn *)(block + 1);
+    Decoded decoded;
+    unsigned count = 0, at = offset, cum = 0, before_last = 0, extra = 0;
+    const unsigned most = block->mode & (MODE_SINGLE | MODE_HOOKS) ? 1 : BLOCK_INSNS;
+    if (block->mode & MODE_HOOKS)
+        pseudo(&insns[extra++], exec_hooked, offset, 0, 0);
+    while (count < most && at < end) {
+        *status = decode(cpu, code + (at - offset), end - at, block->mode, &decoded);
+        if (*status != DECODE_OK)
+            break;
+        if (decoded.offset64) {
+            if (count)
+                break; /* it opens a block of its own */
+            Insn *wide = pseudo(&insns[extra++], exec_wide_offset, offset, 0, 0);
+            wide->imm = (int32_t)decoded.offset64;
+            wide->imm_hi = (uint32_t)(decoded.offset64 >> 32);
+            decoded.insn.base = REG_OFFSET;
+            decoded.insn.disp = 0;
+            decoded.ends = true;
+        }
+        if (cum + decoded.clocks > 60000)
+            break;
+        before_last = cum;
+        cum += decoded.clocks;
+        place(&insns[extra + count], &decoded, at, count, cum, block->mode);
+        if (!count)
+            block->entry = (uint8_t)(decoded.components * cpu->event_clocks->next_component);
+        at += decoded.length;
+        count++;
+        if (decoded.ends)
+            break;
+    }
+    if (!count)
+        return 0;
+    pseudo(&insns[extra + count], exec_onward, at, count, cum);
+    block->need = (int32_t)before_last + 1;
+    block->bytes = (uint16_t)(at - offset);
+    return extra + count + 1;
+}
+
+static Block *lookup(const BlockCache *cache, uint64_t pa, uint32_t mode, uint32_t window)
+{
+    Block *block = cache->hash[hash_of(pa, mode)];
+    while (block && (block->pa != pa || block->mode != mode || block->window != window))
+        block = block->hash_next;
+    return block;
+}
+
+/* Room for the largest block: pseudo-instructions before and after. */
+#define LARGEST_BLOCK (sizeof(Block) + (BLOCK_INSNS + 3) * sizeof(Insn))
+
+/* Puts a decoded block under its address and marks its page as code. */
+static bool publish(CPU *cpu, Block *block, Region *region)
+{
+    BlockCache *cache = cpu->blocks;
+    CodePage *page = find_page(cache, block->pa & ~PAGE_MASK);
+    if (!page) {
+        page = allocate(cache, sizeof *page);
+        *page = (CodePage){.page = block->pa | PAGE_MASK, .next = cache->pages[page_slot(block->pa)]};
+        cache->pages[page_slot(block->pa)] = page;
+    }
+    uint8_t *flags = &region->pages[(block->pa - region->base) >> 12];
+    if (!(*flags & PAGE_CODE)) {
+        *flags |= PAGE_CODE;
+        for (uint32_t i = 0; i < cpu->bus->cpu_count; i++)
+            tlb_protect_page(cpu->bus->cpus[i], block->pa & ~PAGE_MASK);
+    }
+    page->granules |= granules_of(block->pa, block->bytes);
+    block->page_next = page->blocks;
+    page->blocks = block;
+    Block **bucket = &cache->hash[hash_of(block->pa, block->mode)];
+    block->hash_next = *bucket;
+    *bucket = block;
+    block->fixed = true;
+    return true;
+}
+
+/* The slow way: an instruction across pages, at the edge of the CS limit, or in a device. Its bytes are fetched one page
+ * at a time, only as far as it reaches, and it is decoded anew each time. */
+static const Insn *uncached(CPU *cpu, uint64_t la, uint32_t mode)
+{
+    BlockCache *cache = cpu->blocks;
+    uint8_t code[16];
+    unsigned have = 0;
+    DecodeStatus status;
+    Block *block = &cache->scratch.block;
+    uint64_t pa = 0;
+    *block = (Block){.mode = mode | MODE_SINGLE | (cache->hooks ? MODE_HOOKS : 0u)};
+    for (;;) {
+        if (!cpu->code64 && cpu->rip + have > cpu->seg[CS].limit) {
+            fault_gp(cpu, 0);
+            return NULL;
+        }
+        uint64_t next = la + have;
+        if (!cpu->long_mode)
+            next &= 0xffffffff;
+        if (have == 0 || (next & PAGE_MASK) == 0) {
+            if (mmu_translate(cpu, next, ACCESS_FETCH, &pa))
+                return NULL;
+        }
+        code[have++] = (uint8_t)bus_read(cpu->bus, pa++, 1);
+        if (fill(cpu, block, code, (unsigned)(la & PAGE_MASK), (unsigned)(la & PAGE_MASK) + have, &status))
+            return (const Insn *)(block + 1);
+        if (status == DECODE_TOO_LONG || have == INSTRUCTION_BYTES) {
+            fault_gp(cpu, 0);
+            return NULL;
+        }
+    }
+}
+
+const Insn *block_at_rip(CPU *cpu)
+{
+    BlockCache *cache = cpu->blocks;
+    uint64_t la = cpu->seg[CS].base + cpu->rip;
+    if (!cpu->long_mode)
+        la &= 0xffffffff;
+    const uint64_t in_page = la & PAGE_MASK;
+    cpu->page_rip = cpu->rip - in_page;
+    if (unlikely(cache->flush_wanted || cache->used + LARGEST_BLOCK + sizeof(CodePage) > ARENA_BYTES))
+        blocks_flush(cpu);
+
+    uint64_t pa;
+    if (!cpu->code64 && cpu->rip > cpu->seg[CS].limit) {
+        fault_gp(cpu, 0);
+        return NULL;
+    }
+    if (mmu_translate(cpu, la, ACCESS_FETCH, &pa))
+        return NULL;
+
+    /* The part of the page that CS reaches. */
+    uint64_t first = 0, end = PAGE_SIZE;
+    uint32_t mode = cpu->mode;
+    if (!cpu->code64) {
+        if (cpu->rip < in_page)
+            first = in_page - cpu->rip;
+        if (cpu->seg[CS].limit - cpu->rip < PAGE_MASK - in_page)
+            end = in_page + (cpu->seg[CS].limit - cpu->rip) + 1;
+        if (cpu->rip - in_page + PAGE_MASK > 0xffff && cpu->rip >= in_page)
+            mode |= MODE_HIGH;
+    }
+    if (unlikely(cache->hooks) && (cache->hook_pages[hook_bit(la) >> 6] >> (hook_bit(la) & 63) & 1))
+        mode |= MODE_HOOKS;
+    const uint32_t window = (uint32_t)(first << 16 | end);
+    Block *block = lookup(cache, pa, mode, window);
+    if (likely(block != NULL))
+        return (const Insn *)(block + 1);
+
+    Region *region = bus_find(cpu->bus, pa, REGION_READ);
+    if (!region || !region->host)
+        return uncached(cpu, la, mode);
+    block = (Block *)(cache->arena + cache->used);
+    *block = (Block){.pa = pa, .window = window, .mode = mode};
+    DecodeStatus status;
+    unsigned insns = fill(cpu, block, region->host + (pa - region->base), (unsigned)in_page, (unsigned)end, &status);
+    if (!insns)
+        return uncached(cpu, la, mode);
+    allocate(cache, sizeof *block + insns * sizeof(Insn));
+    publish(cpu, block, region);
+    return (const Insn *)(block + 1);
+}

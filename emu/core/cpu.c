@@ -1,0 +1,180 @@
+/* The processor as a whole: its life, its mode, its flags, its faults and wires. */
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "block.h"
+
+/* What the tables of translations need, one after another, in one anonymous mapping that starts as zeros. */
+typedef struct Tables {
+    TlbEntry supervisor[TLB_SIZE], user[TLB_SIZE], none[TLB_SIZE];
+    JumpCacheEntry jumps[JUMP_CACHE_SIZE];
+} Tables;
+
+CPU *cpu_create(Bus *bus, Clock *clock, const Model *model)
+{
+    CPU *cpu = calloc(1, sizeof *cpu);
+    if (!cpu)
+        return NULL;
+    struct CPU **cpus = realloc(bus->cpus, (bus->cpu_count + 1) * sizeof *cpus);
+    if (cpus)
+        bus->cpus = cpus;
+    Tables *tables = mmap(NULL, sizeof *tables, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!cpus || tables == MAP_FAILED || !blocks_create(cpu)) {
+        if (tables != MAP_FAILED)
+            munmap(tables, sizeof *tables);
+        free(cpu);
+        return NULL;
+    }
+    cpu->bus = bus;
+    cpu->clock = clock;
+    cpu->model = model;
+    cpu->clocks = model->clocks;
+    cpu->event_clocks = &model->event_clocks;
+    cpu->tlb_supervisor = tables->supervisor;
+    cpu->tlb_user = tables->user;
+    cpu->tlb_none = tables->none;
+    cpu->jump_cache = tables->jumps;
+    cpu->address_mask[0] = 0xffff;
+    cpu->address_mask[1] = 0xffffffff;
+    cpu->address_mask[2] = ~0ull;
+    bus->cpus[bus->cpu_count++] = cpu;
+    cpu_reset(cpu);
+    return cpu;
+}
+
+void cpu_destroy(CPU *cpu)
+{
+    Bus *bus = cpu->bus;
+    for (uint32_t i = 0; i < bus->cpu_count; i++)
+        if (bus->cpus[i] == cpu) {
+            bus->cpus[i] = bus->cpus[--bus->cpu_count];
+            break;
+        }
+    blocks_destroy(cpu);
+    munmap(cpu->tlb_supervisor, sizeof(Tables));
+    free(cpu);
+}
+
+/* SDM Vol. 3, "Processor State After Reset". */
+void cpu_reset(CPU *cpu)
+{
+    memset(cpu->r, 0, sizeof cpu->r);
+    cpu->r[RDX] = cpu->model->reset_edx;
+    cpu->rip = 0xfff0;
+    cpu->eflags = FLAG_ONE;
+    cpu_set_flags(cpu, 0, FLAGS_ARITHMETIC);
+    cpu->cr0 = CR0_CD | CR0_NW | CR0_ET;
+    if (!cpu->model->has[SINCE_486])
+        cpu->cr0 = 0;
+    cpu->cr2 = cpu->cr3 = cpu->cr4 = cpu->cr8 = 0;
+    cpu->efer = 0;
+    memset(cpu->dr, 0, sizeof cpu->dr);
+    cpu->dr[6] = 0xffff0ff0;
+    cpu->dr[7] = 0x400;
+    for (unsigned i = 0; i < SEGMENT_COUNT; i++) {
+        cpu->seg[i] = (Segment){.limit = 0xffff, .access = AR_P | AR_S | AR_RW | AR_ACCESSED};
+        if (i == LDTR)
+            cpu->seg[i].access = AR_P | TYPE_LDT;
+        else if (i == TR)
+            cpu->seg[i].access = AR_P | TYPE_TSS32_BUSY;
+    }
+    cpu->seg[CS].selector = 0xf000;
+    cpu->seg[CS].base = 0xffff0000;
+    cpu->seg[CS].access = AR_P | AR_S | AR_RW | AR_ACCESSED | AR_CODE;
+    cpu->gdtr = cpu->idtr = (DescriptorTable){.limit = 0xffff};
+    cpu->cpl = 0;
+    cpu->shadow = 0;
+    cpu->activity = ACTIVITY_ACTIVE;
+    cpu->nmi_blocked = 0;
+    cpu->trap = 0;
+    cpu->rep_resumed = 0;
+    cpu->charge_target = 0;
+    cpu->delivering = -1;
+    cpu->requests &= REQUEST_INTR | REQUEST_STOP;
+    cpu->hook_skip = ~0ull;
+    cpu->apic_base = 0xfee00900;
+    cpu->tsc_offset = 0 - clock_now(cpu->clock);
+    cpu->sysenter_cs = cpu->sysenter_esp = cpu->sysenter_eip = 0;
+    cpu->star = cpu->lstar = cpu->cstar = cpu->fmask = cpu->kernel_gs_base = cpu->tsc_aux = 0;
+    for (unsigned i = 0; i < SEGMENT_COUNT; i++)
+        segment_update(cpu, i);
+    tlb_flush(cpu, true);
+}
+
+void cpu_update_mode(CPU *cpu)
+{
+    cpu->long_mode = (cpu->efer & EFER_LMA) != 0;
+    cpu->v86 = (cpu->eflags & FLAG_VM) != 0;
+    cpu->protected_mode = (cpu->cr0 & CR0_PE) && !cpu->v86;
+    const uint32_t code = cpu->seg[CS].access;
+    cpu->code64 = cpu->long_mode && (code & AR_L);
+    cpu->mode = (cpu->code64 ? MODE_CODE64 : code & AR_DB ? MODE_CODE32 : MODE_CODE16) | (cpu->mode & MODE_SINGLE) |
+                (cpu->protected_mode ? 0 : MODE_REAL);
+    cpu->sp_mask = cpu->code64 ? ~0ull : cpu->seg[SS].access & AR_DB ? 0xffffffff : 0xffff;
+    /* Alignment checks, memory hooks and data breakpoints are made by the slow path alone. */
+    cpu->breakpoints = (cpu->dr[7] & 0xff) != 0;
+    const bool checks = cpu->hooks_memory || cpu->breakpoints ||
+                        (cpu->cpl == 3 && (cpu->cr0 & CR0_AM) && (cpu->eflags & FLAG_AC));
+    cpu->tlb = checks ? (TlbEntry *)cpu->tlb_none : cpu->cpl == 3 ? cpu->tlb_user : cpu->tlb_supervisor;
+    if (cpu->code_base != cpu->seg[CS].base || cpu->code_limit != cpu->seg[CS].limit) {
+        cpu->code_base = cpu->seg[CS].base;
+        cpu->code_limit = cpu->seg[CS].limit;
+        cpu->generation++;
+    }
+    /* 10 bits of the generation; when they come round, the jump cache may hold entries of the last time. */
+    if (cpu->generation > 1023) {
+        memset(cpu->jump_cache, 0, JUMP_CACHE_SIZE * sizeof *cpu->jump_cache);
+        cpu->generation = 1;
+    }
+    cpu->jump_key = (uint64_t)cpu->generation << 6 | (cpu->mode & (MODE_CODE | MODE_SINGLE | MODE_REAL)) |
+                    (cpu->cpl == 3 ? 16 : 0);
+}
+
+uint32_t cpu_flags(const CPU *cpu)
+{
+    return (cpu->eflags & ~FLAGS_ARITHMETIC) | FLAG_ONE | flags_pack(cpu, cpu->fr, cpu->fd, cpu->cf);
+}
+
+void cpu_set_flags(CPU *cpu, uint32_t value, uint32_t mask)
+{
+    uint32_t flags = (cpu_flags(cpu) & ~mask) | (value & mask);
+    flags_unpack(cpu, flags, &cpu->fr, &cpu->fd, &cpu->cf);
+    uint32_t others = (flags & ~FLAGS_ARITHMETIC) | FLAG_ONE;
+    uint32_t changed = others ^ cpu->eflags;
+    cpu->eflags = others;
+    if (changed & (FLAG_VM | FLAG_AC))
+        cpu_update_mode(cpu);
+}
+
+int fault_raise(CPU *cpu, unsigned vector)
+{
+    cpu->fault = (Fault){.vector = (uint8_t)vector, .type = EVENT_HARDWARE_EXCEPTION};
+    return STATUS_FAULT;
+}
+
+int fault_error(CPU *cpu, unsigned vector, uint32_t error)
+{
+    cpu->fault = (Fault){.vector = (uint8_t)vector, .type = EVENT_HARDWARE_EXCEPTION, .has_error = 1, .error = error};
+    return STATUS_FAULT;
+}
+
+int fault_page(CPU *cpu, uint64_t la, uint32_t error)
+{
+    cpu->fault = (Fault){.vector = VECTOR_PF, .type = EVENT_HARDWARE_EXCEPTION, .has_error = 1, .error = error, .address = la};
+    return STATUS_FAULT;
+}
+
+void cpu_set_intr(CPU *cpu, bool level)
+{
+    if (level) {
+        cpu_pulse(cpu, REQUEST_INTR);
+    } else {
+        __atomic_and_fetch(&cpu->requests, ~REQUEST_INTR, __ATOMIC_RELAXED);
+    }
+}
+
+void cpu_pulse(CPU *cpu, uint32_t request)
+{
+    __atomic_or_fetch(&cpu->requests, request, __ATOMIC_RELAXED);
+    clock_leave(cpu->clock);
+}

@@ -1,0 +1,321 @@
+/* The processor's state. Everything that an instruction can read or change is here; no globals anywhere.
+ *
+ * While guest code runs, three things live in registers and not here: the lazy flags (flags.h), the cycles left to the
+ * horizon (clock.h), and the place in the block. Handlers write them back before they leave or call out (exec.h). */
+#ifndef EMU_CPU_H
+#define EMU_CPU_H
+
+#include "arch.h"
+#include "bus.h"
+#include "clock.h"
+#include "form.h"
+#include "timing.h"
+
+typedef struct Insn Insn;
+typedef struct Block Block;
+
+/* A segment register with its hidden part. The two limits let the fast path of access.h check an access with one
+ * compare: the first offset past the segment, 0 where a fast access is never allowed (null, expand-down, no right). */
+typedef struct Segment {
+    uint64_t base;
+    uint64_t read_end;
+    uint64_t write_end;
+    uint32_t limit;
+    uint32_t access; /* AR_* */
+    uint16_t selector;
+    uint16_t padding[15];
+} Segment;
+
+typedef struct DescriptorTable {
+    uint64_t base;
+    uint32_t limit;
+} DescriptorTable;
+
+/* A translation from linear to host addresses. A tag is the page's last byte (page | 0xfff), so that one compare with
+ * the access's last byte finds misses and page crossings, and an entry of zeros matches nothing. */
+typedef struct TlbEntry {
+    uint64_t read_tag;
+    uint64_t write_tag;
+    uint64_t addend; /* host address = linear address + addend */
+    uint64_t page;   /* physical page | TLB_* */
+} TlbEntry;
+
+#define TLB_GLOBAL 1u
+#define TLB_LARGE  2u
+#define TLB_NX     4u
+#define TLB_SIZE 1024u
+
+typedef struct JumpCacheEntry {
+    uint64_t tag; /* linear address << 16 | CPU.jump_key */
+    const Insn *first;
+} JumpCacheEntry;
+#define JUMP_CACHE_SIZE 2048u
+
+/* Results of operations and of blocks. Faults are statuses: an operation that cannot complete records why in the
+ * processor and returns a negative status; nothing it was to change has changed. */
+typedef enum Status {
+    STATUS_OK = 0,
+    STATUS_BRANCH = 1,    /* done; CPU.rip holds the next instruction and the mode may have changed */
+    STATUS_LOOK = 2,      /* the run loop must decide what comes next; CPU.rip is right */
+    STATUS_FAULT = -1,    /* CPU.fault is to be delivered; CPU.rip is the instruction's */
+    STATUS_SHUTDOWN = -2, /* triple fault */
+    STATUS_VMEXIT = -3,   /* CPU.vmexit_reason and CPU.vmexit_qualification */
+    STATUS_HOOK = -4,     /* a hook or breakpoint lies before the instruction at CPU.rip */
+    STATUS_RAISED = -5,   /* RUN_RAISE: an INT n or the like was to be delivered: CPU.fault */
+    STATUS_CALL = 3,      /* EMU_TRAMPOLINE: CPU.pending is to be called */
+} Status;
+
+/* What kind of event an exception or interrupt is, numbered as in the VM-entry interruption-information field
+ * (SDM Vol. 3, "VM-Entry Controls for Event Injection"). */
+typedef enum EventType {
+    EVENT_EXTERNAL = 0,
+    EVENT_NMI = 2,
+    EVENT_HARDWARE_EXCEPTION = 3,
+    EVENT_SOFTWARE_INTERRUPT = 4,  /* INT n */
+    EVENT_ICEBP = 5,               /* INT1 */
+    EVENT_SOFTWARE_EXCEPTION = 6,  /* INT3, INTO */
+} EventType;
+
+typedef struct Fault {
+    uint8_t vector;
+    uint8_t has_error;
+    uint8_t type; /* EventType */
+    uint8_t is_fault; /* of a #DB: RF is set in the flags that are pushed */
+    uint32_t error;
+    uint64_t address; /* of a page fault: goes to CR2; of a debug exception: the bits that go to DR6 */
+} Fault;
+
+/* What the processor is doing between instructions. */
+typedef enum Activity { ACTIVITY_ACTIVE, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_FOR_SIPI } Activity;
+
+/* CPU.shadow: what is held off until after the next instruction (SDM Vol. 3, "Masking Maskable Hardware Interrupts",
+ * "Masking Exceptions and Interrupts When Switching Stacks"). */
+#define SHADOW_STI    1u
+#define SHADOW_MOV_SS 2u
+
+/* CPU.requests: what arrived from outside; looked at between instructions. */
+#define REQUEST_INTR  1u  /* the interrupt controller's line is high */
+#define REQUEST_NMI   2u
+#define REQUEST_RESET 4u  /* the reset line was pulsed */
+#define REQUEST_INIT  8u
+#define REQUEST_STOP  16u /* the host wants the run to end */
+#define REQUEST_MC    32u /* machine check */
+
+/* CPU.trap: debug exceptions that are due after the current instruction; bits as in DR6. */
+#define DR6_BS 0x4000u
+#define DR6_BT 0x8000u
+#define DR6_BD 0x2000u
+
+/* CPU.mode: what decoded blocks depend on. */
+#define MODE_CODE16 0u
+#define MODE_CODE32 1u
+#define MODE_CODE64 2u
+#define MODE_CODE   3u
+#define MODE_SINGLE 4u  /* one instruction a block: stepping, shadows, the last instructions before the horizon */
+#define MODE_REAL   8u  /* real-address or virtual-8086 mode: some instructions are #UD */
+#define MODE_HOOKS  16u /* (of a block) instruction hooks in its page: one instruction a block, exec_hooked before it */
+#define MODE_HIGH   32u /* (of a block) its page reaches past RIP 0xffff: 16-bit branches are not linked */
+
+typedef uint8_t InterruptAcknowledge(void *controller);
+typedef void HookCallback(void *owner, int kind, uint64_t address, unsigned size, uint64_t value);
+
+enum { HOOK_INSTRUCTION, HOOK_BLOCK, HOOK_MEMORY_READ, HOOK_MEMORY_WRITE, HOOK_IO_READ, HOOK_IO_WRITE, HOOK_INTERRUPT,
+       HOOK_VM_EXIT, HOOK_KINDS };
+
+typedef struct BlockCache BlockCache;
+
+typedef struct CPU {
+    /* Registers first: handlers address them by byte offset (Insn.dst, Insn.src). r[16] is always zero and stands for an
+     * absent base or index; r[17] is page_rip, the base of RIP-relative addresses; r[18] holds 64-bit
+     * offsets (exec_wide_offset). */
+    union {
+        uint64_t r[19];
+        struct {
+            uint64_t gpr[17];
+            uint64_t page_rip; /* RIP of the first byte of the page that runs; of an instruction: page_rip + Insn.off */
+        };
+    };
+    uint64_t rip;      /* outside handlers: the next instruction, or the faulting one */
+    uint64_t sp_mask;  /* 0xffff, 0xffffffff or all ones: the stack pointer's size */
+    uint64_t address_mask[3]; /* by Insn.asize: 16, 32, 64 bits */
+    TlbEntry *tlb;     /* the array in use: supervisor, user, or one of zeros that sends every access the slow way */
+    uint64_t data;     /* result of mem_read() */
+    uint64_t instructions; /* completed; each iteration of a REP instruction counts as one */
+    Clock *clock;
+    Bus *bus;
+    uint64_t jump_key; /* 16 bits: mode and generation; never 0 */
+    const RowClocks *clocks; /* of the processor model, by row of the instruction table */
+    const EventClocks *event_clocks;
+
+    Segment seg[SEGMENT_COUNT];
+    JumpCacheEntry *jump_cache; /* [JUMP_CACHE_SIZE] */
+
+    /* Lazy flags, when they are not in registers (flags.h). */
+    int64_t fr, fd;
+    uint64_t cf;
+    uint64_t fa;
+    uint32_t eflags; /* all flags but the arithmetic ones */
+    uint32_t mode;   /* MODE_* */
+    uint8_t cpl;
+    uint8_t shadow;  /* SHADOW_* */
+    uint8_t activity; /* Activity */
+    uint8_t nmi_blocked; /* from NMI delivery to IRET */
+    uint8_t long_mode;   /* EFER.LMA */
+    uint8_t code64;      /* long mode and CS.L */
+    uint8_t protected_mode; /* CR0.PE and not virtual-8086 mode */
+    uint8_t v86;
+    uint32_t requests; /* REQUEST_*; the host may set REQUEST_STOP from another thread */
+    uint32_t trap;     /* debug exceptions due after the current instruction, bits of DR6 */
+
+    uint64_t cr0, cr2, cr3, cr4, cr8;
+    uint64_t dr[8];
+    uint64_t efer;
+    uint64_t pdpte[4]; /* PAE paging: loaded by MOV to CR and VM entry, not on a TLB miss */
+    DescriptorTable gdtr, idtr;
+
+    Fault fault;
+    /* Delivery in progress, for double faults and VM exits: the vector being delivered, or -1. */
+    int delivering;
+    uint32_t vmexit_reason;
+    uint64_t vmexit_qualification;
+
+    /* Model-specific registers. */
+    uint64_t tsc_offset; /* IA32_TSC = cycles + tsc_offset */
+    uint64_t tsc_aux;
+    uint64_t apic_base;
+    uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+    uint64_t star, lstar, cstar, fmask, kernel_gs_base;
+    uint32_t fpu_present;
+
+    const struct Model *model;
+
+    TlbEntry *tlb_supervisor, *tlb_user; /* [TLB_SIZE] each */
+    const TlbEntry *tlb_none;
+    uint8_t tlb_has_large; /* a fragment of a large page is cached: INVLPG flushes all */
+    uint8_t hooks_memory;  /* memory hooks or data breakpoints: no access takes the fast path */
+    uint32_t generation;   /* part of jump_key; moves on when linear addresses may mean something else */
+    uint64_t code_base, code_limit; /* of CS when the generation was taken */
+
+    BlockCache *blocks;
+    uint64_t instruction_goal; /* stop when `instructions` reaches it */
+    uint8_t rep_resumed;       /* the REP instruction at RIP has begun: its set-up is charged */
+    uint8_t charge_target;     /* a branch was taken whose cost depends on the instruction it goes to */
+    uint8_t stop_hlt;          /* RUN_STOP_HLT */
+    uint8_t raise_faults;      /* RUN_RAISE */
+    uint8_t trap_suppressed;   /* an interrupt was delivered within the instruction: no single-step trap after it */
+    uint8_t rf_loaded;         /* the instruction loaded EFLAGS.RF (IRET, task switch): it holds for the next one */
+    uint8_t breakpoints;       /* DR7 enables some: every instruction is looked at, every access goes the slow way */
+
+    InterruptAcknowledge *acknowledge;
+    void *interrupt_controller;
+    HookCallback *hook;
+    void *hook_owner;
+    uint64_t hook_skip; /* RIP whose hook has just run, so that the instruction itself is next; all ones: none */
+#ifdef EMU_TRAMPOLINE
+    struct { /* the call that a body asked for: see exec.h */
+        const Insn *insn;
+        int64_t (*fn)(struct CPU *, const Insn *, int64_t, int64_t, int64_t, uint64_t);
+        int64_t left, fr, fd;
+        uint64_t cf;
+    } pending;
+#endif
+    void *board; /* whom power_off and reset requests of the processor go to */
+} CPU;
+
+/* What a processor model is: filled from emu/models/NAME.toml. */
+typedef struct CpuidLeaf {
+    uint32_t leaf, subleaf, eax, ebx, ecx, edx;
+} CpuidLeaf;
+
+typedef struct Model {
+    uint8_t level;            /* SINCE_8086 .. SINCE_686: the oldest processors' instructions */
+    uint8_t has[SINCES];      /* by Since: this form exists */
+    uint64_t cr4_mask;        /* bits that may be set */
+    uint32_t eflags_mask;     /* bits that POPF can change: AC from the 486, ID where CPUID is there */
+    uint32_t physical_bits;
+    uint32_t cpuid_count;
+    CpuidLeaf cpuid[32];
+    uint32_t reset_edx;       /* family, model, stepping */
+    uint8_t max_instruction_length; /* 15 */
+    uint64_t hz;
+    RowClocks clocks[TIMING_ROWS];
+    EventClocks event_clocks;
+} Model;
+
+/* Life. cpu_create allocates; NULL when memory is exhausted. */
+CPU *cpu_create(Bus *bus, Clock *clock, const Model *model);
+void cpu_destroy(CPU *cpu);
+/* State after power-up or RESET (SDM Vol. 3, "Processor State After Reset"). */
+void cpu_reset(CPU *cpu);
+/* Must follow every change of CR0, CR4, EFER, EFLAGS.VM, CPL, CS or SS from outside this core's own functions. */
+void cpu_update_mode(CPU *cpu);
+
+/* Why cpu_run returned. */
+typedef enum StopCode {
+    STOP_LIMIT,         /* the horizon given by the caller, or the instruction goal */
+    STOP_REQUEST,       /* REQUEST_STOP */
+    STOP_HALTED,        /* HLT and nothing can ever wake it, or cpu_run was told to stop there */
+    STOP_TRIPLE_FAULT,
+    STOP_FAULT,         /* RUN_RAISE: CPU.fault was to be delivered; CPU.rip is the instruction's */
+    STOP_BREAKPOINT,    /* RUN_RAISE: INT n, INT3, INTO, ICEBP or #DB; or a breakpoint */
+    STOP_HOOK,          /* an instruction hook lies before CPU.rip */
+    STOP_RESET,         /* the reset line was pulsed */
+} StopCode;
+
+#define RUN_RAISE     1u /* faults stop the run instead of being delivered (emu.Cpu with faults="raise") */
+#define RUN_STOP_HLT  2u /* stop at HLT */
+#define RUN_STEP      4u /* one instruction (one REP iteration), and what is due before it */
+
+/* Runs until `cycle_limit` (CYCLE_NEVER: none) or `instruction_limit` more instructions are done, or something stops it.
+ * Cutting a run into pieces changes no state. */
+StopCode cpu_run(CPU *cpu, uint64_t cycle_limit, uint64_t instruction_limit, uint32_t flags);
+
+/* Wires. */
+void cpu_set_intr(CPU *cpu, bool level);
+void cpu_pulse(CPU *cpu, uint32_t request);
+
+/* Faults: each records the fault and returns STATUS_FAULT. */
+int fault_raise(CPU *cpu, unsigned vector);
+int fault_error(CPU *cpu, unsigned vector, uint32_t error);
+int fault_page(CPU *cpu, uint64_t la, uint32_t error);
+static inline int fault_ud(CPU *cpu) { return fault_raise(cpu, VECTOR_UD); }
+static inline int fault_de(CPU *cpu) { return fault_raise(cpu, VECTOR_DE); }
+static inline int fault_nm(CPU *cpu) { return fault_raise(cpu, VECTOR_NM); }
+static inline int fault_gp(CPU *cpu, uint32_t error) { return fault_error(cpu, VECTOR_GP, error); }
+static inline int fault_ss(CPU *cpu, uint32_t error) { return fault_error(cpu, VECTOR_SS, error); }
+static inline int fault_ts(CPU *cpu, uint32_t error) { return fault_error(cpu, VECTOR_TS, error); }
+static inline int fault_np(CPU *cpu, uint32_t error) { return fault_error(cpu, VECTOR_NP, error); }
+
+/* EFLAGS as a whole. cpu_set_flags sets the bits of `mask` and nothing else; it keeps bit 1 set. */
+uint32_t cpu_flags(const CPU *cpu);
+void cpu_set_flags(CPU *cpu, uint32_t value, uint32_t mask);
+
+/* paging.c. Translates and checks rights; sets accessed and dirty bits. access: ACCESS_*. */
+#define ACCESS_READ  0u
+#define ACCESS_WRITE 1u
+#define ACCESS_FETCH 2u
+#define ACCESS_SYSTEM 4u /* by the processor itself: GDT, IDT, TSS, page tables: supervisor whatever the CPL */
+int mmu_translate(CPU *cpu, uint64_t la, unsigned access, uint64_t *pa);
+/* The same without any effect, for debuggers: false where nothing is mapped. */
+bool mmu_peek(CPU *cpu, uint64_t la, uint64_t *pa);
+int mmu_load_pdptes(CPU *cpu, uint64_t cr3);
+void tlb_flush(CPU *cpu, bool global_too);
+void tlb_flush_page(CPU *cpu, uint64_t la);
+/* Stores to the physical page must take the slow path from now on (it holds code, or is clean again). */
+void tlb_protect_page(CPU *cpu, uint64_t page);
+
+/* segment.c: descriptor tables and segment registers. */
+void segment_update(CPU *cpu, unsigned index); /* recomputes read_end and write_end from the other fields */
+void segment_load_real(CPU *cpu, unsigned index, uint16_t selector);
+int segment_load(CPU *cpu, unsigned index, uint16_t selector); /* MOV, POP, LDS ...: ES SS DS FS GS */
+void code_segment_changed(CPU *cpu);
+
+/* interrupt.c: delivers CPU.fault, an INT n or an external interrupt through the IVT or IDT. STATUS_BRANCH, or
+ * STATUS_SHUTDOWN. next_rip is what is pushed. */
+int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip);
+
+/* task.c: the kinds of task switch. */
+typedef enum TaskSwitch { TASK_CALL, TASK_IRET, TASK_JMP, TASK_GATE } TaskSwitch;
+int task_switch(CPU *cpu, uint16_t selector, TaskSwitch kind, bool has_error, uint32_t error, uint64_t next_rip);
+
+#endif

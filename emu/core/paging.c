@@ -1,0 +1,248 @@
+/* Address translation: the TLB, and the walk that fills it.
+ * SDM Vol. 3, "Paging": 32-bit, PAE and 4-level paging, "Access Rights", "Accessed and Dirty Flags". */
+#include "exec.h"
+
+static void flush(TlbEntry *tlb, bool global_too)
+{
+    if (global_too) {
+        memset(tlb, 0, TLB_SIZE * sizeof *tlb);
+        return;
+    }
+    for (unsigned i = 0; i < TLB_SIZE; i++)
+        if (!(tlb[i].page & TLB_GLOBAL))
+            tlb[i] = (TlbEntry){0};
+}
+
+void tlb_flush(CPU *cpu, bool global_too)
+{
+    global_too = global_too || !(cpu->cr4 & CR4_PGE);
+    flush(cpu->tlb_supervisor, global_too);
+    flush(cpu->tlb_user, global_too);
+    if (global_too)
+        cpu->tlb_has_large = 0;
+    cpu->generation++;
+    cpu_update_mode(cpu);
+}
+
+void tlb_flush_page(CPU *cpu, uint64_t la)
+{
+    if (cpu->tlb_has_large) {
+        tlb_flush(cpu, true);
+        return;
+    }
+    const unsigned slot = la >> 12 & (TLB_SIZE - 1);
+    if ((cpu->tlb_supervisor[slot].read_tag | cpu->tlb_supervisor[slot].write_tag) == (la | PAGE_MASK))
+        cpu->tlb_supervisor[slot] = (TlbEntry){0};
+    if ((cpu->tlb_user[slot].read_tag | cpu->tlb_user[slot].write_tag) == (la | PAGE_MASK))
+        cpu->tlb_user[slot] = (TlbEntry){0};
+    cpu->generation++;
+    cpu_update_mode(cpu);
+}
+
+void tlb_protect_page(CPU *cpu, uint64_t page)
+{
+    for (unsigned i = 0; i < TLB_SIZE; i++) {
+        if ((cpu->tlb_supervisor[i].page & ~PAGE_MASK) == page)
+            cpu->tlb_supervisor[i].write_tag = 0;
+        if ((cpu->tlb_user[i].page & ~PAGE_MASK) == page)
+            cpu->tlb_user[i].write_tag = 0;
+    }
+}
+
+/* What a walk found. */
+typedef struct Walk {
+    uint64_t pa;
+    bool writable, user, executable, global, large, dirty;
+} Walk;
+
+#define WALK_PEEK 0x100u /* no effects, no faults recorded, rights of the supervisor */
+
+/* Checks the rights gathered on the way down. SDM Vol. 3, "Determination of Access Rights". */
+static bool allowed(const CPU *cpu, const Walk *walk, unsigned access, bool user)
+{
+    if (user && !walk->user)
+        return false;
+    if ((access & ACCESS_WRITE) && !walk->writable && (user || (cpu->cr0 & CR0_WP)))
+        return false;
+    if ((access & ACCESS_FETCH) && !walk->executable)
+        return false;
+    if (!user && walk->user && (access & ACCESS_FETCH) && (cpu->cr4 & CR4_SMEP))
+        return false;
+    if (!user && walk->user && !(access & ACCESS_FETCH) && (cpu->cr4 & CR4_SMAP) &&
+        ((access & ACCESS_SYSTEM) || !(cpu->eflags & FLAG_AC)))
+        return false;
+    return true;
+}
+
+typedef struct Level {
+    unsigned shift; /* of the index in the linear address */
+    bool may_be_large;
+} Level;
+
+static int page_fault(CPU *cpu, uint64_t la, unsigned access, bool user, uint32_t why)
+{
+    if (access & WALK_PEEK)
+        return STATUS_FAULT;
+    uint32_t error = why | (access & ACCESS_WRITE ? PF_WR : 0) | (user ? PF_US : 0);
+    if ((access & ACCESS_FETCH) && ((cpu->efer & EFER_NXE) || (cpu->cr4 & CR4_SMEP)))
+        error |= PF_ID;
+    return fault_page(cpu, la, error);
+}
+
+/* Walks the tables for `la` and sets accessed and dirty flags where the access is allowed. */
+static int walk(CPU *cpu, uint64_t la, unsigned access, bool user, Walk *out)
+{
+    static const Level legacy[] = {{22, true}, {12, false}};
+    static const Level pae[] = {{21, true}, {12, false}};
+    static const Level four[] = {{39, false}, {30, true}, {21, true}, {12, false}};
+    const bool wide = cpu->cr4 & CR4_PAE;
+    const unsigned size = wide ? 8 : 4;
+    const Level *levels = cpu->long_mode ? four : wide ? pae : legacy;
+    const unsigned count = cpu->long_mode ? 4 : 2;
+    const uint64_t physical = (1ull << cpu->model->physical_bits) - 1;
+    const uint64_t address_mask = wide ? physical & ~PAGE_MASK : 0xfffff000;
+    uint64_t table = cpu->cr3 & (cpu->long_mode ? address_mask : 0xfffff000);
+    uint64_t reserved = 0;
+    if (wide) {
+        reserved = ~physical & 0x000ffffffffff000ull;
+        if (!cpu->long_mode)
+            reserved = ~physical & 0x7ffffffffffff000ull;
+        if (!(cpu->efer & EFER_NXE))
+            reserved |= PTE_XD;
+    }
+
+    if (wide && !cpu->long_mode) {
+        uint64_t pdpte = cpu->pdpte[la >> 30 & 3];
+        if (!(pdpte & PTE_P))
+            return page_fault(cpu, la, access, user, 0);
+        table = pdpte & address_mask;
+    }
+    *out = (Walk){.writable = true, .user = true, .executable = true};
+    uint64_t entries[4], places[4];
+    for (unsigned level = 0; level < count; level++) {
+        const unsigned shift = levels[level].shift;
+        uint64_t place = table + (la >> shift & (wide ? 511 : 1023)) * size;
+        uint64_t entry = bus_read(cpu->bus, place, size);
+        if (!(entry & PTE_P))
+            return page_fault(cpu, la, access, user, 0);
+        bool large = levels[level].may_be_large && (entry & PTE_PS) && (wide || (cpu->cr4 & CR4_PSE));
+        uint64_t forbidden = reserved;
+        if (wide && (entry & PTE_PS) && !levels[level].may_be_large && level + 1 < count)
+            forbidden |= PTE_PS;
+        if (large && wide)
+            forbidden |= ((1ull << shift) - 1) & 0xffffe000;
+        if (large && !wide)
+            forbidden |= 0x003fe000 & ~(((1ull << (cpu->model->physical_bits > 40 ? 8 :
+                                       cpu->model->physical_bits > 32 ? cpu->model->physical_bits - 32 : 0)) - 1) << 13);
+        if (entry & forbidden)
+            return page_fault(cpu, la, access, user, PF_P | PF_RSVD);
+        out->writable = out->writable && (entry & PTE_RW);
+        out->user = out->user && (entry & PTE_US);
+        if (wide && (entry & PTE_XD))
+            out->executable = false;
+        entries[level] = entry;
+        places[level] = place;
+        if (level + 1 == count || large) {
+            if (!(access & WALK_PEEK) && !allowed(cpu, out, access, user))
+                return page_fault(cpu, la, access, user, PF_P);
+            uint64_t offset = (1ull << shift) - 1;
+            if (large && !wide) /* PSE-36: bits 13 to 20 are address bits 32 to 39 */
+                out->pa = (entry & 0xffc00000) | (entry >> 13 & 0xff) << 32 | (la & offset);
+            else
+                out->pa = (entry & address_mask & ~offset) | (la & offset);
+            out->global = (entry & PTE_G) && (cpu->cr4 & CR4_PGE);
+            out->large = large;
+            if (access & WALK_PEEK)
+                return STATUS_OK;
+            uint64_t set = PTE_A | (access & ACCESS_WRITE ? PTE_D : 0);
+            for (unsigned i = 0; i <= level; i++) {
+                uint64_t want = i == level ? set : PTE_A;
+                if ((entries[i] & want) != want)
+                    bus_write(cpu->bus, places[i], entries[i] | want, size);
+            }
+            out->dirty = (entry | set) & PTE_D;
+            return STATUS_OK;
+        }
+        table = entry & address_mask;
+    }
+    return STATUS_OK; /* not reached: the last level returns */
+}
+
+static bool canonical(const CPU *cpu, uint64_t la)
+{
+    return !cpu->long_mode || (uint64_t)((int64_t)(la << 16) >> 16) == la;
+}
+
+int mmu_translate(CPU *cpu, uint64_t la, unsigned access, uint64_t *pa)
+{
+    const bool user = cpu->cpl == 3 && !(access & ACCESS_SYSTEM);
+    if (!cpu->long_mode)
+        la &= 0xffffffff;
+    TlbEntry *entry = &(user ? cpu->tlb_user : cpu->tlb_supervisor)[la >> 12 & (TLB_SIZE - 1)];
+    const uint64_t tag = la | PAGE_MASK;
+    if ((access & ACCESS_WRITE ? entry->write_tag : entry->read_tag) == tag &&
+        !((access & ACCESS_FETCH) && (entry->page & TLB_NX)) && !(cpu->cr4 & (CR4_SMAP | CR4_SMEP))) {
+        *pa = (entry->page & ~PAGE_MASK) | (la & PAGE_MASK);
+        return STATUS_OK;
+    }
+    Walk walked = {.pa = la, .writable = true, .user = true, .executable = true, .dirty = true};
+    if (cpu->cr0 & CR0_PG) {
+        if (unlikely(!canonical(cpu, la)))
+            return fault_gp(cpu, 0);
+        int status = walk(cpu, la, access, user, &walked);
+        if (status)
+            return status;
+    }
+    walked.pa &= cpu->bus->a20_mask;
+    *pa = walked.pa;
+    if (cpu->cr4 & (CR4_SMAP | CR4_SMEP))
+        return STATUS_OK; /* rights depend on EFLAGS.AC and on the kind of access: nothing is cached */
+
+    /* Host memory alone is cached; devices are asked each time. */
+    const uint64_t page = walked.pa & ~PAGE_MASK;
+    Region *reads = bus_find(cpu->bus, page, REGION_READ);
+    if (!reads || !reads->host)
+        return STATUS_OK;
+    const uint8_t *host = reads->host + (page - reads->base);
+    uint8_t *flags = &reads->pages[(page - reads->base) >> 12];
+    if (*flags & PAGE_HOOK)
+        return STATUS_OK;
+    *entry = (TlbEntry){.read_tag = tag, .addend = (uint64_t)(uintptr_t)host - (la & ~PAGE_MASK)};
+    entry->page = page | (walked.global ? TLB_GLOBAL : 0) | (walked.large ? TLB_LARGE : 0) |
+                  (walked.executable ? 0 : TLB_NX);
+    cpu->tlb_has_large |= walked.large;
+    /* Writes go the fast way where the page is plain memory that is marked dirty already, holds no code, and the page
+     * tables allow and record it. */
+    Region *writes = bus_find(cpu->bus, page, REGION_WRITE);
+    if (!writes || !writes->host || writes->host + (page - writes->base) != host)
+        return STATUS_OK;
+    if (access & ACCESS_WRITE)
+        *flags |= PAGE_DIRTY;
+    if (!(*flags & PAGE_CODE) && (*flags & PAGE_DIRTY) && walked.dirty && (walked.writable || (!user && !(cpu->cr0 & CR0_WP))))
+        entry->write_tag = tag;
+    return STATUS_OK;
+}
+
+bool mmu_peek(CPU *cpu, uint64_t la, uint64_t *pa)
+{
+    if (!cpu->long_mode)
+        la &= 0xffffffff;
+    Walk walked = {.pa = la};
+    if ((cpu->cr0 & CR0_PG) && (!canonical(cpu, la) || walk(cpu, la, WALK_PEEK, false, &walked)))
+        return false;
+    *pa = walked.pa & cpu->bus->a20_mask;
+    return true;
+}
+
+int mmu_load_pdptes(CPU *cpu, uint64_t cr3)
+{
+    const uint64_t reserved = ~((1ull << cpu->model->physical_bits) - 1) | 0x1e6; /* bits 1, 2, 5 to 8 */
+    uint64_t loaded[4];
+    for (unsigned i = 0; i < 4; i++) {
+        loaded[i] = bus_read(cpu->bus, (cr3 & 0xffffffe0) + 8 * i, 8);
+        if ((loaded[i] & PTE_P) && (loaded[i] & reserved))
+            return fault_gp(cpu, 0);
+    }
+    memcpy(cpu->pdpte, loaded, sizeof loaded);
+    return STATUS_OK;
+}
