@@ -103,6 +103,7 @@ void cpu_reset(CPU *cpu)
 
 void cpu_update_mode(CPU *cpu)
 {
+    const unsigned before = cpu->protected_mode | (unsigned)cpu->code64 << 1;
     cpu->long_mode = (cpu->efer & EFER_LMA) != 0;
     cpu->v86 = (cpu->eflags & FLAG_VM) != 0;
     cpu->protected_mode = (cpu->cr0 & CR0_PE) && !cpu->v86;
@@ -111,6 +112,9 @@ void cpu_update_mode(CPU *cpu)
     cpu->mode = (cpu->code64 ? MODE_CODE64 : code & AR_DB ? MODE_CODE32 : MODE_CODE16) | (cpu->mode & MODE_SINGLE) |
                 (cpu->protected_mode ? 0 : MODE_REAL);
     cpu->sp_mask = cpu->code64 ? ~0ull : cpu->seg[SS].access & AR_DB ? 0xffffffff : 0xffff;
+    if (before != (cpu->protected_mode | (unsigned)cpu->code64 << 1)) /* limits and rights count for another mode now */
+        for (unsigned i = ES; i <= GS; i++)
+            segment_update(cpu, i);
     /* Alignment checks, memory hooks and data breakpoints are made by the slow path alone. */
     cpu->breakpoints = (cpu->dr[7] & 0xff) != 0;
     const bool checks = cpu->hooks_memory || cpu->breakpoints ||

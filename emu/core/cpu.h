@@ -314,8 +314,7 @@ void code_segment_changed(CPU *cpu);
  * STATUS_SHUTDOWN. next_rip is what is pushed. */
 int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip);
 
-/* task.c: the kinds of task switch. */
+/* The kinds of task switch (task.c). */
 typedef enum TaskSwitch { TASK_CALL, TASK_IRET, TASK_JMP, TASK_GATE } TaskSwitch;
-int task_switch(CPU *cpu, uint16_t selector, TaskSwitch kind, bool has_error, uint32_t error, uint64_t next_rip);
 
 #endif
