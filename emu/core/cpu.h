@@ -219,6 +219,7 @@ typedef struct CPU {
         uint64_t cf;
     } pending;
 #endif
+    int (*operation)(struct CPU *, const Insn *); /* what run_cold() is to run */
     void *board; /* whom power_off and reset requests of the processor go to */
 } CPU;
 

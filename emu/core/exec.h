@@ -190,11 +190,15 @@ INLINE void state_save(ARGS)
 
 typedef int Operation(CPU *cpu, const Insn *insn);
 /* Runs an operation between two hot instructions: writes the state back, calls, fetches it again; in run.c. */
-int64_t run_cold(ARGS, Operation *operation);
+int64_t run_cold(ARGS); /* CPU.operation: a seventh argument would go on the stack and forbid the tail call */
 
-#define COLD_BODY(name)                                             \
-    static int name##_operation(CPU *cpu, const Insn *insn);        \
-    int64_t name(ARGS) { return run_cold(PASS, name##_operation); } \
+#define COLD_BODY(name)                                      \
+    static int name##_operation(CPU *cpu, const Insn *insn); \
+    int64_t name(ARGS)                                       \
+    {                                                        \
+        cpu->operation = name##_operation;                   \
+        return run_cold(PASS);                               \
+    }                                                        \
     static int name##_operation(CPU *cpu, const Insn *insn)
 
 /* In an operation: settles a cost that depends on the state; `clocks` is what the instruction costs as a whole. */

@@ -207,10 +207,10 @@ int64_t exec_wide_offset(ARGS)
     NEXT;
 }
 
-int64_t run_cold(ARGS, Operation *operation)
+int64_t run_cold(ARGS)
 {
     state_save(PASS);
-    const int status = operation(cpu, insn);
+    const int status = cpu->operation(cpu, insn);
     left = cpu->clock->left + cum_before(insn);
     fr = cpu->fr;
     fd = cpu->fd;
