@@ -274,10 +274,28 @@ class Build(build):
         super().finalize_options()
 
 
+def build_models(folder: Path) -> list[Path]:
+    """Resolves the processor models against the instruction table; an unchanged one keeps its time."""
+    from asm import table
+    from emu.models import compile_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for source in sorted(Path("emu/models").glob("*.toml")):
+        target = folder / f"{source.stem}.json"
+        fresh = folder / f"{source.stem}.fresh"
+        text = source.read_text()
+        fresh.write_text(compile_model(text, source.stem, table.FORMS, table.PROCESSORS, table.FEATURES))
+        replace_if_changed(fresh, target)
+        fresh.unlink(missing_ok=True)
+        written.append(target)
+    return written
+
+
 class BuildData(Command):
     """Makes the package data that is built, not written: the assembler's parser cache and the firmware images."""
 
-    description = "save the compiled grammar and assemble the firmware"
+    description = "save the compiled grammar, resolve the processor models, assemble the firmware"
     user_options = [("inplace", "i", "write into the source tree")]  # noqa: RUF012 (setuptools' own declaration)
     boolean_options = ["inplace"]  # noqa: RUF012
 
@@ -300,6 +318,8 @@ class BuildData(Command):
             from bios.build import build_firmware
 
             self.written += [Path(path) for path in build_firmware(top / "emu" / "firmware")]
+
+        self.written += build_models(top / "emu" / "models")
 
     def get_outputs(self) -> list[str]:
         return [str(path) for path in self.written]
