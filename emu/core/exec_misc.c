@@ -1,0 +1,48 @@
+/* Instructions that do nothing to the state: NOP and hints, fences, cache lines; and those that are undefined for good.
+ * SDM Vol. 1, "Miscellaneous Instructions". There is one processor and no cache to see here, so that memory is in order. */
+#include "operations.h"
+
+#define NOTHING(name) REGISTER_BODY(exec_##name) { NEXT; }
+NOTHING(nop)
+NOTHING(pause)
+NOTHING(endbr32)
+NOTHING(endbr64)
+NOTHING(lfence)
+NOTHING(mfence)
+NOTHING(sfence)
+NOTHING(prefetchnta_m8)
+NOTHING(prefetcht0_m8)
+NOTHING(prefetcht1_m8)
+NOTHING(prefetcht2_m8)
+NOTHING(prefetchw_m8)
+/* The operand of a NOP or a hint is not accessed. */
+#define HINTS(_, bits)                                                        \
+    NOTHING(nop_r##bits)                                                      \
+    NOTHING(nop_m##bits)                                                      \
+    NOTHING(hint_nop_r##bits##_r##bits)                                       \
+    NOTHING(hint_nop_m##bits##_r##bits)
+WIDE_SIZES(HINTS, )
+
+/* Faults as a read of the byte does, but reads nothing: the line may be a device's. */
+static int touch_line(CPU *cpu, const Insn *insn)
+{
+    const Segment *segment = &cpu->seg[insn->seg];
+    const uint64_t ea = effective_address(cpu, insn);
+    uint64_t pa;
+    if (ea >= segment->read_end)
+        return mem_read(cpu, insn->seg, ea, 1);
+    return mmu_translate(cpu, segment->base + ea, ACCESS_READ, &pa);
+}
+
+COLD_BODY(exec_clflush_m8) { return touch_line(cpu, insn); }
+COLD_BODY(exec_clflushopt_m8) { return touch_line(cpu, insn); }
+COLD_BODY(exec_clwb_m8) { return touch_line(cpu, insn); }
+
+#define UNDEFINED(name) COLD_BODY(exec_##name) { return fault_ud(cpu); }
+#define UNDEFINED_SIZES(_, bits)                                              \
+    UNDEFINED(ud0_r##bits##_r##bits)                                          \
+    UNDEFINED(ud0_r##bits##_m##bits)                                          \
+    UNDEFINED(ud1_r##bits##_r##bits)                                          \
+    UNDEFINED(ud1_r##bits##_m##bits)
+WIDE_SIZES(UNDEFINED_SIZES, )
+UNDEFINED(ud2)
