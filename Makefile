@@ -24,7 +24,7 @@ CC ?= cc
 export EMU_DEBUG EMU_SANITIZE
 
 # emu/core itself is listed too: adding or deleting a file changes a folder's time.
-SOURCES := $(filter-out %/__pycache__ %.cache,setup.py build_support.py pyproject.toml $(wildcard asm/*.py asm/*.tbl asm/*.lark emu/_core.p* emu/face/* \
+SOURCES := $(filter-out %/__pycache__ %.cache,setup.py build_support.py pyproject.toml $(wildcard asm/*.py asm/*.tbl asm/*.lark emu/_core.p* emu/face/* emu/models.py emu/models/*.toml \
   emu/core emu/core/*.[ch] emu/core/*.def emu/chips/*.p* bios/* bios/*/*))
 ifneq ($(FLAVOUR),release)
   SOURCES += $(wildcard emu/*.py emu/*/*.py emu/models/*) # this build has a copy of them
@@ -90,4 +90,4 @@ clean:
 	rm -rf build dist .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find asm emu bios tests bench -name __pycache__ -prune -exec rm -rf {} +
 	find emu -name '*.so' -delete
-	rm -f emu/firmware/*.bin asm/*.cache
+	rm -f emu/firmware/*.bin emu/models/*.json asm/*.cache

@@ -293,7 +293,7 @@ def build_models(folder: Path) -> list[Path]:
 
 
 class BuildData(Command):
-    """Makes the package data that is built, not written: the assembler's parser cache and the firmware images."""
+    """Makes the package data that is built, not written: parser cache, processor models by row, firmware images."""
 
     description = "save the compiled grammar, resolve the processor models, assemble the firmware"
     user_options = [("inplace", "i", "write into the source tree")]  # noqa: RUF012 (setuptools' own declaration)
@@ -318,7 +318,6 @@ class BuildData(Command):
             from bios.build import build_firmware
 
             self.written += [Path(path) for path in build_firmware(top / "emu" / "firmware")]
-
         self.written += build_models(top / "emu" / "models")
 
     def get_outputs(self) -> list[str]:

@@ -54,7 +54,9 @@ def built_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("sdist") / "emu"
-    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "*.so", "*.bin"))
+    shutil.copytree(
+        ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "*.so", "*.bin", "*.json")
+    )
     run(sys.executable, "setup.py", "-q", "sdist", "--formats=gztar", cwd=tree)
     (archive,) = (tree / "dist").glob("*.tar.gz")
     return archive
@@ -152,7 +154,7 @@ def test_sdist_holds_sources_and_nothing_built(sdist: Path) -> None:
         in (".py", ".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h", ".def", ".tbl", ".lark", ".asm", ".inc", ".toml")
     }
     assert tracked - names == set()
-    assert [name for name in names if name.endswith((".so", ".bin", ".o"))] == []
+    assert [name for name in names if name.endswith((".so", ".bin", ".json", ".o"))] == []
 
 
 def test_wheel_holds_what_a_run_needs(wheel: Path) -> None:
@@ -164,7 +166,7 @@ def test_wheel_holds_what_a_run_needs(wheel: Path) -> None:
         r"emu/firmware/.*\.bin",
         r"emu/_core\.pyi",
         r"emu/py\.typed",
-        r"emu/models/.*\.toml",
+        r"emu/models/.*\.json",
         r"asm/x86\.tbl",
         r"asm/grammar\.lark",
         r"asm/py\.typed",
