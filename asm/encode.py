@@ -385,19 +385,32 @@ def _fit_immediate(form: Form, spec: OperandSpec, operand: Imm, bits: int, optim
     if form.mnemonic == "PUSH" and operand.size in (0, 8) and osize != bits:
         # The one instruction whose operand size the immediate alone decides.
         return _WRONG_SIZE
-    if operand.size and operand.size not in (spec.size, osize if spec.signed else 0):
-        if not (form.mnemonic == "PUSH" and osize == 64 and operand.size == 32):
-            return _WRONG_SIZE if not (spec.size == 32 and operand.size == 64 and _narrows(form)) else _UNSIGNED_32
+    if operand.size and operand.size not in _immediate_sizes(form, spec):
+        return _WRONG_SIZE
     fixed_width = operand.strict or operand.relocatable or not optimise
     if spec.size == 8 and spec.signed:
         if operand.size == 8:
             return _ALWAYS
         return _NEVER if fixed_width else _SIGNED_BYTE_16 if osize == 16 else _SIGNED_BYTE
     if _narrows(form):
-        return _NEVER if fixed_width or operand.size == 32 else _UNSIGNED_32
-    if spec.signed and operand.size != 32:
+        return _NEVER if fixed_width else _UNSIGNED_32
+    if form.mnemonic == "MOV" and spec.signed and operand.size != 32:
+        # The one instruction that has a form with a 64-bit immediate.
         return _NEVER if fixed_width else _SIGNED_32
     return _ALWAYS
+
+
+def _immediate_sizes(form: Form, spec: OperandSpec) -> tuple[int, ...]:
+    """The size keywords that an immediate may have."""
+    if _narrows(form):
+        return (64,)
+    if not spec.signed:
+        return (spec.size,)
+    if form.mnemonic == "PUSH":
+        return (spec.size, 32, 64) if form.operand_size == 64 else (spec.size, form.operand_size)
+    if spec.size == 32 and form.mnemonic not in ("MOV", "IMUL"):
+        return (form.operand_size,)
+    return (spec.size, form.operand_size)
 
 
 def _narrows(form: Form) -> bool:
