@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Top-level modules and sub-packages of emu. The package's own face imports on first use, so it stands at the end.
 EMU_LAYERS = (
-    {"errors", "models", "stop"},
+    {"errors"},
+    {"models", "stop"},
     {"_core"},
     {"chips", "host"},
     {"board"},
@@ -37,6 +38,7 @@ CORE_LAYERS = (
     {"bus.h", "clock.h", "timing.h"},
     {"cpu.h"},
     {"flags.h"},
+    {"insn.h"},
     {"access.h"},
     {"exec.h"},
     {"block.h", "decode.h", "operations.h"},
