@@ -9,16 +9,18 @@ COLD static int64_t target_fault(ARGS)
     GO(exit_fault);
 }
 
-INLINE bool is_target(const CPU *cpu, uint64_t target)
+/* Near branches of 64-bit code, and these alone, have an operand size of 64. */
+INLINE bool is_target(const CPU *cpu, unsigned bits, uint64_t target)
 {
-    return cpu->code64 ? (int64_t)(target << 16) >> 16 == (int64_t)target : target <= cpu->seg[CS].limit;
+    return bits == 64 ? (int64_t)(target << 16) >> 16 == (int64_t)target : target <= cpu->seg[CS].limit;
 }
 
 /* Of a direct branch. A linked one goes to the same page, of which decode has seen that all of it lies inside the limit;
  * where it is not linked jump_linked() checks too, but after the branch has changed what else it changes. */
 INLINE bool is_direct_target(const CPU *cpu, const Insn *insn)
 {
-    return insn->link || is_target(cpu, (cpu->page_rip + (uint64_t)(int64_t)insn->imm) & cpu->address_mask[insn->osize]);
+    const uint64_t target = (cpu->page_rip + (uint64_t)(int64_t)insn->imm) & cpu->address_mask[insn->osize];
+    return insn->link || is_target(cpu, 16u << insn->osize, target);
 }
 
 REGISTER_BODY(exec_jmp_rel) { TAKE_DIRECT(insn->disp); }
@@ -51,39 +53,37 @@ LOOPS(loop, 1)
 LOOPS(loope, flag_zf(fr))
 LOOPS(loopne, !flag_zf(fr))
 
-MEMORY_BODY(exec_call_rel)
-{
-    if (unlikely(!is_direct_target(cpu, insn)))
-        GO(target_fault);
-    if (insn->osize == OSIZE32)
-        PUSH(32, insn_next_rip(cpu, insn));
-    else if (insn->osize == OSIZE16)
-        PUSH(16, insn_next_rip(cpu, insn));
-    else
-        PUSH(64, insn_next_rip(cpu, insn));
-    TAKE_DIRECT(insn->disp);
-}
+#define CALL_DIRECT(_, bits)                                 \
+    MEMORY_BODY(call_direct_##bits)                          \
+    {                                                        \
+        if (unlikely(!is_direct_target(cpu, insn)))          \
+            GO(target_fault);                                \
+        PUSH(bits, insn_next_rip(cpu, insn));                \
+        TAKE_DIRECT(insn->disp);                             \
+    }
+WIDE_SIZES(CALL_DIRECT, )
+BY_OPERAND_SIZE(exec_call_rel, call_direct)
 
 /* To an address in a register or in memory. */
-#define JUMP_INDIRECT(target)                    \
-    if (unlikely(!is_target(cpu, target)))       \
+#define JUMP_INDIRECT(bits, target)              \
+    if (unlikely(!is_target(cpu, bits, target))) \
         GO(target_fault);                        \
     cpu->rip = (target);                         \
     TAKE_INDIRECT(0)
 
 #define CALL_INDIRECT(bits, target)              \
-    if (unlikely(!is_target(cpu, target)))       \
+    if (unlikely(!is_target(cpu, bits, target))) \
         GO(target_fault);                        \
     PUSH(bits, insn_next_rip(cpu, insn));        \
     cpu->rip = (target);                         \
     TAKE_INDIRECT(0)
 
 #define INDIRECT_BRANCHES(_, bits)                                                                            \
-    REGISTER_BODY(exec_jmp_r##bits) { JUMP_INDIRECT(R##bits(insn->dst)); }                                    \
+    REGISTER_BODY(exec_jmp_r##bits) { JUMP_INDIRECT(bits, R##bits(insn->dst)); }                              \
     MEMORY_BODY(exec_jmp_m##bits)                                                                             \
     {                                                                                                         \
         LOAD(bits, target);                                                                                   \
-        JUMP_INDIRECT(target);                                                                                \
+        JUMP_INDIRECT(bits, target);                                                                          \
     }                                                                                                         \
     MEMORY_BODY(exec_call_r##bits)                                                                            \
     {                                                                                                         \
@@ -97,25 +97,20 @@ MEMORY_BODY(exec_call_rel)
     }
 WIDE_SIZES(INDIRECT_BRANCHES, )
 
-#define RETURN(bits, parameters)                                                \
-    do {                                                                        \
+/* The immediate counts bytes of parameters; RET without one has imm = 0. */
+#define RETURN(_, bits)                                                         \
+    MEMORY_BODY(return_##bits)                                                  \
+    {                                                                           \
         POP(bits, target);                                                      \
-        if (unlikely(!is_target(cpu, target)))                                  \
+        if (unlikely(!is_target(cpu, bits, target)))                            \
             GO(target_fault);                                                   \
-        set_sp(cpu, cpu->r[RSP] + (bits) / 8 + (parameters));                   \
+        set_sp(cpu, cpu->r[RSP] + (bits) / 8 + (uint16_t)insn->imm);            \
         cpu->rip = target;                                                      \
         TAKE_INDIRECT(0);                                                       \
-    } while (0)
-#define RETURN_BY_SIZE(parameters)               \
-    if (insn->osize == OSIZE32)                  \
-        RETURN(32, parameters);                  \
-    else if (insn->osize == OSIZE16)             \
-        RETURN(16, parameters);                  \
-    else                                         \
-        RETURN(64, parameters)
-
-MEMORY_BODY(exec_ret) { RETURN_BY_SIZE(0); }
-MEMORY_BODY(exec_ret_i) { RETURN_BY_SIZE((uint16_t)insn->imm); }
+    }
+WIDE_SIZES(RETURN, )
+BY_OPERAND_SIZE(exec_ret, return)
+BY_OPERAND_SIZE(exec_ret_i, return)
 
 /* Both bounds are within them; signed. */
 static int check_bounds(CPU *cpu, const Insn *insn, unsigned size)

@@ -36,35 +36,19 @@ static int pop_to_memory(CPU *cpu, const Insn *insn, unsigned size)
     COLD_BODY(exec_pop_m##bits) { return pop_to_memory(cpu, insn, (bits) / 8); }
 WIDE_SIZES(STACK_BODIES, )
 
-MEMORY_BODY(exec_push_i)
-{
-    if (insn->osize == OSIZE32)
-        PUSH(32, insn->imm);
-    else if (insn->osize == OSIZE16)
-        PUSH(16, insn->imm);
-    else
-        PUSH(64, (int64_t)insn->imm);
-    NEXT;
-}
-
 /* The frame pointer is of the operand's size, the stack pointer of the stack's. */
-#define LEAVE(bits)                                                         \
-    do {                                                                    \
-        LOAD_AT(bits, value, SS, cpu->r[RBP] & cpu->sp_mask);               \
-        set_sp(cpu, cpu->r[RBP] + (bits) / 8);                              \
-        SET_R##bits(GPR(RBP), value);                                       \
-    } while (0)
-
-MEMORY_BODY(exec_leave)
-{
-    if (insn->osize == OSIZE32)
-        LEAVE(32);
-    else if (insn->osize == OSIZE16)
-        LEAVE(16);
-    else
-        LEAVE(64);
-    NEXT;
-}
+#define BODIES_BY_SIZE(_, bits)                                                                               \
+    MEMORY_BODY(push_immediate_##bits) { PUSH(bits, insn->imm); NEXT; }                                       \
+    MEMORY_BODY(leave_##bits)                                                                                 \
+    {                                                                                                         \
+        LOAD_AT(bits, value, SS, cpu->r[RBP] & cpu->sp_mask);                                                 \
+        set_sp(cpu, cpu->r[RBP] + (bits) / 8);                                                                \
+        SET_R##bits(GPR(RBP), value);                                                                         \
+        NEXT;                                                                                                 \
+    }
+WIDE_SIZES(BODIES_BY_SIZE, )
+BY_OPERAND_SIZE(exec_push_i, push_immediate)
+BY_OPERAND_SIZE(exec_leave, leave)
 
 /* The places are tried first, so that nothing has changed where one of them faults. */
 static int push_all(CPU *cpu, unsigned size)

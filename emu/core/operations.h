@@ -57,6 +57,17 @@
     X(ng, flag_less(fd) | flag_zf(fr))               \
     X(g, !(flag_less(fd) | flag_zf(fr)))
 
+/* A body whose name does not show its operand size: one for each size, which ends up with fewer registers to save. */
+#define BY_OPERAND_SIZE(name, body)                   \
+    REGISTER_BODY(name)                               \
+    {                                                 \
+        if (likely(insn->osize == OSIZE32))           \
+            GO(body##_32);                            \
+        if (insn->osize == OSIZE16)                   \
+            GO(body##_16);                            \
+        GO(body##_64);                                \
+    }
+
 /* The low `size` bytes of a value. */
 INLINE uint64_t low_bytes(uint64_t value, unsigned size) { return value & UINT64_MAX >> (64 - 8 * size); }
 
