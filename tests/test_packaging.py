@@ -19,6 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 RELEASE = {name: value for name, value in os.environ.items() if not name.startswith(("EMU_", "LD_PRELOAD", "PYTHON"))}
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "*.egg-info", "__pycache__", ".*_cache", "dist", "lib.*", "bench")
+SOURCES_ONLY = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "*.so", "*.bin", "*.json", "*.cache")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -54,9 +55,7 @@ def built_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("sdist") / "emu"
-    shutil.copytree(
-        ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "*.so", "*.bin", "*.json")
-    )
+    shutil.copytree(ROOT, tree, ignore=SOURCES_ONLY)
     run(sys.executable, "setup.py", "-q", "sdist", "--formats=gztar", cwd=tree)
     (archive,) = (tree / "dist").glob("*.tar.gz")
     return archive
@@ -154,7 +153,7 @@ def test_sdist_holds_sources_and_nothing_built(sdist: Path) -> None:
         in (".py", ".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h", ".def", ".tbl", ".lark", ".asm", ".inc", ".toml")
     }
     assert tracked - names == set()
-    assert [name for name in names if name.endswith((".so", ".bin", ".json", ".o"))] == []
+    assert [name for name in names if name.endswith((".so", ".bin", ".json", ".cache", ".o"))] == []
 
 
 def test_wheel_holds_what_a_run_needs(wheel: Path) -> None:
