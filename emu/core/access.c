@@ -1,7 +1,7 @@
 /* The slow path of memory accesses: segment checks as the manual has them, accesses across pages, devices, alignment
  * checks, hooks. SDM Vol. 3, "Limit Checking", "Type Checking", "Alignment Checking". */
-#include "block.h"
-#include "exec.h"
+#include "insn.h"
+#include "access.h"
 
 /* #SS for the stack segment, #GP for the others; error code 0. */
 static int segment_fault(CPU *cpu, unsigned seg) { return seg == SS ? fault_ss(cpu, 0) : fault_gp(cpu, 0); }

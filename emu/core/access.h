@@ -1,6 +1,6 @@
 /* How bodies reach memory: effective addresses, the TLB's fast path, and the slow path behind it.
  *
- * LOAD, STORE, MODIFY..., PUSH and POP are for MEMORY_BODY only: in the fast variant they give up (GO(slow)) at a TLB
+ * LOAD, STORE, MODIFY..., PUSH and POP are for MEMORY_BODY only: in the fast variants they give up (GO(slow)) at a TLB
  * miss, a page crossing, a device, an offset past the limit; in the slow variant they call mem_read() and mem_write(),
  * which do everything and can fault. Included by exec.h alone. */
 #ifndef EMU_ACCESS_H
@@ -34,26 +34,40 @@ INLINE uint64_t effective_address(const CPU *cpu, const Insn *insn)
            cpu->address_mask[insn->asize];
 }
 
-/* Host address of an access, or NULL where only the slow path will do. */
+/* The same where there is no index and the address size is the mode's own. */
+INLINE uint64_t simple_address(const CPU *cpu, const Insn *insn)
+{
+    return (cpu->r[insn->base] + (uint64_t)(int64_t)insn->disp) & cpu->default_mask;
+}
+#define OPERAND_ADDRESS() (in_simple ? simple_address(cpu, insn) : effective_address(cpu, insn))
+
+/* Host address of an access, or NULL where only the slow path will do. For bodies that handle runs of elements. */
 INLINE const uint8_t *fast_read(const CPU *cpu, unsigned seg, uint64_t ea, unsigned size)
 {
-    const Segment *segment = &cpu->seg[seg];
-    uint64_t la = segment->base + ea;
+    const uint64_t la = cpu->seg[seg].base + ea;
     const TlbEntry *entry = &cpu->tlb[la >> 12 & (TLB_SIZE - 1)];
-    if (unlikely((ea + size > segment->read_end) | (((la + size - 1) | PAGE_MASK) != entry->read_tag)))
+    if (ea + size > cpu->seg[seg].read_end || ((la + size - 1) | PAGE_MASK) != entry->read_tag)
         return NULL;
     return (const uint8_t *)(uintptr_t)(la + entry->addend);
 }
 
 INLINE uint8_t *fast_write(const CPU *cpu, unsigned seg, uint64_t ea, unsigned size)
 {
-    const Segment *segment = &cpu->seg[seg];
-    uint64_t la = segment->base + ea;
+    const uint64_t la = cpu->seg[seg].base + ea;
     const TlbEntry *entry = &cpu->tlb[la >> 12 & (TLB_SIZE - 1)];
-    if (unlikely((ea + size > segment->write_end) | (((la + size - 1) | PAGE_MASK) != entry->write_tag)))
+    if (ea + size > cpu->seg[seg].write_end || ((la + size - 1) | PAGE_MASK) != entry->write_tag)
         return NULL;
     return (uint8_t *)(uintptr_t)(la + entry->addend);
 }
+
+/* Declares `host`, the host address of an access; goes the slow way where only that will do. */
+#define FAST_ADDRESS(host, seg_, ea_, size, kind)                                                            \
+    const Segment *const segment_ = &cpu->seg[seg_];                                                         \
+    const uint64_t offset_ = (ea_), la_ = segment_->base + offset_;                                          \
+    const TlbEntry *const entry_ = &cpu->tlb[la_ >> 12 & (TLB_SIZE - 1)];                                    \
+    if (unlikely(((la_ + (size) - 1) | PAGE_MASK) != entry_->kind##_tag)) GO(slow);                          \
+    if (unlikely(offset_ + (size) > segment_->kind##_end)) GO(slow);                                         \
+    uint8_t *const host = (uint8_t *)(uintptr_t)(la_ + entry_->addend)
 
 /* Writes the state back before a slow access, since devices read the clock; the flags stay where they are. */
 INLINE void slow_begin(CPU *cpu, const Insn *insn, int64_t left)
@@ -67,8 +81,7 @@ INLINE void slow_begin(CPU *cpu, const Insn *insn, int64_t left)
     uint##bits##_t variable;                                                            \
     do {                                                                                \
         if (!in_slow) {                                                                 \
-            const uint8_t *host_ = fast_read(cpu, seg_, ea_, (bits) / 8);               \
-            if (unlikely(!host_)) GO(slow);                                             \
+            FAST_ADDRESS(host_, seg_, ea_, (bits) / 8, read);                           \
             variable = load##bits(host_);                                               \
         } else {                                                                        \
             slow_begin(cpu, insn, left);                                                \
@@ -82,8 +95,7 @@ INLINE void slow_begin(CPU *cpu, const Insn *insn, int64_t left)
 #define STORE_AT(bits, value_, seg_, ea_)                                               \
     do {                                                                                \
         if (!in_slow) {                                                                 \
-            uint8_t *host_ = fast_write(cpu, seg_, ea_, (bits) / 8);                    \
-            if (unlikely(!host_)) GO(slow);                                             \
+            FAST_ADDRESS(host_, seg_, ea_, (bits) / 8, write);                          \
             store##bits(host_, (uint##bits##_t)(value_));                               \
         } else {                                                                        \
             slow_begin(cpu, insn, left);                                                \
@@ -94,8 +106,8 @@ INLINE void slow_begin(CPU *cpu, const Insn *insn, int64_t left)
     } while (0)
 
 /* The memory operand of the instruction. */
-#define LOAD(bits, variable) LOAD_AT(bits, variable, insn->seg, effective_address(cpu, insn))
-#define STORE(bits, value) STORE_AT(bits, value, insn->seg, effective_address(cpu, insn))
+#define LOAD(bits, variable) LOAD_AT(bits, variable, insn->seg, OPERAND_ADDRESS())
+#define STORE(bits, value) STORE_AT(bits, value, insn->seg, OPERAND_ADDRESS())
 
 /* Read, change, write: MODIFY declares `variable` and checks that the write cannot fault; MODIFY_STORE ends it. */
 #define MODIFY(bits, variable) MODIFY_AT(bits, variable, effective_address(cpu, insn))
@@ -105,8 +117,8 @@ INLINE void slow_begin(CPU *cpu, const Insn *insn, int64_t left)
     uint64_t modify_ea_ = (ea_);                                                        \
     do {                                                                                \
         if (!in_slow) {                                                                 \
-            modify_host_ = fast_write(cpu, insn->seg, modify_ea_, (bits) / 8);          \
-            if (unlikely(!modify_host_)) GO(slow);                                      \
+            FAST_ADDRESS(host_, insn->seg, modify_ea_, (bits) / 8, write);              \
+            modify_host_ = host_;                                                       \
             variable = load##bits(modify_host_);                                        \
         } else {                                                                        \
             slow_begin(cpu, insn, left);                                                \

@@ -165,7 +165,7 @@ void blocks_unhook_all(CPU *cpu)
 static void place(Insn *insn, const Decoded *decoded, unsigned offset, unsigned idx, unsigned cum, uint32_t mode)
 {
     *insn = decoded->insn;
-    insn->off = (uint16_t)offset;
+    insn->off = offset & 0xfff;
     insn->idx = idx & 31;
     insn->cum = (uint16_t)cum;
     if (decoded->relative)
@@ -177,7 +177,7 @@ static void place(Insn *insn, const Decoded *decoded, unsigned offset, unsigned 
 
 static Insn *pseudo(Insn *insn, Handler_t *fn, unsigned offset, unsigned idx, unsigned cum)
 {
-    *insn = (Insn){.fn = fn, .off = (uint16_t)offset, .idx = idx & 31, .cum = (uint16_t)cum, .base = REG_ZERO,
+    *insn = (Insn){.fn = fn, .off = offset & 0xfff, .idx = idx & 31, .cum = (uint16_t)cum, .base = REG_ZERO,
                    .index = REG_ZERO, .imm = (int32_t)offset};
     return insn;
 }

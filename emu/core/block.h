@@ -2,7 +2,7 @@
 #ifndef EMU_BLOCK_H
 #define EMU_BLOCK_H
 
-#include "exec.h"
+#include "insn.h"
 
 #define BLOCK_INSNS 31 /* at most: Insn.idx has five bits, and a pseudo-instruction follows the last */
 

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include "block.h"
+#include "flags.h"
 
 /* What the tables of translations need, one after another, in one anonymous mapping that starts as zeros. */
 typedef struct Tables {
@@ -111,6 +112,7 @@ void cpu_update_mode(CPU *cpu)
     cpu->code64 = cpu->long_mode && (code & AR_L);
     cpu->mode = (cpu->code64 ? MODE_CODE64 : code & AR_DB ? MODE_CODE32 : MODE_CODE16) | (cpu->mode & MODE_SINGLE) |
                 (cpu->protected_mode ? 0 : MODE_REAL);
+    cpu->default_mask = cpu->address_mask[cpu->mode & MODE_CODE];
     cpu->sp_mask = cpu->code64 ? ~0ull : cpu->seg[SS].access & AR_DB ? 0xffffffff : 0xffff;
     if (before != (cpu->protected_mode | (unsigned)cpu->code64 << 1)) /* limits and rights count for another mode now */
         for (unsigned i = ES; i <= GS; i++)

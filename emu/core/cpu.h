@@ -137,9 +137,11 @@ typedef struct CPU {
     };
     uint64_t rip;      /* outside handlers: the next instruction, or the faulting one */
     uint64_t sp_mask;  /* 0xffff, 0xffffffff or all ones: the stack pointer's size */
+    uint64_t default_mask; /* address mask of the mode's own address size */
     uint64_t address_mask[3]; /* by Insn.asize: 16, 32, 64 bits */
     TlbEntry *tlb;     /* the array in use: supervisor, user, or one of zeros that sends every access the slow way */
     uint64_t data;     /* result of mem_read() */
+    const Insn *target; /* where a branch that went the slow way goes on */
     uint64_t instructions; /* completed; each iteration of a REP instruction counts as one */
     Clock *clock;
     Bus *bus;
@@ -153,7 +155,7 @@ typedef struct CPU {
     /* Lazy flags, when they are not in registers (flags.h). */
     int64_t fr, fd;
     uint64_t cf;
-    uint64_t fa;
+    uint8_t fa;
     uint32_t eflags; /* all flags but the arithmetic ones */
     uint32_t mode;   /* MODE_* */
     uint8_t cpl;
@@ -185,6 +187,7 @@ typedef struct CPU {
     uint64_t apic_base;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t star, lstar, cstar, fmask, kernel_gs_base;
+    uint64_t random; /* state of the generator behind RDRAND and RDSEED: part of the state, so that runs repeat */
     uint32_t fpu_present;
 
     const struct Model *model;
@@ -212,7 +215,7 @@ typedef struct CPU {
     void *hook_owner;
     uint64_t hook_skip; /* RIP whose hook has just run, so that the instruction itself is next; all ones: none */
 #ifdef EMU_TRAMPOLINE
-    struct { /* the call that a body asked for: see exec.h */
+    struct { /* the call that a body asked for: see insn.h */
         const Insn *insn;
         int64_t (*fn)(struct CPU *, const Insn *, int64_t, int64_t, int64_t, uint64_t);
         int64_t left, fr, fd;

@@ -4,12 +4,19 @@
 
 #include "decode_table.inc"
 
-#define X(name) int64_t name(ARGS);
+/* Bodies with a memory operand have a variant for simple addresses (exec.h); the others have none: a null weak symbol. */
+#define X(name) Handler_t name; __attribute__((weak)) Handler_t name##_simple;
 #include "handlers.inc"
 #undef X
 static Handler_t *const handler_table[] = {
     exec_undefined,
 #define X(name) name,
+#include "handlers.inc"
+#undef X
+};
+static Handler_t *const simple_table[] = {
+    NULL,
+#define X(name) name##_simple,
 #include "handlers.inc"
 #undef X
 };
@@ -151,6 +158,10 @@ static bool immediate(Decoded *out, Reader *reader, const Form *form, unsigned a
         if (asize == 2 && (uint64_t)(int64_t)insn->disp != value)
             out->offset64 = value;
         break;
+    case IMM_IDS:
+        insn->imm = (int32_t)value;
+        insn->imm_hi = insn->imm < 0 ? UINT32_MAX : 0;
+        break;
     default: insn->imm = (int32_t)value; break;
     }
     out->relative = form->immediate >= IMM_CB && form->immediate <= IMM_CD;
@@ -236,6 +247,7 @@ DecodeStatus decode(const CPU *cpu, const uint8_t *code, size_t available, uint3
                     : prefixes.operand_size   ? PREFIX_66
                                               : PREFIX_NONE;
             break;
+        case GROUP_REX_B: index = prefixes.rex & 1; break;
         default: index = asize; break;
         }
         entry = decode_entry[group->first + index];
@@ -310,7 +322,7 @@ DecodeStatus decode(const CPU *cpu, const uint8_t *code, size_t available, uint3
     if (form->osize >= 16)
         osize = form->osize;
     insn->osize = osize == 16 ? OSIZE16 : osize == 32 ? OSIZE32 : OSIZE64;
-    insn->row = form->row & 0xfff;
+    insn->row = form->row & 0x7ff;
     insn->len = length & 15;
     if (prefixes.lock && !((form->flags & FORM_LOCK) && insn->memory))
         return undefined(out, length);
@@ -334,6 +346,8 @@ DecodeStatus decode(const CPU *cpu, const uint8_t *code, size_t available, uint3
     if (!handler)
         return undefined(out, length);
     insn->fn = handler_table[handler];
+    if (insn->memory && insn->index == REG_ZERO && asize == (mode & MODE_CODE) && simple_table[handler])
+        insn->fn = simple_table[handler];
     if (prefixes.lock)
         cost += cpu->event_clocks->lock;
     out->clocks = (uint16_t)(cost ? cost : 1);

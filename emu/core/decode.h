@@ -2,7 +2,7 @@
 #ifndef EMU_DECODE_H
 #define EMU_DECODE_H
 
-#include "exec.h"
+#include "insn.h"
 
 #define INSTRUCTION_BYTES 15 /* SDM Vol. 2, "Instruction Format": longer is #GP(0) */
 

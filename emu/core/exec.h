@@ -1,4 +1,4 @@
-/* How instruction bodies are written: the decoded instruction, the block, and the macros that every exec_*.c uses.
+/* How instruction bodies are written: the macros that every exec_*.c uses.
  *
  * A body is a function that ends by tail-calling the next one (NEXT), so guest code runs without a loop and the state
  * that matters stays in registers. Three rules follow:
@@ -8,73 +8,16 @@
  *
  * Kinds of body:
  *   REGISTER_BODY(exec_x)   operands in registers only
- *   MEMORY_BODY(exec_x)     accesses memory with LOAD, STORE, MODIFY. It is compiled twice: the fast one gives up at a
- *                           TLB miss, a device or a page crossing and jumps to the slow one, which does it properly.
+ *   MEMORY_BODY(exec_x)     accesses memory with LOAD, STORE, MODIFY. It is compiled three times: two fast ones give up at a
+ *                           TLB miss, a device or a page crossing and jump to the slow one, which does it properly; of
+ *                           the fast ones `name_simple` serves addresses without index and of the mode's own size.
  *   COLD_BODY(exec_x)       plain C on the CPU: `static int x(CPU *cpu, const Insn *insn)` with the state written back;
  *                           it returns a Status. For everything that is not worth speed. */
 #ifndef EMU_EXEC_H
 #define EMU_EXEC_H
 
-#include <string.h>
-
 #include "flags.h"
-
-#define likely(x) __builtin_expect(!!(x), 1)
-#define unlikely(x) __builtin_expect(!!(x), 0)
-#define INLINE static inline __attribute__((always_inline))
-#define COLD __attribute__((cold, noinline))
-
-#define ARGS CPU *cpu, const Insn *insn, int64_t left, int64_t fr, int64_t fd, uint64_t cf
-#define PASS cpu, insn, left, fr, fd, cf
-typedef int64_t Handler_t(ARGS);
-
-struct Insn {
-    Handler_t *fn;
-    int32_t imm;  /* immediate; of a direct branch: the target's offset from the start of this page */
-    int32_t disp; /* displacement; with imm_hi or imm: 64-bit immediates and offsets (insn_imm64, insn_moffs) */
-    union {
-        int32_t link;    /* direct branch: distance in bytes to the first Insn of the target's block, 0 = not linked */
-        uint32_t imm_hi; /* upper half of a 64-bit immediate; the selector of a far pointer; second operand of ENTER */
-    };
-    uint16_t cum; /* clocks from the start of the block to the end of this instruction (dearest case) */
-    uint16_t off; /* offset in the page */
-    uint8_t dst;  /* byte offset of the first register operand in CPU (of the only one, of a segment or control register: its number) */
-    uint8_t src;  /* of the second one */
-    uint8_t base;  /* number of the base register, REG_ZERO for none, REG_RIP */
-    uint8_t index;
-    uint8_t seg : 3;
-    uint8_t scale : 2;
-    uint8_t asize : 2; /* 0, 1, 2: 16, 32, 64 bits */
-    uint8_t lock : 1;
-    uint8_t idx : 5; /* place in the block */
-    uint8_t osize : 2; /* 0, 1, 2: 16, 32, 64 bits */
-    uint8_t memory : 1; /* has a memory operand */
-    uint16_t row : 12; /* of the instruction table */
-    uint16_t len : 4;
-};
-_Static_assert(sizeof(Insn) == 32, "a decoded instruction is 32 bytes");
-
-#define REG_ZERO 16
-#define REG_RIP 17
-#define REG_OFFSET 18
-#define OSIZE16 0
-#define OSIZE32 1
-#define OSIZE64 2
-
-/* Stands before the block's first Insn. */
-struct Block {
-    uint64_t pa;       /* physical address of the first byte */
-    uint32_t window;   /* offsets of this page that the CS limit allows: first << 16 | last + 1 */
-    Block *hash_next;
-    Block *page_next;  /* blocks of the same physical page */
-    uint32_t mode;     /* MODE_* */
-    int32_t need;      /* clocks that must be left for the whole block to run: to the start of its last instruction, + 1 */
-    uint16_t bytes;    /* of guest code */
-    uint8_t entry;     /* clocks charged to a branch that comes here: the manual's m */
-    bool fixed;        /* in the cache, and branches of its page may link to it */
-};
-
-INLINE const Block *block_of(const Insn *first) { return (const Block *)first - 1; }
+#include "insn.h"
 
 /* --- registers --- */
 #define R8(offset)  (*((uint8_t *)cpu + (offset)))
@@ -87,11 +30,30 @@ INLINE const Block *block_of(const Insn *first) { return (const Block *)first - 
 #define SET_R32(offset, value) (R64(offset) = (uint32_t)(value))
 #define SET_R64(offset, value) (R64(offset) = (uint64_t)(value))
 
-INLINE uint64_t insn_imm64(const Insn *insn) { return (uint32_t)insn->imm | (uint64_t)insn->imm_hi << 32; }
-
 /* --- continuing --- */
+#ifdef EMU_FIXED_REGISTERS
+/* RBP is for cf alone: AMD processors predict that loads with RBP as base find what was stored at the same displacement,
+ * as in a stack frame, and lose most of their speed where RBP moves along the block. */
+register CPU *cpu __asm__("rbx");
+register const Insn *insn __asm__("r12");
+register int64_t left __asm__("r13");
+register int64_t fr __asm__("r14");
+register int64_t fd __asm__("r15");
+register uint64_t cf __asm__("rbp");
+#define PASS
+#define ARGS_AND
+#define PASS_AND
+#define JUMP_TO(target, fn_)         \
+    do {                             \
+        Handler_t *const next_ = fn_; \
+        insn = (target);             \
+        return next_();              \
+    } while (0)
+#else
+#define PASS cpu, insn, left, fr, fd, cf
+#define ARGS_AND ARGS,
+#define PASS_AND PASS,
 #ifdef EMU_TRAMPOLINE
-/* Where tail calls are not to be had (-O0, sanitizers) a body returns to a loop in run.c that makes the next call. */
 INLINE int64_t call_later(ARGS, Handler_t *fn)
 {
     cpu->pending.insn = insn;
@@ -106,10 +68,11 @@ INLINE int64_t call_later(ARGS, Handler_t *fn)
 #else
 #define JUMP_TO(target, fn_) return (fn_)(cpu, target, left, fr, fd, cf)
 #endif
+#endif
 #define GO(function) JUMP_TO(insn, function)
 
-/* Is this the slow variant of a MEMORY_BODY? (There it is a parameter.) */
-enum { in_slow = 0 };
+/* In which variant of a MEMORY_BODY are we? (There these are parameters.) */
+enum { in_slow = 0, in_simple = 0 };
 
 /* The next instruction of the block. The slow variant looks up first, since a device or a store to code may want that. */
 #define NEXT                                                   \
@@ -117,20 +80,6 @@ enum { in_slow = 0 };
         if (in_slow && unlikely(cpu->clock->leave)) GO(exit_after); \
         JUMP_TO(insn + 1, insn[1].fn);                         \
     } while (0)
-
-/* Ends of a block; each is reached by tail call and returns a Status to the run loop. */
-int64_t exit_after(ARGS);   /* this instruction is done; look up before the next */
-int64_t exit_fault(ARGS);   /* this instruction faulted (CPU.fault is set) and did nothing */
-int64_t exit_branch(ARGS);  /* this instruction is done; CPU.rip is the next */
-int64_t exit_stale(ARGS);   /* first handler of a retired block */
-int64_t exec_onward(ARGS);  /* pseudo-instruction after a block's last: go on at the following address */
-int64_t exec_hooked(ARGS);  /* pseudo-instruction before one that is hooked */
-int64_t exec_wide_offset(ARGS); /* pseudo-instruction: gives the next one a 64-bit offset in r[REG_OFFSET] */
-int64_t jump_linked(ARGS);  /* direct branch taken and charged, not linked; insn->imm is the target: links or goes dynamic */
-int64_t jump_dynamic(ARGS); /* branch taken and charged; CPU.rip is the target: checks the limit, finds the block */
-int64_t exit_target(ARGS);  /* direct branch taken and charged, too few clocks left for the block at insn->imm */
-int64_t exit_found(ARGS);   /* the same of an indirect branch: CPU.rip is right */
-int64_t exec_undefined(ARGS); /* #UD */
 
 /* A direct branch that is taken: charge what the block did, then go where it links to. `extra` clocks are charged. */
 #define TAKE_DIRECT(extra) do {                                                                              \
@@ -160,23 +109,19 @@ int64_t exec_undefined(ARGS); /* #UD */
         JUMP_TO(target_, target_->fn);                                                                       \
     } while (0)
 
-INLINE uint64_t insn_rip(const CPU *cpu, const Insn *insn) { return cpu->page_rip + (insn->off); }
-INLINE uint64_t insn_next_rip(const CPU *cpu, const Insn *insn) { return cpu->page_rip + insn->off + insn->len; }
-
-/* Clocks charged before this instruction in its block. */
-INLINE int64_t cum_before(const Insn *insn) { return insn->idx ? insn[-1].cum : 0; }
-
 /* --- memory --- */
 #include "access.h"
 
 /* --- bodies --- */
 #define REGISTER_BODY(name) int64_t name(ARGS)
 
-#define MEMORY_BODY(name)                                                            \
-    INLINE int64_t name##_body(ARGS, const bool in_slow, Handler_t *slow);           \
-    COLD static int64_t name##_slow(ARGS) { return name##_body(PASS, true, NULL); }  \
-    int64_t name(ARGS) { return name##_body(PASS, false, name##_slow); }             \
-    INLINE int64_t name##_body(ARGS, const bool in_slow, Handler_t *slow)
+#define MEMORY_BODY(name)                                                                                    \
+    INLINE int64_t name##_body(ARGS_AND const bool in_slow, const bool in_simple, Handler_t *slow);          \
+    COLD static int64_t name##_slow(ARGS) { return name##_body(PASS_AND true, false, NULL); }                \
+    int64_t name(ARGS) { return name##_body(PASS_AND false, false, name##_slow); }                           \
+    int64_t name##_simple(ARGS);                                                                             \
+    int64_t name##_simple(ARGS) { return name##_body(PASS_AND false, true, name##_slow); }                   \
+    INLINE int64_t name##_body(ARGS_AND const bool in_slow, const bool in_simple, Handler_t *slow)
 
 /* Writes the registers of the handler back for plain C code. */
 INLINE void state_save(ARGS)

@@ -22,7 +22,7 @@ static inline unsigned flag_pf(int64_t fr, uint64_t cf)
 {
     return !__builtin_parity((unsigned)fr & 0xff) ^ (cf >> 2 & 1);
 }
-static inline unsigned flag_af(const CPU *cpu, int64_t fr) { return (unsigned)(cpu->fa ^ (uint64_t)fr) >> 4 & 1; }
+static inline unsigned flag_af(const CPU *cpu, int64_t fr) { return (cpu->fa ^ (unsigned)fr) >> 4 & 1; }
 static inline unsigned flag_less(int64_t fd) { return fd < 0; }
 static inline unsigned flag_of(int64_t fr, int64_t fd, uint64_t cf) { return (fd < 0) ^ flag_sf(fr, cf); }
 
@@ -41,7 +41,7 @@ static inline void flags_unpack(CPU *cpu, uint32_t flags, int64_t *fr, int64_t *
     *fr = result;
     *fd = sf ^ of ? -1 : 0;
     *cf = (flags & FLAG_CF) | ((zf && sf) ? CF_INVERT_SF : 0) | (pf ? 0 : CF_INVERT_PF);
-    cpu->fa = (uint64_t)result ^ (af ? FLAG_AF : 0);
+    cpu->fa = (uint8_t)((uint64_t)result ^ (af ? FLAG_AF : 0));
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* Address translation: the TLB, and the walk that fills it.
  * SDM Vol. 3, "Paging": 32-bit, PAE and 4-level paging, "Access Rights", "Accessed and Dirty Flags". */
-#include "exec.h"
+#include "insn.h"
 
 static void flush(TlbEntry *tlb, bool global_too)
 {
