@@ -63,6 +63,9 @@ enum { ES, CS, SS, DS, FS, GS, LDTR, TR, SEGMENT_COUNT };
 #define CR4_SMEP 0x00100000u
 #define CR4_SMAP 0x00200000u
 
+#define DR7_GD  0x2000u /* general detect enable */
+#define DR7_LOCAL 0x0155u /* L0 to L3, LE */
+
 #define EFER_SCE 0x00000001u
 #define EFER_LME 0x00000100u
 #define EFER_LMA 0x00000400u

@@ -314,8 +314,8 @@ void segment_load_real(CPU *cpu, unsigned index, uint16_t selector);
 int segment_load(CPU *cpu, unsigned index, uint16_t selector); /* MOV, POP, LDS ...: ES SS DS FS GS */
 void code_segment_changed(CPU *cpu);
 
-/* interrupt.c: delivers CPU.fault, an INT n or an external interrupt through the IVT or IDT. STATUS_BRANCH, or
- * STATUS_SHUTDOWN. next_rip is what is pushed. */
+/* interrupt.c: delivers an exception, an INT n or an external interrupt through the IVT or IDT. STATUS_BRANCH or
+ * STATUS_SHUTDOWN; STATUS_FAULT where an INT n, INT3, INTO or INT1 itself faults. next_rip is what is pushed. */
 int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip);
 
 /* The kinds of task switch (task.c). */

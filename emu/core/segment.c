@@ -268,6 +268,22 @@ int stack_of_level(CPU *cpu, unsigned level, uint32_t ext, Stack *stack)
     return STATUS_OK;
 }
 
+int stack_to_return_to(CPU *cpu, uint16_t selector, unsigned cpl, bool wide, Stack *stack)
+{
+    Descriptor d;
+    *stack = (Stack){.wide = wide};
+    if (is_null(selector) && wide && cpl != 3 && rpl_of(selector) == cpl) {
+        stack->segment = (Segment){.selector = selector, .access = AR_UNUSABLE | cpl << 5};
+        stack->mask = UINT64_MAX;
+        return STATUS_OK;
+    }
+    if (stack_segment_fetch(cpu, selector, cpl, VECTOR_GP, 0, &d) || descriptor_set_accessed(cpu, selector, &d))
+        return STATUS_FAULT;
+    stack->segment = segment_from(selector, &d);
+    stack->mask = stack_mask(wide, d.access);
+    return STATUS_OK;
+}
+
 /* Linear address of `size` bytes at the stack's offset `sp`; #SS where the stack does not have them. */
 static int stack_address(CPU *cpu, const Stack *stack, uint64_t sp, unsigned size, uint64_t *la)
 {

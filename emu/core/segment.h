@@ -92,6 +92,8 @@ typedef struct Stack {
 Stack stack_current(const CPU *cpu, uint32_t error);
 /* The stack for a more privileged level from the TSS: its segment is checked. */
 int stack_of_level(CPU *cpu, unsigned level, uint32_t ext, Stack *stack);
+/* The stack segment that RETF or IRET goes back to at an outer level; its pointer is left to the caller. */
+int stack_to_return_to(CPU *cpu, uint16_t selector, unsigned cpl, bool wide, Stack *stack);
 /* Checks that `bytes` can be pushed, so that the pushes themselves cannot fault. */
 int stack_reserve(CPU *cpu, const Stack *stack, unsigned bytes);
 int stack_push(CPU *cpu, Stack *stack, unsigned size, uint64_t value);
@@ -122,6 +124,10 @@ int task_switch(CPU *cpu, uint16_t selector, Descriptor *tss, TaskSwitch kind, c
                 uint64_t next_rip);
 /* The same through a task gate: checks the TSS that the gate names. */
 int task_gate(CPU *cpu, const Descriptor *gate, TaskSwitch kind, const uint32_t *error, uint32_t ext, uint64_t next_rip);
+
+/* What an instruction returns after a task switch: a fault in the new task's context is no longer one of the instruction,
+ * which is done, so it is delivered at once. */
+int task_settle(CPU *cpu, uint16_t old_task, int status);
 
 /* interrupt.c. INT n in virtual-8086 mode through the program's own interrupt table. */
 int interrupt_deliver_v86(CPU *cpu, unsigned vector, uint64_t next_rip);

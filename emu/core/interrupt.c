@@ -1,0 +1,321 @@
+/* Delivery of exceptions and interrupts through the interrupt vector table or the IDT, and what happens where delivery
+ * itself faults. SDM Vol. 3, "Interrupt and Exception Handling"; SDM Vol. 2, "INT n/INTO/INT3/INT1", from which the order
+ * of checks and the error codes come. */
+#include "segment.h"
+
+/* One attempt to deliver an event. */
+typedef struct Delivery {
+    unsigned vector;
+    bool software;   /* INT n, INT3, INTO: the gate's DPL counts, and error codes have EXT clear */
+    uint32_t ext;
+    uint32_t flags;  /* the image of EFLAGS that is pushed */
+    uint64_t rip;    /* and the return address */
+    const uint32_t *error; /* the error code that is pushed, or NULL */
+} Delivery;
+
+static bool is_software(const Fault *event)
+{
+    return event->type == EVENT_SOFTWARE_INTERRUPT || event->type == EVENT_SOFTWARE_EXCEPTION;
+}
+
+/* SDM Vol. 3, "Instruction-Breakpoint Exception Condition": RF is pushed as 1 by faults, and by what interrupts a
+ * repeated string instruction. Aborts and traps push it as it is. */
+static bool pushes_rf(const CPU *cpu, const Fault *event)
+{
+    if (is_software(event) || event->type == EVENT_ICEBP)
+        return false;
+    if (event->type != EVENT_HARDWARE_EXCEPTION)
+        return cpu->rep_resumed;
+    if (event->vector == VECTOR_DB)
+        return event->is_fault || cpu->rep_resumed;
+    return event->vector != VECTOR_DF && event->vector != VECTOR_MC;
+}
+
+static uint32_t idt_error(const Delivery *d) { return d->vector * 8 | ERROR_IDT | d->ext; }
+
+/* Real-address mode: SDM Vol. 3, "Interrupt and Exception Handling" of "8086 Emulation". */
+static int deliver_real(CPU *cpu, const Delivery *d)
+{
+    Stack stack = stack_current(cpu, 0);
+    if (d->vector * 4 + 3 > cpu->idtr.limit)
+        return fault_gp(cpu, idt_error(d));
+    if (stack_reserve(cpu, &stack, 6) ||
+        linear_read(cpu, cpu->idtr.base + d->vector * 4, 4, ACCESS_READ | ACCESS_SYSTEM))
+        return STATUS_FAULT;
+    const uint32_t target = (uint32_t)cpu->data;
+    if (stack_push(cpu, &stack, 2, d->flags & 0xffff) || stack_push(cpu, &stack, 2, cpu->seg[CS].selector) ||
+        stack_push(cpu, &stack, 2, d->rip & 0xffff))
+        return STATUS_FAULT;
+    stack_commit(cpu, &stack);
+    cpu_set_flags(cpu, 0, FLAG_IF | FLAG_TF | FLAG_AC | FLAG_RF);
+    segment_load_real(cpu, CS, (uint16_t)(target >> 16));
+    code_segment_changed(cpu);
+    cpu->rip = target & 0xffff;
+    return STATUS_BRANCH;
+}
+
+/* INT n of virtual-8086 mode through the interrupt table of the 8086 program: SDM Vol. 3, "Class 3 - Software Interrupt
+ * Handling in Virtual-8086 Mode". With IOPL below 3 the program sees VIF in the place of IF. */
+int interrupt_deliver_v86(CPU *cpu, unsigned vector, uint64_t next_rip)
+{
+    Stack stack = stack_current(cpu, 0);
+    uint32_t flags = cpu_flags(cpu);
+    const bool virtual_if = iopl(cpu) < 3;
+    if (virtual_if)
+        flags = (flags & ~FLAG_IF) | FLAG_IOPL | (flags & FLAG_VIF ? FLAG_IF : 0);
+    if (stack_reserve(cpu, &stack, 6) || linear_read(cpu, vector * 4, 4, ACCESS_READ | ACCESS_SYSTEM))
+        return STATUS_FAULT;
+    const uint32_t target = (uint32_t)cpu->data;
+    if (stack_push(cpu, &stack, 2, flags & 0xffff) || stack_push(cpu, &stack, 2, cpu->seg[CS].selector) ||
+        stack_push(cpu, &stack, 2, next_rip & 0xffff))
+        return STATUS_FAULT;
+    stack_commit(cpu, &stack);
+    cpu_set_flags(cpu, 0, FLAG_TF | FLAG_RF | (virtual_if ? FLAG_VIF : FLAG_IF));
+    segment_load_real(cpu, CS, (uint16_t)(target >> 16));
+    code_segment_changed(cpu);
+    cpu->rip = target & 0xffff;
+    return STATUS_BRANCH;
+}
+
+/* Reads and checks the gate of the vector. */
+static int fetch_gate(CPU *cpu, const Delivery *d, Descriptor *gate)
+{
+    const unsigned size = cpu->long_mode ? 16 : 8;
+    if (d->vector * size + size - 1 > cpu->idtr.limit)
+        return fault_gp(cpu, idt_error(d));
+    const uint64_t place = cpu->idtr.base + d->vector * size;
+    if (linear_read(cpu, place, 8, ACCESS_READ | ACCESS_SYSTEM))
+        return STATUS_FAULT;
+    *gate = descriptor_decode((uint32_t)cpu->data, (uint32_t)(cpu->data >> 32));
+    const unsigned type = descriptor_type(gate);
+    const bool wide_type = type == TYPE_INTERRUPT_GATE32 || type == TYPE_TRAP_GATE32;
+    const bool narrow_type = type == TYPE_INTERRUPT_GATE16 || type == TYPE_TRAP_GATE16 || type == TYPE_TASK_GATE;
+    if (!is_system(gate) || !(wide_type || (narrow_type && !cpu->long_mode)))
+        return fault_gp(cpu, idt_error(d));
+    if (d->software && descriptor_dpl(gate) < cpu->cpl)
+        return fault_gp(cpu, idt_error(d));
+    if (!is_present(gate))
+        return fault_np(cpu, idt_error(d));
+    if (cpu->long_mode) {
+        if (linear_read(cpu, place + 8, 4, ACCESS_READ | ACCESS_SYSTEM))
+            return STATUS_FAULT;
+        gate->upper = (uint32_t)cpu->data;
+    }
+    return STATUS_OK;
+}
+
+/* The code segment that an interrupt or trap gate leads to. */
+static int fetch_handler(CPU *cpu, const Delivery *d, uint16_t selector, Descriptor *code)
+{
+    if (is_null(selector))
+        return fault_gp(cpu, d->ext);
+    if (descriptor_fetch(cpu, selector, VECTOR_GP, d->ext, code))
+        return STATUS_FAULT;
+    if (!is_code(code) || descriptor_dpl(code) > cpu->cpl ||
+        (cpu->long_mode && (code->access & (AR_L | AR_DB)) != AR_L))
+        return fault_gp(cpu, selector_error(selector, d->ext));
+    if (!is_present(code))
+        return fault_np(cpu, selector_error(selector, d->ext));
+    return STATUS_OK;
+}
+
+/* What changes once nothing can fault any more. */
+static int enter_handler(CPU *cpu, const Descriptor *gate, const Descriptor *code, const Stack *stack, unsigned cpl,
+                         bool new_stack)
+{
+    const bool interrupt_gate = !(descriptor_type(gate) & 1);
+    const bool from_v86 = cpu->v86;
+    cpu_set_flags(cpu, 0, FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM | (interrupt_gate ? FLAG_IF : 0));
+    cpu->cpl = (uint8_t)cpl;
+    if (from_v86) {
+        segment_set_null(cpu, ES, 0);
+        segment_set_null(cpu, DS, 0);
+        segment_set_null(cpu, FS, 0);
+        segment_set_null(cpu, GS, 0);
+    }
+    if (new_stack)
+        stack_switch(cpu, stack);
+    else
+        stack_commit(cpu, stack);
+    code_segment_set(cpu, gate_selector(gate), code, cpl);
+    cpu->rip = gate_offset(gate);
+    return STATUS_BRANCH;
+}
+
+static int push_frame(CPU *cpu, const Delivery *d, Stack *stack, unsigned size, bool outer)
+{
+    const uint64_t old_sp = cpu->r[RSP] & (size == 8 ? UINT64_MAX : 0xffffffff);
+    if (cpu->v86 && outer)
+        for (unsigned i = 0; i < 4; i++) {
+            static const uint8_t order[] = {GS, FS, DS, ES};
+            if (stack_push(cpu, stack, size, cpu->seg[order[i]].selector))
+                return STATUS_FAULT;
+        }
+    if (outer && (stack_push(cpu, stack, size, cpu->seg[SS].selector) || stack_push(cpu, stack, size, old_sp)))
+        return STATUS_FAULT;
+    if (stack_push(cpu, stack, size, d->flags) || stack_push(cpu, stack, size, cpu->seg[CS].selector) ||
+        stack_push(cpu, stack, size, d->rip) || (d->error && stack_push(cpu, stack, size, *d->error)))
+        return STATUS_FAULT;
+    return STATUS_OK;
+}
+
+/* Protected mode: interrupt and trap gates, task gates. */
+static int deliver_protected(CPU *cpu, const Delivery *d)
+{
+    Descriptor gate, code;
+    if (fetch_gate(cpu, d, &gate))
+        return STATUS_FAULT;
+    if (descriptor_type(&gate) == TYPE_TASK_GATE)
+        return task_gate(cpu, &gate, TASK_GATE, d->error, d->ext, d->rip);
+    const uint16_t selector = gate_selector(&gate);
+    if (fetch_handler(cpu, d, selector, &code))
+        return STATUS_FAULT;
+    const unsigned dpl = descriptor_dpl(&code);
+    const bool inner = !is_conforming(&code) && dpl < cpu->cpl;
+    /* From virtual-8086 mode a handler runs at CPL 0 or not at all. */
+    if (cpu->v86 && (!inner || dpl != 0))
+        return fault_gp(cpu, selector_error(selector, d->ext));
+    const unsigned cpl = inner ? dpl : cpu->cpl;
+    Stack stack = stack_current(cpu, d->ext);
+    if (inner && stack_of_level(cpu, cpl, d->ext, &stack))
+        return STATUS_FAULT;
+    const unsigned size = is_gate32(&gate) ? 4 : 2;
+    const unsigned items = (inner ? (cpu->v86 ? 9 : 5) : 3) + (d->error ? 1 : 0);
+    if (stack_reserve(cpu, &stack, items * size) || code_offset_check(cpu, &code, gate_offset(&gate), d->ext) ||
+        descriptor_set_accessed(cpu, selector, &code) || push_frame(cpu, d, &stack, size, inner))
+        return STATUS_FAULT;
+    return enter_handler(cpu, &gate, &code, &stack, cpl, inner);
+}
+
+/* SDM Vol. 3, "Exception and Interrupt Handling in 64-bit Mode", "Interrupt Stack Table". */
+static int deliver_long(CPU *cpu, const Delivery *d)
+{
+    Descriptor gate, code;
+    if (fetch_gate(cpu, d, &gate))
+        return STATUS_FAULT;
+    const uint16_t selector = gate_selector(&gate);
+    if (fetch_handler(cpu, d, selector, &code))
+        return STATUS_FAULT;
+    const bool inner = !is_conforming(&code) && descriptor_dpl(&code) < cpu->cpl;
+    const unsigned cpl = inner ? descriptor_dpl(&code) : cpu->cpl;
+    const unsigned ist = gate.high & 7;
+    Stack stack = {.segment = cpu->seg[SS], .sp = cpu->r[RSP], .mask = UINT64_MAX, .wide = true, .error = d->ext};
+    if (inner && !ist) {
+        if (stack_of_level(cpu, cpl, d->ext, &stack))
+            return STATUS_FAULT;
+    } else if (ist) {
+        const unsigned field = ist * 8 + 28;
+        if (field + 7 > cpu->seg[TR].limit)
+            return fault_ts(cpu, selector_error(cpu->seg[TR].selector, d->ext));
+        if (linear_read(cpu, cpu->seg[TR].base + field, 8, ACCESS_READ | ACCESS_SYSTEM))
+            return STATUS_FAULT;
+        stack.sp = cpu->data;
+        stack.access = cpl < 3 ? ACCESS_SYSTEM : 0;
+        if (inner)
+            stack.segment = (Segment){.selector = (uint16_t)cpl, .access = AR_UNUSABLE | cpl << 5};
+    }
+    stack.sp &= ~15ull;
+    if (stack_reserve(cpu, &stack, (d->error ? 6 : 5) * 8) || code_offset_check(cpu, &code, gate_offset(&gate), d->ext) ||
+        descriptor_set_accessed(cpu, selector, &code) || push_frame(cpu, d, &stack, 8, true))
+        return STATUS_FAULT;
+    return enter_handler(cpu, &gate, &code, &stack, cpl, true);
+}
+
+static int deliver(CPU *cpu, const Fault *event, uint64_t rip)
+{
+    const Delivery d = {
+        .vector = event->vector,
+        .software = is_software(event),
+        .ext = is_software(event) ? 0 : ERROR_EXT,
+        .flags = cpu_flags(cpu) | (pushes_rf(cpu, event) ? FLAG_RF : 0),
+        .rip = rip,
+        .error = event->has_error ? &event->error : NULL,
+    };
+    if (!cr0_pe(cpu))
+        return deliver_real(cpu, &d);
+    return cpu->long_mode ? deliver_long(cpu, &d) : deliver_protected(cpu, &d);
+}
+
+/* What an event leaves in CR2, DR6 and DR7, delivered or not. */
+static void record(CPU *cpu, const Fault *event)
+{
+    if (event->type != EVENT_HARDWARE_EXCEPTION)
+        return;
+    if (event->vector == VECTOR_PF)
+        cpu->cr2 = event->address;
+    if (event->vector == VECTOR_DB) {
+        cpu->dr[6] |= event->address;
+        cpu->dr[7] &= ~(uint64_t)DR7_GD;
+    }
+}
+
+/* SDM Vol. 3, "Interrupt 8 - Double Fault Exception", table of exception classes. */
+typedef enum FaultClass { BENIGN, CONTRIBUTORY, PAGE_FAULT, DOUBLE_FAULT } FaultClass;
+
+static FaultClass class_of(const Fault *event)
+{
+    if (event->type != EVENT_HARDWARE_EXCEPTION)
+        return BENIGN;
+    switch (event->vector) {
+    case VECTOR_DE: case VECTOR_TS: case VECTOR_NP: case VECTOR_SS: case VECTOR_GP: return CONTRIBUTORY;
+    case VECTOR_PF: return PAGE_FAULT;
+    case VECTOR_DF: return DOUBLE_FAULT;
+    default: return BENIGN;
+    }
+}
+
+/* The event to deliver after `second` came up while `first` was delivered; false: shutdown. */
+static bool combine(const Fault *first, const Fault *second, Fault *next)
+{
+    const FaultClass before = class_of(first), after = class_of(second);
+    *next = *second;
+    if (after == BENIGN || before == BENIGN || (before == CONTRIBUTORY && after == PAGE_FAULT))
+        return true;
+    if (before == DOUBLE_FAULT)
+        return false;
+    *next = (Fault){.vector = VECTOR_DF, .type = EVENT_HARDWARE_EXCEPTION, .has_error = 1};
+    return true;
+}
+
+/* Clocks of an event that no instruction asked for. A task switch charges itself. */
+static void charge_event(CPU *cpu, bool real, bool v86, unsigned cpl, uint64_t tss)
+{
+    const EventClocks *clocks = cpu->event_clocks;
+    if (cpu->seg[TR].base != tss)
+        return;
+    cpu->clock->left -= real ? clocks->interrupt_real
+                      : v86  ? clocks->interrupt_from_v86
+                      : cpu->cpl != cpl ? clocks->interrupt_more
+                                        : clocks->interrupt_same;
+}
+
+int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip)
+{
+    Fault current = *event;
+    const bool real = !cr0_pe(cpu), v86 = cpu->v86;
+    const unsigned cpl = cpu->cpl;
+    const uint64_t tss = cpu->seg[TR].base;
+    for (;;) {
+        cpu->delivering = current.vector;
+        record(cpu, &current);
+        const int status = deliver(cpu, &current, next_rip);
+        cpu->delivering = -1;
+        if (status != STATUS_FAULT) {
+            if (!is_software(event) && event->type != EVENT_ICEBP)
+                charge_event(cpu, real, v86, cpl, tss);
+            return status;
+        }
+        /* An INT n that faults is an instruction that faults. */
+        if ((is_software(&current) || current.type == EVENT_ICEBP) && cpu->seg[TR].base == tss)
+            return STATUS_FAULT;
+        const Fault second = cpu->fault;
+        next_rip = cpu->rip;
+        if (!combine(&current, &second, &current)) {
+            record(cpu, &second);
+            cpu->activity = ACTIVITY_SHUTDOWN;
+            return STATUS_SHUTDOWN;
+        }
+        if (second.vector == VECTOR_PF)
+            record(cpu, &second);
+    }
+}
