@@ -46,6 +46,10 @@ class Candidate(NamedTuple):
     asize: frozenset[int] = _FULL["asize"]
     rex_b: frozenset[int] = _FULL["rex_b"]
 
+    def without(self, part: str) -> Candidate:
+        """The candidate once a part has been looked at."""
+        return self._replace(**{part: _FULL[part]})  # type: ignore[arg-type]  # part is no form
+
 
 def operand_sizes(form: Form, long_mode: bool) -> frozenset[int]:
     """The operand sizes, as prefixes and mode give them, with which a form's bytes mean the form."""
@@ -92,7 +96,7 @@ class _Builder:
         return self.handlers.setdefault(name, len(self.handlers) + 1) if name else 0
 
     def form(self, form: Form, fallback: int) -> int:
-        return self.forms.setdefault((form.index, fallback), len(self.forms) + 1)
+        return self.forms.setdefault((form.row, fallback), len(self.forms) + 1)
 
     def group(self, kind: str, entries: Sequence[int]) -> int:
         if len(set(entries)) == 1:
@@ -115,7 +119,7 @@ class _Builder:
                 return self.group(
                     kind,
                     [
-                        self.resolve([c._replace(**{part: _FULL[part]}) for c in candidates if n in getattr(c, part)])
+                        self.resolve([c.without(part) for c in candidates if n in getattr(c, part)])
                         for n in range(count)
                     ],
                 )
@@ -214,7 +218,7 @@ def _form_line(form: Form, fallback: int, builder: _Builder) -> str:
     wheres = [f"OPERAND_{o.where}" for o in form.operands] + ["OPERAND_NONE"] * (3 - len(form.operands))
     sizes = [o.size for o in form.operands] + [0] * (3 - len(form.operands))
     fields = (
-        str(form.index),
+        str(form.row),
         "{" + ", ".join(map(str, handlers)) + "}",
         str(fallback),
         " | ".join(form_flags(form)) or "0",
@@ -238,7 +242,7 @@ def generate(forms: Iterable[Form]) -> tuple[str, str]:
     Raises:
         TableError: the table is malformed or ambiguous; the message names the rows.
     """
-    rows = {form.index: form for form in forms}
+    rows = {form.row: form for form in forms}
     builder = _Builder()
     maps = decode_map(rows.values(), builder)
     lines = ["/* Generated from asm/x86.tbl by asm/decode_tables.py: do not edit. */", ""]

@@ -1,8 +1,8 @@
 """Encodes one instruction to bytes, choosing among the rows of x86.tbl as NASM does.
 
-The work that depends on the shape of the instruction alone (mnemonic, registers, explicit sizes, which values are
-known) is done once and kept as a plan: the forms that fit, in the order of preference, each with the condition that a
-value must meet. What is left for each instruction is to test the conditions and to put the values in.
+What depends on the shape of the instruction alone is done once. The templates of a shape are the forms that fit
+(asm/match.py) with the place of each operand; a plan is the templates with registers and address filled in. What is
+left for each instruction is to test the conditions and to put the values in.
 """
 
 from __future__ import annotations
@@ -12,9 +12,21 @@ from typing import NamedTuple
 
 from asm import table
 from asm.address import EffectiveAddress, effective_address, is_offset, offset_size
+from asm.match import (
+    NEVER,
+    REGISTER_CLASS,
+    SHORT,
+    SIGNED_32,
+    SIGNED_BYTE,
+    SIGNED_BYTE_16,
+    UNSIGNED_32,
+    Fit,
+    matching_forms,
+)
 from asm.operands import Encoded, EncodeError, Far, Fixup, Imm, Mem, Operand, Reg
-from asm.table import Form, OperandSpec
 
+# A register's number, with a bit for those that exist with a REX prefix only and one for those that exist without.
+_NEEDS_REX, _FORBIDS_REX = 0x10, 0x20
 _NUMBERS = {
     name: number
     for names in (
@@ -22,33 +34,31 @@ _NUMBERS = {
         table.REGISTERS_CR, table.REGISTERS_DR,
     )
     for number, name in enumerate(names)
-} | {"ah": 4, "ch": 5, "dh": 6, "bh": 7}  # fmt: skip
-_CLASSES = {
-    8: frozenset((*table.REGISTERS_8, *table.REGISTERS_8_REX)),
-    16: frozenset(table.REGISTERS_16),
-    32: frozenset(table.REGISTERS_32),
-    64: frozenset(table.REGISTERS_64),
-}
-_SPECIAL = {"sreg": frozenset(table.REGISTERS_SEG), "cr": frozenset(table.REGISTERS_CR), "dr": frozenset(table.REGISTERS_DR)}
-_HIGH_BYTES = frozenset(("ah", "ch", "dh", "bh"))
-_NEED_REX = frozenset(("spl", "bpl", "sil", "dil"))
+}  # fmt: skip
+_NUMBERS |= {name: 4 + number | _NEEDS_REX for number, name in enumerate(("spl", "bpl", "sil", "dil"))}
+_NUMBERS |= {name: 4 + number | _FORBIDS_REX for number, name in enumerate(("ah", "ch", "dh", "bh"))}
 
 # The slots of prefixes in the order in which NASM emits them; two prefixes of one slot contradict each other.
 _WAIT, _REPEAT, _LOCK, _SEGMENT, _OPERAND, _ADDRESS = range(6)
 _PREFIXES = {
     "wait": (_WAIT, 0x9B), "rep": (_REPEAT, 0xF3), "repe": (_REPEAT, 0xF3), "repz": (_REPEAT, 0xF3),
     "repne": (_REPEAT, 0xF2), "repnz": (_REPEAT, 0xF2), "xacquire": (_REPEAT, 0xF2), "xrelease": (_REPEAT, 0xF3),
-    "bnd": (_REPEAT, 0xF2), "lock": (_LOCK, 0xF0), "es": (_SEGMENT, 0x26), "cs": (_SEGMENT, 0x2E),
-    "ss": (_SEGMENT, 0x36), "ds": (_SEGMENT, 0x3E), "fs": (_SEGMENT, 0x64), "gs": (_SEGMENT, 0x65),
+    "bnd": (_REPEAT, 0xF2), "nobnd": (_REPEAT, 0), "lock": (_LOCK, 0xF0), "es": (_SEGMENT, 0x26),
+    "cs": (_SEGMENT, 0x2E), "ss": (_SEGMENT, 0x36), "ds": (_SEGMENT, 0x3E), "fs": (_SEGMENT, 0x64), "gs": (_SEGMENT, 0x65),
     "o16": (_OPERAND, 16), "o32": (_OPERAND, 32), "o64": (_OPERAND, 64),
     "a16": (_ADDRESS, 16), "a32": (_ADDRESS, 32), "a64": (_ADDRESS, 64),
 }  # fmt: skip
+PREFIX_NAMES = frozenset((*_PREFIXES, "osp", "asp"))
 _OPCODE_MAPS = (b"", b"\x0f", b"\x0f\x38", b"\x0f\x3a")
 _FIELD_SIZES = {"ib": 1, "iw": 2, "id": 4, "iq": 8, "cb": 1, "cw": 2, "cd": 4}
-
-# Conditions on a value. A condition of the last form that fits is dropped: the value is truncated with a warning.
-_ONE, _SIGNED_BYTE_16, _SIGNED_BYTE, _UNSIGNED_32, _SIGNED_32, _SHORT, _NEVER = range(7)
-_PLAN_LIMIT = 1 << 15
+_SIZE_NAMES = {1: "byte", 2: "word", 4: "dword", 8: "qword"}
+_REX_W, _REX_R, _REX_X, _REX_B = 8, 4, 2, 1
+# Places of a register.
+_IN_REG, _IN_RM, _IN_REG_AND_RM, _IN_OPCODE = range(4)
+# Kinds of fields.
+_VALUE, _DISPLACEMENT, _RELATIVE, _RIP_RELATIVE, _OFFSET, _SELECTOR = range(6)
+_FIXUP_KINDS = ("abs", "abs", "rel", "rel", "abs", "seg")
+_CACHE_LIMIT = 1 << 15
 
 
 class _Field(NamedTuple):
@@ -63,30 +73,13 @@ class _Field(NamedTuple):
     signed: bool
 
 
-_VALUE, _DISPLACEMENT, _RELATIVE, _RIP_RELATIVE, _OFFSET, _SELECTOR = range(6)
-_FIXUP_KINDS = ("abs", "abs", "rel", "rel", "abs", "seg")
-_SIZE_NAMES = {1: "byte", 2: "word", 4: "dword", 8: "qword"}
-
-
 class _Variant(NamedTuple):
-    """A form with its displacement's size chosen: constant bytes, then fields."""
+    """A form with the size of its displacement chosen: constant bytes, then fields."""
 
     head: bytes
     fields: tuple[_Field, ...]
     fixups: tuple[Fixup, ...]
     length: int
-
-
-class _Alternative(NamedTuple):
-    """A form that fits the operands' shape: conditions are (operand, condition), variants by size of displacement."""
-
-    form: Form
-    conditions: tuple[tuple[int, int], ...]
-    mem: int
-    forced: int
-    has_short: bool
-    wrap: int
-    variants: tuple[_Variant | None, ...]
 
 
 def encode(
@@ -103,7 +96,8 @@ def encode(
 
     An assembler calls this in passes. Unknown values (None) are taken as NASM -Ox takes them: jumps start short,
     immediates start in their shortest form, displacements in their longest, and the field is left zero with a fixup.
-    The assembler calls again with the values and addresses that the last pass gave until no length changes.
+    The assembler calls again with the values and addresses that the last pass gave until no length changes. A jump is
+    made short only where its target is relocatable (a label of the same section) or unknown, as NASM does.
 
     Args:
         mnemonic: in lower case; empty for a line of prefixes alone.
@@ -126,97 +120,63 @@ def encode(
         if kind is Reg:
             key.append(operand)
         elif kind is Imm:
-            key.append((operand[0] is None, operand[1:]))
+            key.append(operand[1:] if operand[0] is not None else (None, operand[1:]))
         elif kind is Mem:
-            key.append(operand._replace(disp=operand.disp and 0))  # type: ignore[union-attr]
+            key.append((operand[:5], operand[5] is None, operand[6:]))  # type: ignore[misc]
         else:
-            key.append((kind, operand[0] is None, operand[1] is None, operand[2:]))
+            key.append((Far, operand[0] is None, operand[1] is None, operand[2:]))  # type: ignore[misc]
     shape = tuple(key)
     plan = _plans.get(shape)
     if plan is None:
-        if len(_plans) > _PLAN_LIMIT:
+        if len(_plans) > _CACHE_LIMIT:
             _plans.clear()
         plan = _plans[shape] = _make_plan(mnemonic, operands, bits, prefixes, optimise, default_rel)
     if type(plan) is Encoded:
         return plan
-    for alternative in plan:
-        for index, condition in alternative.conditions:
-            if not _meets(operands[index], condition, address, alternative):
+    for choice in plan:
+        for index, condition in choice.conditions:
+            if not _meets(operands[index], condition, address, choice):
                 break
         else:
-            return _emit(alternative, operands, address)
+            return choice.emit(operands, address)
     raise AssertionError("the last form that fits has no condition")
 
 
-_plans: dict[tuple[object, ...], Encoded | list[_Alternative]] = {}
+_plans: dict[tuple[object, ...], Encoded | list[_Choice]] = {}
+_templates: dict[tuple[object, ...], list[_Template]] = {}
 
 
-def _meets(operand: Operand, condition: int, address: int, alternative: _Alternative) -> bool:
-    if condition == _NEVER:
-        return False
+def _meets(operand: Operand, condition: int, address: int, choice: _Choice) -> bool:
     value = operand[0]
+    if condition == NEVER:
+        return False
     if value is None:
         return True
-    assert isinstance(value, int)
-    if condition == _SIGNED_BYTE:
+    assert type(value) is int
+    if condition == SIGNED_BYTE:
         return value + 0x80 & 0xFFFFFFFF < 0x100
-    if condition == _SIGNED_BYTE_16:
+    if condition == SIGNED_BYTE_16:
         return value + 0x80 & 0xFFFF < 0x100
-    if condition == _SHORT:
-        variant = alternative.variants[0]
-        assert variant is not None
-        return -0x80 <= value - address - variant.length <= 0x7F
-    if condition == _UNSIGNED_32:
+    if condition == SHORT:
+        return -0x80 <= value - address - choice.variant(0).length <= 0x7F
+    if condition == UNSIGNED_32:
         return value & 0xFFFFFFFFFFFFFFFF <= 0xFFFFFFFF
-    if condition == _SIGNED_32:
+    if condition == SIGNED_32:
         return value + 0x80000000 & 0xFFFFFFFFFFFFFFFF <= 0xFFFFFFFF
     return value == 1
-
-
-def _emit(alternative: _Alternative, operands: tuple[Operand, ...], address: int) -> Encoded:
-    choice = 0
-    if alternative.mem >= 0:
-        choice = alternative.forced
-        if choice < 0:
-            displacement: int | None = operands[alternative.mem].disp  # type: ignore[union-attr]
-            choice = 2
-            if displacement is not None and alternative.has_short:
-                if not displacement & alternative.wrap and alternative.variants[0] is not None:
-                    choice = 0
-                elif displacement + 0x80 & alternative.wrap < 0x100:
-                    choice = 1
-    variant = alternative.variants[choice]
-    assert variant is not None
-    data, fields, fixups, length = variant
-    warnings: tuple[str, ...] = ()
-    for operand, size, mask, low, high, kind, _ in fields:
-        if kind == _DISPLACEMENT or kind == _RIP_RELATIVE:
-            value = operands[operand].disp  # type: ignore[union-attr]
-        else:
-            value = operands[operand][kind == _OFFSET]  # type: ignore[assignment]
-        if value is None:
-            value = 0
-        elif kind == _RELATIVE or kind == _RIP_RELATIVE:
-            value -= address + length
-            if size == 1 and not -0x80 <= value <= 0x7F:
-                raise EncodeError("short jump is out of range")
-        elif not low <= value <= high:
-            warnings += (_warning(value, size, low),)
-        data += (value & mask).to_bytes(size, "little")
-    return Encoded(data, fixups, warnings)
-
-
-def _warning(value: int, size: int, low: int) -> str:
-    signed = "signed " if low == -1 << 8 * size - 1 else ""
-    return f"{signed}{_SIZE_NAMES[size]} value {value:#x} exceeds bounds"
 
 
 class _Prefixes:
     """The prefixes of one instruction, sorted into their slots."""
 
     def __init__(self, names: Sequence[str], bits: int) -> None:
+        self.bits = bits
         self.values = [0] * 6
         for name in names:
+            if name == "osp":
+                name = "o32" if bits == 16 else "o16"
+            elif name == "asp":
+                name = "a16" if bits == 32 else "a32"
             if name not in _PREFIXES:
                 raise EncodeError(f"{name} is no prefix")
             slot, value = _PREFIXES[name]
@@ -224,14 +184,25 @@ class _Prefixes:
                 raise EncodeError("instruction has conflicting prefixes")
             self.values[slot] = value
         address = self.values[_ADDRESS]
-        if self.values[_OPERAND] == 64 != bits or (address and (address + bits == 80 or (address == 64) > (bits == 64))):
+        impossible = address and (address + bits == 80 or (address == 64) > (bits == 64))
+        if impossible or self.operand_size == 64 != bits:
             raise EncodeError(f"prefix of a size that does not exist in {bits}-bit mode")
 
-    def encode(self, bits: int, osize: int, asizes: set[int], segment: str | None) -> bytes:
+    @property
+    def operand_size(self) -> int:
+        return self.values[_OPERAND]
+
+    @property
+    def address_size(self) -> int:
+        return self.values[_ADDRESS]
+
+    def encode(self, osize: int, asizes: Sequence[int], segment: str | None) -> bytes:
         """The prefix bytes in NASM's order.
 
         Args:
-            osize: operand size that the form wants, 0 for any. asizes: address sizes that form and operand want.
+            osize: operand size that the form wants, 0 for any.
+            asizes: address sizes that form and operands want, 0 for any.
+            segment: the override in a memory operand.
         """
         values = list(self.values)
         if segment is not None:
@@ -239,10 +210,241 @@ class _Prefixes:
                 raise EncodeError("instruction has conflicting segment overrides")
             values[_SEGMENT] = _PREFIXES[segment][1]
         size = values[_OPERAND] or osize
-        values[_OPERAND] = 0x66 if size in (16, 32) and (size == 16) != (bits == 16) else 0
-        asizes = asizes | {values[_ADDRESS] or bits}
-        values[_ADDRESS] = 0x67 if asizes != {bits} else 0
-        return bytes(filter(None, values))
+        values[_OPERAND] = 0x66 if size in (16, 32) and (size == 16) != (self.bits == 16) else 0
+        values[_ADDRESS] = 0x67 if any(size not in (0, self.bits) for size in (*asizes, values[_ADDRESS])) else 0
+        return bytes(value for value in values if value)
+
+
+class _Template:
+    """A form that fits a shape of operands: where each operand goes, but for the registers themselves."""
+
+    def __init__(self, fit: Fit, operands: tuple[Operand, ...], bits: int, prefixes: _Prefixes) -> None:
+        form, self.conditions = fit
+        self.form = form
+        self.bits = bits
+        self.prefixes = prefixes
+        self.rex = _REX_W if form.osize == 64 else 0
+        near = form.default64 or form.force64
+        if prefixes.operand_size == 64 and not (near and any(spec.size == 64 for spec in form.operands)):
+            self.rex |= _REX_W
+        self.modrm = -1
+        if form.fixed >= 0:
+            self.modrm = form.fixed
+        elif form.modrm:
+            self.modrm = max(form.digit, 0) << 3
+            if not any(type(operand) is Mem for operand in operands):
+                self.modrm |= 0xC0
+        self.before_rex = bytes.fromhex(form.prefix) if form.prefix not in ("", "NP") else b""
+        self.after_rex = _OPCODE_MAPS[form.map]
+        self.registers: list[tuple[int, int]] = []
+        self.mem = self.offset = -1
+        self.fields: list[_Field] = []
+        self._place(operands)
+        self._heads: dict[tuple[int, str | None], bytes] = {}
+
+    def head(self, asize: int, segment: str | None) -> bytes:
+        """All prefixes but REX, for an address size (0: none) and a segment override."""
+        key = (asize, segment)
+        head = self._heads.get(key)
+        if head is None:
+            head = self.prefixes.encode(self.form.osize, (self.form.asize, asize), segment) + self.before_rex
+            self._heads[key] = head
+        return head
+
+    def _place(self, operands: tuple[Operand, ...]) -> None:
+        form = self.form
+        lone = self.modrm >= 0 and not any(spec.where in ("RM", "MEM") for spec in form.operands)
+        immediates = iter(form.immediates)
+        for index, (spec, operand) in enumerate(zip(form.operands, operands, strict=True)):
+            kind = type(operand)
+            if kind is Reg:
+                if spec.where == "OPREG":
+                    self.registers.append((index, _IN_OPCODE))
+                elif spec.where == "RM":
+                    self.registers.append((index, _IN_RM))
+                elif spec.where in ("REG", "SREG", "CR", "DR"):
+                    self.registers.append((index, _IN_REG_AND_RM if lone and spec.where == "REG" else _IN_REG))
+            elif kind is Mem:
+                if spec.kind == "moffs":
+                    self.offset = index
+                else:
+                    self.mem = index
+            elif kind is Far:
+                size = 2 if next(immediates) == "cd" else 4
+                self.fields += [_field(index, size, _OFFSET), _field(index, 2, _SELECTOR)]
+            elif spec.kind != "one":
+                size = _FIELD_SIZES[next(immediates)]
+                relative = spec.kind == "rel"
+                self.fields.append(_field(index, size, _RELATIVE if relative else _VALUE, spec.signed and not relative))
+
+
+class _Choice:
+    """A template with registers and address filled in; variants are made when first needed."""
+
+    def __init__(self, template: _Template, operands: tuple[Operand, ...], default_rel: bool) -> None:
+        self.template = template
+        self.conditions = template.conditions
+        self.operands = operands
+        self.default_rel = default_rel
+        self.mem = template.mem
+        self.forced = -1
+        self.has_short = False
+        self.wrap = 0xFFFFFFFF
+        self._variants: list[_Variant | None] = [None, None, None]
+        self.ready = False
+        self.address: EffectiveAddress | None = None
+
+    def _fill(self) -> None:
+        """Puts registers, prefixes and address in."""
+        template, operands = self.template, self.operands
+        rex, modrm, opcode = template.rex, template.modrm, template.form.opcode
+        seen = 0
+        for index, place in template.registers:
+            number = _NUMBERS[operands[index][0]]  # type: ignore[index]
+            seen |= number
+            low, high = number & 7, number >> 3 & 1
+            if place == _IN_OPCODE:
+                opcode |= low
+                rex |= high
+                continue
+            if place != _IN_RM:
+                modrm |= low << 3
+                rex |= high << 2
+            if place != _IN_REG:
+                modrm |= low
+                rex |= high
+        segment = None
+        asize = 0
+        self.fields = template.fields
+        if self.mem >= 0:
+            mem = operands[self.mem]
+            assert type(mem) is Mem
+            segment = mem.seg
+            address = self.address = _address(mem, template, self.default_rel)
+            asize = address.size
+            self.forced = address.forced
+            self.has_short = not mem.relocatable
+            self.wrap = 0xFFFF if asize == 16 else 0xFFFFFFFF
+            rex |= address.rex_x << 1 | address.rex_b
+        elif template.offset >= 0:
+            mem = operands[template.offset]
+            assert type(mem) is Mem
+            segment = mem.seg
+            asize = offset_size(mem, template.bits, template.prefixes.address_size)
+            self.fields = [_field(template.offset, asize // 8, _DISPLACEMENT), *template.fields]
+        head = template.head(asize, segment)
+        if rex or seen & _NEEDS_REX:
+            if template.bits != 64:
+                raise EncodeError("invalid operands in non-64-bit mode")
+            if seen & _FORBIDS_REX:
+                raise EncodeError("cannot use high byte register in rex instruction")
+            head += bytes((0x40 | rex,))
+        self.head = head + template.after_rex + bytes((opcode,))
+        self.modrm = modrm
+        self.ready = True
+
+    def variant(self, number: int) -> _Variant:
+        """The form with displacement number 0 (none), 1 (8 bits) or 2 (full)."""
+        variant = self._variants[number]
+        if variant is None:
+            variant = self._variants[number] = self._make_variant(number)
+        return variant
+
+    def _make_variant(self, number: int) -> _Variant:
+        if not self.ready:
+            self._fill()
+        head, modrm, address = self.head, self.modrm, self.address
+        fields = tuple(self.fields)
+        if address is not None:
+            chosen = address.choices[number]
+            assert chosen is not None
+            head += bytes((chosen[0] | modrm & 0x38,)) + chosen[1:]
+            if number:
+                size = 1 if number == 1 else address.full
+                kind = _RIP_RELATIVE if address.relative else _DISPLACEMENT
+                fields = (_field(self.mem, size, kind), *fields)
+        elif modrm >= 0:
+            head += bytes((modrm,))
+        fixups: list[Fixup] = []
+        offset = len(head)
+        for field in fields:
+            operand = self.operands[field.operand]
+            value = operand[5] if type(operand) is Mem else operand[field.kind == _OFFSET]
+            if value is None or operand.relocatable:  # type: ignore[union-attr]
+                fixups.append(Fixup(offset, field.size, field.operand, _FIXUP_KINDS[field.kind], field.signed))
+            offset += field.size
+        return _Variant(head, fields, tuple(fixups), offset)
+
+    def emit(self, operands: tuple[Operand, ...], address: int) -> Encoded:
+        """Puts the values in."""
+        number = 0
+        if self.mem >= 0:
+            if not self.ready:
+                self._fill()
+            number = self.forced
+            if number < 0:
+                displacement: int | None = operands[self.mem][5]
+                number = 2
+                if displacement is not None and self.has_short:
+                    if not displacement & self.wrap and self.address.choices[0] is not None:  # type: ignore[union-attr]
+                        number = 0
+                    elif displacement + 0x80 & self.wrap < 0x100:
+                        number = 1
+        data, fields, fixups, length = self._variants[number] or self.variant(number)
+        warnings: tuple[str, ...] = ()
+        for index, size, mask, low, high, kind, _ in fields:
+            operand = operands[index]
+            value: int | None
+            if kind == _VALUE:
+                value = operand[0]  # type: ignore[assignment]
+            elif kind in (_DISPLACEMENT, _RIP_RELATIVE):
+                value = operand[5]
+            else:
+                value = operand[kind == _OFFSET]  # type: ignore[assignment]
+            if value is None:
+                value = 0
+            elif kind in (_RELATIVE, _RIP_RELATIVE):
+                value -= address + length
+                if size == 1 and not -0x80 <= value <= 0x7F:
+                    raise EncodeError("short jump is out of range")
+            elif not low <= value <= high:
+                warnings += (_warning(value, size, low),)
+            data += (value & mask).to_bytes(size, "little")
+        return _new_tuple(Encoded, (data, fixups, warnings))
+
+
+_new_tuple = tuple.__new__
+_addresses: dict[tuple[object, ...], EffectiveAddress] = {}
+
+
+def _address(mem: Mem, template: _Template, default_rel: bool) -> EffectiveAddress:
+    key = (mem[1:5], mem[5] is None, mem[6:], template.bits, template.prefixes.address_size, default_rel)
+    found = _addresses.get(key)
+    if found is None:
+        if len(_addresses) > _CACHE_LIMIT:
+            _addresses.clear()
+        found = effective_address(mem, template.bits, template.prefixes.address_size, default_rel)
+        _addresses[key] = found
+    return found
+
+
+_fields: dict[tuple[int, int, int, bool], _Field] = {}
+
+
+def _field(operand: int, size: int, kind: int, signed: bool = False) -> _Field:
+    key = (operand, size, kind, signed)
+    field = _fields.get(key)
+    if field is None:
+        width = 8 * size
+        low = -1 << (width - 1 if signed and size < 8 else width)
+        high = (1 << (width - 1 if signed and size == 1 else width)) - 1
+        field = _fields[key] = _Field(operand, size, (1 << width) - 1, low, high, kind, signed)
+    return field
+
+
+def _warning(value: int, size: int, low: int) -> str:
+    signed = "signed " if low == -1 << 8 * size - 1 else ""
+    return f"{signed}{_SIZE_NAMES[size]} value {value:#x} exceeds bounds"
 
 
 def _make_plan(
@@ -252,323 +454,36 @@ def _make_plan(
     prefix_names: tuple[str, ...],
     optimise: bool,
     default_rel: bool,
-) -> Encoded | list[_Alternative]:
-    prefixes = _Prefixes(prefix_names, bits)
+) -> Encoded | list[_Choice]:
     if not mnemonic:
-        return Encoded(prefixes.encode(bits, 0, set(), None))
-    forms = [form for form in table.load().forms_of(mnemonic) if form.encodes]
-    if not forms:
-        raise EncodeError(f"unknown instruction {mnemonic!r}")
-    if mnemonic == "lea" and len(operands) == 2 and type(operands[1]) is Imm:
-        # NASM takes LEA of a number as LEA of the offset; the value is looked up in the operand as it is given.
-        raise EncodeError("LEA wants a memory operand in brackets", _syntaxes(forms, bits))
-    fitting = _fitting(forms, operands, bits, optimise, prefixes)
-    plan = [
-        _alternative(form, conditions, operands, bits, prefixes, default_rel)
-        for form, conditions in _resolve_size(mnemonic, fitting, operands, bits, forms)
-    ]
-    plan[-1] = plan[-1]._replace(conditions=())
-    if len(plan) == 1 and plan[0].mem < 0:
-        variant = plan[0].variants[0]
-        assert variant is not None
-        if not variant.fields:
-            return Encoded(variant.head)
+        return Encoded(_Prefixes(prefix_names, bits).encode(0, (), None))
+    key: list[object] = [mnemonic, bits, prefix_names, optimise]
+    for operand in operands:
+        if type(operand) is Reg:
+            key.append(REGISTER_CLASS.get(operand.name))
+        elif type(operand) is Mem:
+            key.append((operand.size, is_offset(operand), operand.disp_size, operand.distance))
+        else:
+            key.append((type(operand), operand[1:] if type(operand) is Imm else operand[2:]))
+    shape = tuple(key)
+    templates = _templates.get(shape)
+    if templates is None:
+        if len(_templates) > _CACHE_LIMIT:
+            _templates.clear()
+        templates = _templates[shape] = _make_templates(mnemonic, operands, bits, prefix_names, optimise)
+    plan = [_Choice(template, operands, default_rel) for template in templates]
+    first = plan[0]
+    if len(plan) == 1 and first.mem < 0 and first.template.offset < 0 and not first.template.fields:
+        return Encoded(first.variant(0).head)
     return plan
 
 
-_Fit = tuple[Form, tuple[tuple[int, int], ...]]
-
-
-def _syntaxes(forms: Sequence[Form], bits: int) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(form.syntax.replace("simm", "imm") for form in forms if bits in form.modes))
-
-
-def _fitting(
-    forms: Sequence[Form], operands: tuple[Operand, ...], bits: int, optimise: bool, prefixes: _Prefixes
-) -> list[_Fit]:
-    fitting: list[_Fit] = []
-    wrong_mode = wrong_size = False
-    for form in forms:
-        if len(form.operands) != len(operands):
-            continue
-        conditions: list[tuple[int, int]] = []
-        for index, (spec, operand) in enumerate(zip(form.operands, operands, strict=True)):
-            fit = _fit(form, spec, operand, bits, optimise, prefixes)
-            if fit is None:
-                break
-            if fit == _WRONG_SIZE:
-                wrong_size = True
-                break
-            if fit != _ALWAYS:
-                conditions.append((index, fit))
-        else:
-            if bits not in form.modes:
-                wrong_mode = True
-            elif not _is_nop(form, operands, bits):
-                fitting.append((form, tuple(conditions)))
-    if fitting:
-        return fitting
-    if wrong_mode:
-        raise EncodeError(f"instruction not supported in {bits}-bit mode", _syntaxes(forms, bits))
-    if wrong_size:
-        raise EncodeError("mismatch in operand sizes", _syntaxes(forms, bits))
-    raise EncodeError("invalid combination of opcode and operands", _syntaxes(forms, bits))
-
-
-def _is_nop(form: Form, operands: tuple[Operand, ...], bits: int) -> bool:
-    """XCHG EAX, EAX in its short form would be NOP in 64-bit mode and leave the upper half of RAX."""
-    return bits == 64 and form.opcode == 0x90 and form.osize == 32 and operands[0] == operands[1] == Reg("eax")
-
-
-_ALWAYS, _WRONG_SIZE = -1, -2
-
-
-def _fit(
-    form: Form, spec: OperandSpec, operand: Operand, bits: int, optimise: bool, prefixes: _Prefixes
-) -> int | None:
-    """Whether an operand fits: a condition on its value, _ALWAYS, _WRONG_SIZE, or None where it does not."""
-    if isinstance(operand, Reg):
-        return _ALWAYS if _fits_register(spec, operand.name) else None
-    if isinstance(operand, Mem):
-        return _fit_memory(form, spec, operand, bits)
-    if isinstance(operand, Imm):
-        if spec.kind == "one":
-            return None if operand.size or operand.strict or operand.relocatable else _ONE
-        if spec.kind == "rel":
-            return _fit_relative(form, spec, operand, bits, optimise)
-        return _fit_immediate(form, spec, operand, bits, optimise) if spec.kind == "imm" else None
-    if spec.kind != "ptr":
-        return None
-    size = operand.size or prefixes.values[_OPERAND] or bits
-    return _ALWAYS if size == spec.size or bits == 64 else _WRONG_SIZE
-
-
-def _fits_register(spec: OperandSpec, name: str) -> bool:
-    if spec.kind in ("r", "rm"):
-        return name in _CLASSES[spec.size]
-    if spec.kind == "reg":
-        return name == spec.register
-    return name in _SPECIAL.get(spec.kind, ())
-
-
-def _fit_memory(form: Form, spec: OperandSpec, mem: Mem, bits: int) -> int | None:
-    if not spec.takes_memory:
-        return None
-    if spec.kind == "moffs" and (not is_offset(mem) or (bits == 64 and mem.disp_size != 64)):
-        return None
-    is_pointer = ":" in spec.text
-    if form.mnemonic in ("CALL", "JMP") and is_pointer != (mem.distance == "far"):
-        return None
-    size = spec.size if spec.memory_size < 0 else spec.memory_size
-    return _ALWAYS if not mem.size or not size or mem.size == size else _WRONG_SIZE
-
-
-def _fit_relative(form: Form, spec: OperandSpec, operand: Imm, bits: int, optimise: bool) -> int | None:
-    if operand.distance == "far":
-        return None
-    if spec.size == 8:
-        if operand.distance == "short":
-            return _ALWAYS
-        if operand.distance or operand.strict or operand.size not in (0, 8):
-            return _NEVER
-        # Without optimisation NASM still takes the short form of conditional jumps.
-        unknown_or_near = operand.value is None or operand.relocatable
-        return _SHORT if unknown_or_near and (optimise or form.mnemonic != "JMP") else _NEVER
-    if operand.distance == "short":
-        return None
-    wanted = operand.size or bits
-    return _ALWAYS if wanted == (form.operand_size or bits) else _WRONG_SIZE
-
-
-def _fit_immediate(form: Form, spec: OperandSpec, operand: Imm, bits: int, optimise: bool) -> int:
-    osize = form.operand_size
-    if form.mnemonic == "PUSH" and operand.size in (0, 8) and osize != bits:
-        # The one instruction whose operand size the immediate alone decides.
-        return _WRONG_SIZE
-    if operand.size and operand.size not in _immediate_sizes(form, spec):
-        return _WRONG_SIZE
-    fixed_width = operand.strict or operand.relocatable or not optimise
-    if spec.size == 8 and spec.signed:
-        if operand.size == 8:
-            return _ALWAYS
-        return _NEVER if fixed_width else _SIGNED_BYTE_16 if osize == 16 else _SIGNED_BYTE
-    if _narrows(form):
-        return _NEVER if fixed_width else _UNSIGNED_32
-    if form.mnemonic == "MOV" and spec.signed and operand.size != 32:
-        # The one instruction that has a form with a 64-bit immediate.
-        return _NEVER if fixed_width else _SIGNED_32
-    return _ALWAYS
-
-
-def _immediate_sizes(form: Form, spec: OperandSpec) -> tuple[int, ...]:
-    """The size keywords that an immediate may have."""
-    if _narrows(form):
-        return (64,)
-    if not spec.signed:
-        return (spec.size,)
-    if form.mnemonic == "PUSH":
-        return (spec.size, 32, 64) if form.operand_size == 64 else (spec.size, form.operand_size)
-    if spec.size == 32 and form.mnemonic not in ("MOV", "IMUL"):
-        return (form.operand_size,)
-    return (spec.size, form.operand_size)
-
-
-def _narrows(form: Form) -> bool:
-    """The form writes a 32-bit register to mean the 64-bit one (MOV r64, imm32 without REX.W)."""
-    return form.osize == 32 and form.operands[0].size == 64
-
-
-def _memory_size(form: Form, index: int) -> int:
-    spec = form.operands[index]
-    return spec.size if spec.memory_size < 0 else spec.memory_size
-
-
-def _resolve_size(
-    mnemonic: str, fitting: list[_Fit], operands: tuple[Operand, ...], bits: int, forms: Sequence[Form]
-) -> list[_Fit]:
-    """Of forms of several sizes, those that an operand in memory without a size keyword means.
-
-    Raises:
-        EncodeError: nothing says which.
-    """
-    for index, operand in enumerate(operands):
-        if not isinstance(operand, Mem) or operand.size:
-            continue
-        if len({_memory_size(form, index) for form, _ in fitting}) < 2:
-            continue
-        if mnemonic in ("call", "jmp"):
-            return [fit for fit in fitting if fit[0].operand_size == bits]
-        sizes = {other.size for other in operands if isinstance(other, Imm) and other.size}
-        counts = any(spec.text == "imm8" and _memory_size(form, index) > 8 for form, _ in fitting for spec in form.operands)
-        if not sizes or counts:
-            raise EncodeError("operation size not specified", _syntaxes(forms, bits))
-        fitting = [fit for fit in fitting if _memory_size(fit[0], index) in sizes]
-    return fitting
-
-
-def _alternative(
-    form: Form,
-    conditions: tuple[tuple[int, int], ...],
-    operands: tuple[Operand, ...],
-    bits: int,
-    prefixes: _Prefixes,
-    default_rel: bool,
-) -> _Alternative:
-    """Encodes all of a form but the values."""
-    rex = 8 if form.osize == 64 else 0
-    needs_rex = has_high_byte = False
-    modrm = -1
-    opcode = form.opcode
-    if form.fixed >= 0:
-        modrm = form.fixed
-    elif form.modrm:
-        modrm = max(form.digit, 0) << 3 | (0xC0 if not any(type(o) is Mem for o in operands) else 0)
-    asizes = {form.asize} if form.asize else set()
-    mem_index, address, segment = -1, None, None
-    wheres = {spec.where for spec in form.operands}
-    fields: list[_Field] = []
-    immediates = iter(form.immediates)
-    for index, (spec, operand) in enumerate(zip(form.operands, operands, strict=True)):
-        if isinstance(operand, Reg):
-            number = _NUMBERS[operand.name]
-            needs_rex |= operand.name in _NEED_REX
-            has_high_byte |= operand.name in _HIGH_BYTES
-            if spec.where in ("REG", "SREG", "CR", "DR"):
-                modrm |= (number & 7) << 3
-                rex |= (number >> 3) << 2
-            if spec.where == "RM" or (spec.where == "REG" and not wheres & {"RM", "MEM"} and modrm >= 0):
-                modrm |= number & 7
-                rex |= number >> 3
-            if spec.where == "OPREG":
-                opcode |= number & 7
-                rex |= number >> 3
-        elif isinstance(operand, Mem):
-            segment = operand.seg
-            if spec.kind == "moffs":
-                asize = offset_size(operand, bits, prefixes.values[_ADDRESS])
-                asizes.add(asize)
-                fields.append(_field(index, asize // 8, _DISPLACEMENT))
-            else:
-                mem_index = index
-                address = effective_address(operand, bits, prefixes.values[_ADDRESS], default_rel)
-                asizes.add(address.size)
-                rex |= address.rex_x << 1 | address.rex_b
-        elif isinstance(operand, Far):
-            token = next(immediates)
-            fields += [_field(index, 2 if token == "cd" else 4, _OFFSET), _field(index, 2, _SELECTOR)]
-        elif spec.kind in ("imm", "rel"):
-            token = next(immediates)
-            signed = spec.kind == "imm" and spec.signed
-            fields.append(_field(index, _FIELD_SIZES[token], _RELATIVE if spec.kind == "rel" else _VALUE, signed))
-    if prefixes.values[_OPERAND] == 64 and not (
-        (form.default64 or form.force64) and any(spec.size == 64 for spec in form.operands)
-    ):
-        rex |= 8
-    if rex or needs_rex:
-        if bits != 64:
-            raise EncodeError("invalid operands in non-64-bit mode")
-        if has_high_byte:
-            raise EncodeError("cannot use high byte register in rex instruction")
-    head = prefixes.encode(bits, form.osize, asizes, segment)
-    if form.prefix and form.prefix != "NP":
-        head += bytes.fromhex(form.prefix)
-    if rex or needs_rex:
-        head += bytes((0x40 | rex,))
-    head += _OPCODE_MAPS[form.map] + bytes((opcode,))
-    return _Alternative(
-        form,
-        conditions,
-        mem_index,
-        address.forced if address else -1,
-        not _is_relocatable(operands, mem_index),
-        0xFFFF if address and address.size == 16 else 0xFFFFFFFF,
-        _variants(head, modrm, address, mem_index, fields, operands),
-    )
-
-
-def _is_relocatable(operands: tuple[Operand, ...], mem_index: int) -> bool:
-    return mem_index >= 0 and operands[mem_index].relocatable  # type: ignore[union-attr]
-
-
-def _field(operand: int, size: int, kind: int, signed: bool = False) -> _Field:
-    width = 8 * size
-    low = -1 << (width - 1 if signed and size < 8 else width)
-    high = (1 << (width - 1 if signed and size == 1 else width)) - 1
-    return _Field(operand, size, (1 << width) - 1, low, high, kind, signed)
-
-
-def _variants(
-    head: bytes,
-    modrm: int,
-    address: EffectiveAddress | None,
-    mem_index: int,
-    fields: Sequence[_Field],
-    operands: tuple[Operand, ...],
-) -> tuple[_Variant | None, ...]:
-    if address is None:
-        return (_variant(head + (bytes((modrm,)) if modrm >= 0 else b""), fields, operands),)
-    variants: list[_Variant | None] = []
-    for size, choice in zip((0, 1, address.full), address.choices, strict=True):
-        if choice is None:
-            variants.append(None)
-            continue
-        kind = _RIP_RELATIVE if address.relative else _DISPLACEMENT
-        displacement = [_field(mem_index, size, kind)] if size else []
-        start = head + bytes((choice[0] | modrm & 0x38,)) + choice[1:]
-        variants.append(_variant(start, [*displacement, *fields], operands))
-    return tuple(variants)
-
-
-def _variant(head: bytes, fields: Sequence[_Field], operands: tuple[Operand, ...]) -> _Variant:
-    fixups = []
-    offset = len(head)
-    for field in fields:
-        operand = operands[field.operand]
-        if isinstance(operand, Mem):
-            value: int | None = operand.disp
-        else:
-            value = operand[field.kind == _OFFSET]  # type: ignore[assignment]
-        if value is None or operand.relocatable:  # type: ignore[union-attr]
-            fixups.append(Fixup(offset, field.size, field.operand, _FIXUP_KINDS[field.kind], field.signed))
-        offset += field.size
-    return _Variant(head, tuple(fields), tuple(fixups), offset)
+def _make_templates(
+    mnemonic: str, operands: tuple[Operand, ...], bits: int, prefix_names: tuple[str, ...], optimise: bool
+) -> list[_Template]:
+    forms = [form for form in table.load().forms_of(mnemonic) if form.encodes]
+    if not forms:
+        raise EncodeError(f"unknown instruction {mnemonic!r}")
+    prefixes = _Prefixes(prefix_names, bits)
+    fits = matching_forms(forms, operands, bits, optimise, prefixes.operand_size)
+    return [_Template(fit, operands, bits, prefixes) for fit in fits]

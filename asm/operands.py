@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, final
 
 
 class Reg(NamedTuple):
@@ -45,7 +45,7 @@ class Mem(NamedTuple):
     size: int = 0
     seg: str | None = None
     base: str | None = None
-    index: str | None = None
+    index: str | None = None  # type: ignore[assignment]  # hides tuple.index, which nobody wants of an operand
     scale: int = 1
     disp: int | None = 0
     disp_size: int = 0
@@ -85,6 +85,7 @@ class Fixup(NamedTuple):
     signed: bool
 
 
+@final
 class Encoded(NamedTuple):
     """An encoded instruction.
 

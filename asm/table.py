@@ -16,8 +16,8 @@ COLUMNS = ("encoding", "syntax", "modes", "since", "prefixes", "flags", "cpl", "
 
 PROCESSORS = ("8086", "186", "286", "386", "486", "586", "686")
 FEATURES = (
-    "CPUID", "TSC", "MSR", "CX8", "SEP", "CMOV", "CLFSH", "FXSR", "SSE", "SSE2", "SSE3", "MONITOR", "VMX", "SMX", "CX16",
-    "SSE4_2", "POPCNT", "MOVBE", "XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES", "RDRAND", "FSGSBASE", "BMI1", "BMI2",
+    "CPUID", "TSC", "MSR", "CX8", "SEP", "CMOV", "CLFSH", "FXSR", "SSE", "SSE2", "SSE3", "MONITOR", "VMX", "SMX",
+    "CX16", "SSE4_2", "POPCNT", "MOVBE", "XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES", "RDRAND", "FSGSBASE", "BMI1", "BMI2",
     "INVPCID", "RDSEED", "ADX", "SMAP", "CLFLUSHOPT", "CLWB", "PCOMMIT", "RDPID", "PKU", "PTWRITE", "WBNOINVD",
     "CLDEMOTE", "MOVDIRI", "MOVDIR64B", "WAITPKG", "SERIALIZE", "TSXLDTRK", "CET_SS", "CET_IBT", "RTM", "SYSCALL", "LM",
     "LAHF_LM", "LZCNT", "PREFETCHW", "RDTSCP",
@@ -78,7 +78,7 @@ class Flags(NamedTuple):
 class Form(NamedTuple):
     """One row of the table: one instruction form."""
 
-    index: int
+    row: int
     line: int
     encoding: str
     syntax: str
@@ -328,11 +328,11 @@ class _Encoding:
             raise row.fail("+r on an opcode that is not a multiple of 8")
 
 
-def parse_row(index: int, line: int, columns: Sequence[str]) -> Form:
+def parse_row(row_number: int, line: int, columns: Sequence[str]) -> Form:
     """Parses one row.
 
     Args:
-        index: of the row among all rows.
+        row_number: its index among all rows.
         line: its line in the file, for messages.
         columns: its nine columns, without surrounding blanks.
 
@@ -369,7 +369,7 @@ def parse_row(index: int, line: int, columns: Sequence[str]) -> Form:
     if len(code.immediates) != sum(spec.kind in ("imm", "rel", "ptr") for spec in operands):
         raise row.fail("immediates of encoding and syntax differ")
     return Form(
-        index=index,
+        row=row_number,
         line=line,
         encoding=encoding,
         syntax=syntax,

@@ -18,13 +18,13 @@ def nasm_lines(tmp_path: Path) -> NasmLines:
     if nasm is None:
         pytest.skip("nasm is not installed")
 
-    def assemble(lines: Sequence[str], bits: int, origin: int = 0, flags: Sequence[str] = ("-Ox",)) -> list[bytes | None]:
+    def assemble(lines: Sequence[str], bits: int, origin: int = 0, flag: str = "-Ox") -> list[bytes | None]:
         source, binary, listing = (tmp_path / f"lines.{suffix}" for suffix in ("asm", "bin", "lst"))
         refused: set[int] = set()
         while True:
             texts = ["" if number in refused else line for number, line in enumerate(lines)]
             source.write_text("\n".join([f"bits {bits}", f"org {origin:#x}", *texts, "end: db 0"]) + "\n")
-            command = [nasm, *flags, "-w-all", "-f", "bin", "-o", binary, "-l", listing, source]
+            command = [nasm, flag, "-w-all", "-f", "bin", "-o", binary, "-l", listing, source]
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             errors = {int(match[1]) - 3 for match in re.finditer(r":(\d+): error:", result.stderr)}
             if not errors:

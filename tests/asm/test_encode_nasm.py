@@ -14,7 +14,9 @@ from asm.table import Form, OperandSpec
 
 NasmLines = Callable[..., list[bytes | None]]
 
-EDGES = (0, 1, 5, 127, 128, 255, -1, -128, -129, 256, 32767, 32768, 65535, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, -0x80000000)
+EDGES = (
+    0, 1, 5, 127, 128, 255, 256, 32767, 32768, 65535, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, -1, -128, -129, -0x80000000,
+)  # fmt: skip
 EDGES_64 = (*EDGES, 0x100000000, 0x7FFFFFFFFFFFFFFF, -0x80000001)
 DISPLACEMENTS = (0, 1, -1, 127, 128, -128, -129, 0x1234)
 CLASSES = {
@@ -117,7 +119,7 @@ def samples(form: Form, spec: OperandSpec, bits: int) -> list[Operand]:
             size = 0  # NASM knows no size keyword there
         rows = memories(bits)
         step = max(1, len(rows) // 12)
-        offset = form.index % step
+        offset = form.row % step
         found += [mem._replace(size=size, distance=distance) for mem in rows[offset::step]]
     return found
 
