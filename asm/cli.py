@@ -1,0 +1,364 @@
+"""The command `emu-asm`: takes NASM's options, so that it can stand in for `nasm`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+
+VERSION = "2.16.01"  # of the NASM whose behaviour this is; build systems ask for it
+USAGE = """\
+usage: emu-asm [-f bin] [-o OUT] [-l LISTING] [-I DIR] [-D NAME[=VALUE]] [option ...] SOURCE
+
+Assembles SOURCE, written in NASM's syntax, to a flat binary. `-` reads standard input.
+
+  -f FORMAT        output format; only bin is made in this version
+  -o FILE          output file; without it the source's name without extension
+  -l FILE          listing of addresses, bytes and source lines
+  -I DIR, -i DIR   look there for %include and incbin
+  -D NAME[=VALUE]  define a single-line macro; also -d
+  -U NAME          forget a single-line macro; also -u
+  -P FILE          include FILE before the source; also -p
+  -E               preprocess only: print the lines that would be assembled; also -e
+  -M, -MD FILE     print or write a make dependency; -MT, -MQ TARGET names its target, -MP adds phony targets, -MG lets
+                   a missing file be a dependency
+  -O0 | -O1 | -Ox  choose forms as written, or the shortest (the default)
+  -w+NAME, -w-NAME turn a warning on or off, -w+error=NAME makes it an error; also -Wname, -Wno-name
+  -s               messages to standard output
+  -X gnu|vc        form of messages
+  -Z FILE          messages to FILE
+  --map FILE       sections and symbols with their addresses
+  -v               version
+  -h               this text
+
+Exit status: 0 assembled, 1 the source has errors, 2 wrong arguments or input.
+
+Example: emu-asm -f bin -l boot.lst -o boot.bin boot.asm
+"""
+
+
+class ArgumentError(Exception):
+    """A command line that makes no sense."""
+
+
+class Arguments:
+    """A command line, taken apart."""
+
+    def __init__(self) -> None:
+        self.source = ""
+        self.output = ""
+        self.listing = ""
+        self.map = ""
+        self.format = "bin"
+        self.include: list[str] = []
+        self.defines: list[tuple[str, object]] = []
+        self.undefines: list[str] = []
+        self.preinclude: list[str] = []
+        self.preprocess_only = False
+        self.dependencies: str | None = None
+        self.dependencies_only = False
+        self.targets: list[str] = []
+        self.phony = False
+        self.optimise = True
+        self.warnings: dict[str, bool] = {}
+        self.to_stdout = False
+        self.messages = ""
+        self.style = "gnu"
+        self.help = self.version = False
+
+
+_VALUED = "foliIdDuUpPXZ"
+
+
+def parse_arguments(argv: Sequence[str]) -> Arguments:
+    """Takes NASM's command line apart.
+
+    Raises:
+        ArgumentError: what is wrong with it, in one line.
+    """
+    arguments = Arguments()
+    words = iter(argv)
+    only_files = False
+    for word in words:
+        if only_files or word == "-" or word[:1] != "-":
+            if arguments.source:
+                raise ArgumentError(f"more than one source: `{arguments.source}' and `{word}'")
+            arguments.source = word
+        elif word == "--":
+            only_files = True
+        elif word.startswith("--"):
+            _long_option(arguments, word, words)
+        else:
+            _option(arguments, word, words)
+    if not (arguments.source or arguments.help or arguments.version):
+        raise ArgumentError("no source file; `emu-asm -h' explains")
+    return arguments
+
+
+def _value(word: str, words: Iterator[str]) -> str:
+    value = word[2:] or next(words, "")
+    if not value:
+        raise ArgumentError(f"option `{word}' wants a value")
+    return value.strip()
+
+
+def _define(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value
+
+
+def _long_option(arguments: Arguments, word: str, words: Iterator[str]) -> None:
+    name, equals, value = word.partition("=")
+    if name == "--map":
+        arguments.map = value if equals else next(words, "")
+        if not arguments.map:
+            raise ArgumentError("option `--map' wants a value")
+    elif name == "--help":
+        arguments.help = True
+    elif name == "--version":
+        arguments.version = True
+    elif name in ("--prefix", "--postfix", "--gprefix", "--gpostfix", "--lprefix", "--lpostfix"):
+        raise ArgumentError(f"option `{name}' is of the object formats, which this version does not make")
+    elif name.startswith("--limit-") or name in ("--keep-all", "--no-line", "--before", "--reproducible"):
+        if name in ("--before",) or (name.startswith("--limit-") and not equals):
+            next(words, "")
+    else:
+        raise ArgumentError(f"unrecognised option `{word}'")
+
+
+def _option(arguments: Arguments, word: str, words: Iterator[str]) -> None:
+    letter = word[1]
+    if letter == "M":
+        _dependency_option(arguments, word, words)
+    elif letter in _VALUED:
+        value = _value(word, words)
+        match letter:
+            case "f":
+                arguments.format = value
+            case "o":
+                arguments.output = value
+            case "l":
+                arguments.listing = value
+            case "i" | "I":
+                arguments.include.append(value)
+            case "d" | "D":
+                arguments.defines.append(_define(value))
+            case "u" | "U":
+                arguments.undefines.append(value)
+            case "p" | "P":
+                arguments.preinclude.append(value)
+            case "X":
+                if value not in ("gnu", "vc"):
+                    raise ArgumentError(f"unrecognised error reporting format `{value}'")
+                arguments.style = value
+            case "Z":
+                arguments.messages = value
+    elif letter in "eE" and len(word) == 2:
+        arguments.preprocess_only = True
+    elif letter == "O":
+        _optimisation(arguments, word)
+    elif letter in "wW":
+        _warning_option(arguments, word)
+    elif letter == "s" and len(word) == 2:
+        arguments.to_stdout = True
+    elif letter == "h":
+        arguments.help = True
+    elif letter in "vV":
+        arguments.version = True
+    elif letter in "gF":
+        if letter == "F" and len(word) == 2:
+            next(words, "")
+    elif letter in "aLrtk":
+        pass  # NASM's other switches change nothing in a flat binary
+    else:
+        raise ArgumentError(f"unrecognised option `{word}'")
+
+
+def _dependency_option(arguments: Arguments, word: str, words: Iterator[str]) -> None:
+    kind = word[1:3]
+    if kind in ("MF", "MD", "MT", "MQ"):
+        value = word[3:] or next(words, "")
+        if not value:
+            raise ArgumentError(f"option `{word}' wants a value")
+        if kind in ("MT", "MQ"):
+            arguments.targets.append(value)
+        else:
+            arguments.dependencies = value
+            arguments.dependencies_only |= kind == "MF" and arguments.dependencies_only
+    elif word in ("-M", "-MG"):
+        arguments.dependencies_only = True
+    elif word == "-MP":
+        arguments.phony = True
+    elif word != "-MW":
+        raise ArgumentError(f"unrecognised option `{word}'")
+
+
+def _optimisation(arguments: Arguments, word: str) -> None:
+    level = word[2:]
+    if level in ("0", "1"):
+        arguments.optimise = level != "0"
+    elif level in ("", "x", "v") or level.isdecimal():
+        arguments.optimise = True
+    else:
+        raise ArgumentError(f"unrecognised optimisation level `{word}'")
+
+
+def _warning_option(arguments: Arguments, word: str) -> None:
+    name = word[2:]
+    if name[:1] in ("+", "-"):
+        on, name = name[0] == "+", name[1:]
+    elif name.startswith("no-"):
+        on, name = False, name[3:]
+    else:
+        on = True
+    if not name:
+        raise ArgumentError(f"option `{word}' wants the name of a warning")
+    arguments.warnings[name] = on
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: the arguments; those of the process without it.
+
+    Returns:
+        The exit status: 0 assembled, 1 errors in the source, 2 wrong arguments or input.
+    """
+    try:
+        return _main(sys.argv[1:] if argv is None else argv)
+    except ArgumentError as error:
+        print(f"emu-asm: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        sys.stderr.close()
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        print(f"emu-asm: {name}{error.strerror or error}", file=sys.stderr)
+    return 2
+
+
+def _main(argv: Sequence[str]) -> int:
+    arguments = parse_arguments(argv)
+    if arguments.help:
+        print(USAGE, end="")
+        return 0
+    if arguments.version:
+        print(f"NASM version {VERSION} compatible: emu-asm")
+        return 0
+    if arguments.format != "bin":
+        known = ("elf", "elf32", "elf64", "elfx32", "obj", "win32", "win64", "macho", "macho32", "macho64", "ith", "srec")
+        what = "is not made in this version" if arguments.format in known else "is unknown"
+        raise ArgumentError(f"output format `{arguments.format}' {what}; there is `bin'")
+    if arguments.messages:
+        with open(arguments.messages, "w", encoding="utf-8", errors="surrogateescape") as stream:
+            return _assemble(arguments, lambda text: print(text, file=stream))
+    stream = sys.stdout if arguments.to_stdout else sys.stderr
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
+    return _assemble(arguments, lambda text: print(text, file=stream))
+
+
+def _assemble(arguments: Arguments, say: Callable[[str], None]) -> int:
+    import gc
+
+    gc.disable()  # a short-lived process: collecting garbage costs more than it frees
+    from asm.assembler import Options, run
+    from asm.diagnostics import AsmError, Diagnostic
+    from asm.preprocess import decode
+
+    def show(diagnostic: Diagnostic) -> None:
+        text = str(diagnostic)
+        if arguments.style == "vc":
+            text = text.replace(f"{diagnostic.file}:{diagnostic.line}:{diagnostic.column}:",
+                                f"{diagnostic.file}({diagnostic.line}) :", 1)  # fmt: skip
+        say(text)
+
+    if arguments.source == "-":
+        text, name = decode(sys.stdin.buffer.read()), "<stdin>"
+    else:
+        name = arguments.source
+        with open(name, "rb") as file:
+            text = decode(file.read())
+    options = Options(
+        defines=arguments.defines,
+        undefines=arguments.undefines,
+        include=arguments.include,
+        preinclude=arguments.preinclude,
+        optimise=arguments.optimise,
+        listing=bool(arguments.listing),
+        warnings=arguments.warnings,
+    )
+    if arguments.preprocess_only or arguments.dependencies_only:
+        from asm.output_preprocessed import preprocess
+
+        lines, errors, dependencies = preprocess(name, text, options)
+        for diagnostic in errors:
+            show(diagnostic)
+        if arguments.dependencies_only:
+            _write_dependencies(arguments, dependencies)
+        elif arguments.output:
+            _write(arguments.output, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+        else:
+            sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+            sys.stdout.writelines(f"{line}\n" for line in lines)
+        return 1 if errors else 0
+    try:
+        program = run(name, text, options)
+    except AsmError as error:
+        for diagnostic in sorted(error.warnings + error.errors, key=lambda d: (d.file != name, d.file, d.line)):
+            show(diagnostic)
+        return 1
+    for diagnostic in program.warnings:
+        show(diagnostic)
+    _write(arguments.output or _default_output(name), program.binary)
+    if arguments.listing:
+        _write(arguments.listing, program.listing.encode("utf-8", "surrogateescape"))
+    if arguments.map:
+        _write(arguments.map, program.map.encode("utf-8", "surrogateescape"))
+    if arguments.dependencies:
+        _write_dependencies(arguments, program.dependencies)
+    return 0
+
+
+def _default_output(name: str) -> str:
+    """NASM's rule: the source's name without its extension; `nasm.out` where that changes nothing."""
+    if name == "<stdin>":
+        return "nasm.out"
+    stem, extension = os.path.splitext(os.path.basename(name))
+    return stem if extension else "nasm.out"
+
+
+def _write_dependencies(arguments: Arguments, dependencies: Sequence[str]) -> None:
+    names = [name.replace(" ", "\\ ") for name in dict.fromkeys([arguments.source, *dependencies])]
+    target = " ".join(arguments.targets) or arguments.output or _default_output(arguments.source)
+    text = f"{target} : {' '.join(names)}\n"
+    if arguments.phony:
+        text += "".join(f"\n{name} :\n" for name in names[1:])
+    if arguments.dependencies:
+        _write(arguments.dependencies, text.encode("utf-8", "surrogateescape"))
+    else:
+        print(text, end="")
+
+
+def _write(path: str, data: bytes) -> None:
+    """Writes a file as a whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if path == "-" or (os.path.exists(path) and not os.path.isfile(path)):
+        with open(1 if path == "-" else path, "wb", closefd=path != "-") as file:  # a pipe or a device
+            file.write(data)
+        return
+    handle, temporary = tempfile.mkstemp(prefix=".emu-asm-", dir=os.path.dirname(path) or ".")
+    try:
+        with open(handle, "wb") as file:
+            file.write(data)
+            mask = os.umask(0)
+            os.umask(mask)
+            os.fchmod(file.fileno(), 0o666 & ~mask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,293 @@
+"""Expressions: symbols, relocatable values and NASM's operators.
+
+An expression is an int, a `Symbol`, `HERE` (``$``), `START` (``$$``) or a tuple ``(operator, operand, ...)`` whose
+operator is a token kind of tokens.py. Its value is an int (a scalar, signed 64-bit), a `Linear` (a sum with section bases
+or registers in it) or None while a symbol in it has no value yet.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+MASK = 0xFFFFFFFFFFFFFFFF
+SIGN = 1 << 63
+
+
+class ExpressionError(Exception):
+    """An expression that has no value. `name` is the symbol at fault, if there is one."""
+
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.name = name
+
+
+class Section:
+    """A section of the output, with NASM's attributes for flat binaries; `offset` is the place reached in this pass."""
+
+    __slots__ = (
+        "align", "attributes", "base", "follows", "name", "nobits", "offset", "origin", "parts", "size",
+        "start", "valign", "vfollows", "vstart",
+    )  # fmt: skip
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.nobits = False
+        self.offset = 0
+        self.size = 0
+        self.align: int | None = None
+        self.valign: int | None = None
+        self.start: int | None = None
+        self.vstart: int | None = None
+        self.follows: str | None = None
+        self.vfollows: str | None = None
+        self.origin = 0  # offset of its first byte: what `absolute` gives, 0 elsewhere
+        self.base = 0  # address of offset 0, known when the sections have been placed
+        self.parts: list[bytes] = []
+        self.attributes: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"Section({self.name!r})"
+
+
+SCALAR = Section("scalar")  # the section of symbols that are plain numbers
+
+
+class Symbol:
+    """A label or an ``equ``. Without a section it has no value yet; in SCALAR its offset is its value."""
+
+    __slots__ = ("constant", "defined", "name", "offset", "section", "where")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.section: Section | None = None
+        self.offset = 0
+        self.constant = False  # a number that no later pass can change
+        self.defined = False  # a line of the source defines it
+        self.where: object = None
+
+    def __repr__(self) -> str:
+        return f"Symbol({self.name!r})"
+
+
+class _Place:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+HERE = _Place("$")
+START = _Place("$$")
+
+
+class Linear:
+    """A constant plus multiples of section bases (Section) or registers (lower-case name), in order of appearance."""
+
+    __slots__ = ("const", "scaled", "terms")
+
+    def __init__(self, terms: dict[object, int], const: int, scaled: frozenset[str] = frozenset()) -> None:
+        self.terms = terms
+        self.const = const
+        self.scaled = scaled  # registers written with a scale, which are not to be the base
+
+
+Expression: TypeAlias = Any  # recursive: see the module's head
+Value: TypeAlias = int | Linear | None
+
+
+def wrap(value: int) -> int:
+    """The value as a signed 64-bit integer."""
+    value &= MASK
+    return value - (MASK + 1) if value & SIGN else value
+
+
+def _linear(value: int | Linear) -> Linear:
+    return value if isinstance(value, Linear) else Linear({}, value)
+
+
+def _add(a: int | Linear, b: int | Linear, sign: int = 1) -> int | Linear:
+    left, right = _linear(a), _linear(b)
+    terms = dict(left.terms)
+    for term, count in right.terms.items():
+        total = terms.get(term, 0) + sign * count
+        if total:
+            terms[term] = total
+        else:
+            terms.pop(term, None)
+    const = wrap(left.const + sign * right.const)
+    return Linear(terms, const, left.scaled | right.scaled) if terms else const
+
+
+def _multiply(a: int | Linear, b: int | Linear) -> int | Linear:
+    if isinstance(b, Linear):
+        a, b = b, a
+    if isinstance(b, Linear):
+        raise ExpressionError("unable to multiply two non-scalar objects")
+    if not isinstance(a, Linear):
+        return wrap(a * b)
+    if not b:
+        return 0
+    scaled = a.scaled | {term for term in a.terms if isinstance(term, str)}
+    return Linear({term: count * b for term, count in a.terms.items()}, wrap(a.const * b), scaled)
+
+
+def _divisor(b: int) -> int:
+    if not b:
+        raise ExpressionError("division by zero")
+    return b
+
+
+def _signed_quotient(a: int, b: int) -> int:
+    quotient = abs(a) // abs(_divisor(b))
+    return wrap(-quotient if (a < 0) != (b < 0) else quotient)
+
+
+def _signed_remainder(a: int, b: int) -> int:
+    return wrap(a - b * _signed_quotient(a, b))
+
+
+def _shift_left(a: int, b: int) -> int:
+    return wrap(a << b) if 0 <= b < 64 else 0
+
+
+def _shift_right(a: int, b: int) -> int:
+    return wrap((a & MASK) >> b) if 0 <= b < 64 else 0
+
+
+def _shift_right_signed(a: int, b: int) -> int:
+    return a >> b if 0 <= b < 64 else -(a < 0)
+
+
+SCALAR_OPERATORS = {
+    "/": lambda a, b: wrap((a & MASK) // (_divisor(b) & MASK)),
+    "%": lambda a, b: wrap((a & MASK) % (_divisor(b) & MASK)),
+    "Q": _signed_quotient,
+    "M": _signed_remainder,
+    "L": _shift_left,
+    "A": _shift_left,
+    "G": _shift_right,
+    "Z": _shift_right_signed,
+    "&": lambda a, b: a & b,
+    "|": lambda a, b: a | b,
+    "^": lambda a, b: a ^ b,
+    "Y": lambda a, b: int(bool(a) and bool(b)),
+    "O": lambda a, b: int(bool(a) or bool(b)),
+    "X": lambda a, b: int(bool(a) != bool(b)),
+}
+# Of the difference of the operands, so that two labels of one section can be compared.
+RELATIONS = {
+    "=": lambda d: int(d == 0),
+    "N": lambda d: int(d != 0),
+    "<": lambda d: int(d < 0),
+    ">": lambda d: int(d > 0),
+    "U": lambda d: int(d <= 0),
+    "V": lambda d: int(d >= 0),
+    "W": lambda d: (d > 0) - (d < 0),
+}
+SPELLING = {
+    "Q": "//", "M": "%%", "L": "<<", "A": "<<<", "G": ">>", "Z": ">>>", "Y": "&&", "O": "||", "X": "^^", "N": "!=",
+    "U": "<=", "V": ">=", "W": "<=>",
+}  # fmt: skip
+
+
+def apply(operator: str, a: int | Linear, b: int | Linear) -> int | Linear:
+    """The value of a binary operation.
+
+    Raises:
+        ExpressionError: the operator does not go with these operands.
+    """
+    if operator == "+":
+        return _add(a, b)
+    if operator == "-":
+        return _add(a, b, -1)
+    if operator == "*":
+        return _multiply(a, b)
+    if operator in RELATIONS:
+        if not isinstance(a, Linear) and not isinstance(b, Linear):
+            return RELATIONS[operator](a - b)
+        difference = _add(a, b, -1)
+        if isinstance(difference, Linear):
+            raise ExpressionError(f"`{SPELLING.get(operator, operator)}': operands differ by a non-scalar")
+        return RELATIONS[operator](difference)
+    if isinstance(a, Linear) or isinstance(b, Linear):
+        raise ExpressionError(f"`{SPELLING.get(operator, operator)}' operator may only be applied to scalar values")
+    return SCALAR_OPERATORS[operator](a, b)
+
+
+def apply_unary(operator: str, a: int | Linear) -> int | Linear:
+    """The value of a unary operation.
+
+    Raises:
+        ExpressionError: the operator does not go with this operand.
+    """
+    if operator == "+":
+        return a
+    if operator == "-":
+        return _multiply(a, -1)
+    if operator == "g":
+        raise ExpressionError("binary output format does not support segment base references")
+    if isinstance(a, Linear):
+        raise ExpressionError(f"`{operator}' operator may only be applied to scalar values")
+    return int(not a) if operator == "!" else ~a
+
+
+def evaluate(expression: Expression, section: Section, offset: int) -> Value:
+    """The value of an expression in the statement that starts at `offset` of `section`.
+
+    Raises:
+        ExpressionError: the expression has no value, in this pass or any other.
+    """
+    kind = type(expression)
+    if kind is int:
+        return expression  # type: ignore[no-any-return]
+    if kind is Symbol:
+        home = expression.section
+        if home is SCALAR:
+            return expression.offset  # type: ignore[no-any-return]
+        return None if home is None else Linear({home: 1}, expression.offset)
+    if expression is HERE:
+        return Linear({section: 1}, offset) if section is not SCALAR else offset
+    if expression is START:
+        return Linear({section: 1}, section.origin) if section is not SCALAR else 0
+    operator = expression[0]
+    if operator == "reg":
+        return Linear({expression[1]: 1}, 0)
+    if operator == "disp":  # an address without its registers
+        value = evaluate(expression[1], section, offset)
+        if not isinstance(value, Linear):
+            return value
+        terms = {term: count for term, count in value.terms.items() if not isinstance(term, str)}
+        return Linear(terms, value.const) if terms else value.const
+    if operator == "?":
+        condition = evaluate(expression[1], section, offset)
+        if isinstance(condition, Linear):
+            raise ExpressionError("`?' condition must be a scalar value")
+        return None if condition is None else evaluate(expression[2 if condition else 3], section, offset)
+    if operator == "wrt":
+        raise ExpressionError("binary output format does not support WRT")
+    values = [evaluate(operand, section, offset) for operand in expression[1:]]
+    if None in values:
+        return None
+    return apply(operator, *values) if len(values) == 2 else apply_unary(operator, *values)  # type: ignore[arg-type]
+
+
+def symbols(expression: Expression) -> list[Symbol]:
+    """The symbols that an expression names."""
+    if isinstance(expression, Symbol):
+        return [expression]
+    if isinstance(expression, tuple):
+        return [symbol for operand in expression[1:] for symbol in symbols(operand)]
+    return []
+
+
+def is_constant(expression: Expression) -> bool:
+    """Whether the value can be known now and does not change any more."""
+    if isinstance(expression, int):
+        return True
+    if isinstance(expression, Symbol):
+        return expression.constant
+    if isinstance(expression, tuple):
+        return all(is_constant(operand) for operand in expression[1:] if not isinstance(operand, str))
+    return False

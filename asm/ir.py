@@ -1,0 +1,390 @@
+"""What a program is made of between parsing and output: one item a statement that has bytes or a value.
+
+A program is a list of items in the order of the source. An item is plain ``bytes``, a `Symbol` (a label stands here) or
+one of the classes below, whose length or contents depend on symbols. In each pass of the layout `size` is asked once, in
+order, and `emit` at the end, when every symbol has its address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias, Union
+
+from asm.encode import encode
+from asm.expression import SCALAR, Expression, ExpressionError, Linear, Section, Symbol, evaluate
+from asm.operands import Encoded, Far, Imm, Mem, Operand
+from asm.parse import base_and_index
+
+MAX_IMAGE = 1 << 28  # bytes in a section; a hostile `times` must not fill the host's memory
+
+
+class Mode(NamedTuple):
+    """What instructions are encoded for."""
+
+    bits: int
+    optimise: bool
+    default_rel: bool
+
+
+_encodings: dict[Mode, dict[tuple[str, tuple[Operand, ...], tuple[str, ...]], Encoded]] = {}
+
+
+def encoded(mode: Mode, mnemonic: str, operands: tuple[Operand, ...], prefixes: tuple[str, ...]) -> Encoded:
+    """The encoding of an instruction, remembered.
+
+    Raises:
+        EncodeError: there is none.
+    """
+    known = _encodings.setdefault(mode, {})
+    key = (mnemonic, operands, prefixes)
+    found = known.get(key)
+    if found is None:
+        if len(known) > 100_000:
+            known.clear()
+        found = known[key] = encode(
+            mnemonic, operands, mode.bits, prefixes, optimise=mode.optimise, default_rel=mode.default_rel
+        )
+    return found
+
+
+def address_of(value: int | Linear) -> int:
+    """The number that a value is once the sections have been placed.
+
+    Raises:
+        ExpressionError: it is not an address in one section.
+    """
+    if isinstance(value, int):
+        return value
+    section, *others = value.terms
+    if others or not isinstance(section, Section) or value.terms[section] != 1:
+        raise ExpressionError("expression is not simple or relocatable")
+    return section.base + value.const
+
+
+def final_value(expression: Expression, section: Section, offset: int) -> int:
+    """The value of an expression in the last pass.
+
+    Raises:
+        ExpressionError: it has none; `name` is the symbol that is not defined.
+    """
+    value = evaluate(expression, section, offset)
+    if value is None:
+        raise undefined(expression)
+    return address_of(value)
+
+
+def undefined(expression: Expression) -> ExpressionError:
+    """The error that an expression's missing symbol is."""
+    from asm.expression import symbols
+
+    for symbol in symbols(expression):
+        if symbol.section is None:
+            return ExpressionError(f"symbol `{symbol.name}' not defined", symbol.name)
+    return ExpressionError("expression has no value")
+
+
+class Patch(NamedTuple):
+    """A field that gets the value of an expression: its place in the item's bytes, its size in bytes, and its kind."""
+
+    offset: int
+    size: int
+    kind: str  # abs, rel or seg
+    expression: Expression
+
+
+Warn: TypeAlias = Callable[[str, str], None]  # (warning's name, message)
+
+
+def patched(
+    data: bytes, patches: tuple[Patch, ...], section: Section, offset: int, warn: Warn, start: int | None = None
+) -> bytes:
+    """The bytes with their fields filled in.
+
+    Args:
+        start: the value of ``$`` where it is not `offset` (in a repetition of ``times``).
+
+    Raises:
+        ExpressionError: a value is missing, or does not fit where it must.
+    """
+    result = bytearray(data)
+    for place, size, kind, expression in patches:
+        value = final_value(expression, section, offset if start is None else start)
+        width = 8 * size
+        if kind == "rel":
+            value -= section.base + offset + len(data)
+            if size == 1 and not -128 <= value <= 127:
+                raise ExpressionError("short jump is out of range")
+        elif size < 8 and not -(1 << (width - 1)) <= value < 1 << width:
+            names = {1: "byte", 2: "word", 4: "dword"}
+            warn("number-overflow", f"{names.get(size, '')} data exceeds bounds")
+        result[place : place + size] = (value & ((1 << width) - 1)).to_bytes(size, "little")
+    return bytes(result)
+
+
+class Fixed:
+    """Bytes of a known length with fields that the end of the layout fills in: data, most instructions."""
+
+    __slots__ = ("data", "patches")
+
+    def __init__(self, data: bytes, patches: tuple[Patch, ...]) -> None:
+        self.data = data
+        self.patches = patches
+
+    def size(self, section: Section, offset: int) -> int:
+        return len(self.data)
+
+    def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
+        return patched(self.data, self.patches, section, offset, warn, start)
+
+
+class Branch:
+    """A jump that is short where its target is near enough.
+
+    NASM's rule: a pass measures to where the target was when the pass before saw it, or this one if it stands above; a
+    target that nobody has seen counts as near.
+    """
+
+    __slots__ = ("expression", "length", "long_length", "near", "short", "short_length")
+
+    def __init__(self, short: Encoded, near: Encoded, expression: Expression) -> None:
+        self.short = short
+        self.near = near
+        self.short_length = self.length = len(short.data)
+        self.long_length = len(near.data)
+        self.expression = expression
+
+    def size(self, section: Section, offset: int) -> int:
+        target = evaluate(self.expression, section, offset)
+        self.length = self.short_length
+        if target is not None:
+            here = isinstance(target, Linear) and target.terms == {section: 1}
+            if section is SCALAR and isinstance(target, int):
+                distance: int | None = target - offset - self.short_length
+            else:
+                distance = target.const - offset - self.short_length if here else None  # type: ignore[union-attr]
+            if distance is None or not -128 <= distance <= 127:
+                self.length = self.long_length
+        return self.length
+
+    def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
+        chosen = self.short if self.length == self.short_length else self.near
+        return patched(chosen.data, _branch_patches(chosen, self.expression), section, offset, warn, start)
+
+
+def _branch_patches(code: Encoded, expression: Expression) -> tuple[Patch, ...]:
+    return tuple(Patch(f.offset, f.size, f.kind, expression) for f in code.fixups)
+
+
+class Instruction:
+    """An instruction with an expression that is no constant, so that its form may depend on the value."""
+
+    __slots__ = ("_values", "code", "expressions", "fixed", "mnemonic", "mode", "operands", "prefixes")
+
+    def __init__(
+        self,
+        mode: Mode,
+        mnemonic: str,
+        operands: tuple[Operand, ...],
+        prefixes: tuple[str, ...],
+        expressions: tuple[tuple[int, str, Expression], ...],
+    ) -> None:
+        self.mode = mode
+        self.mnemonic = mnemonic
+        self.operands = operands
+        self.prefixes = prefixes
+        self.expressions = expressions
+        self.fixed = False  # every value is an address in a section: no later pass changes the form
+        self._values: list[object] | None = None
+        self.code = Encoded(b"")
+
+    def size(self, section: Section, offset: int) -> int:
+        """Chooses the form for the values of this pass.
+
+        Raises:
+            EncodeError, ExpressionError: there is none.
+        """
+        values = [evaluate(expression, section, offset) for _, _, expression in self.expressions]
+        known = [value if isinstance(value, int) or value is None else "address" for value in values]
+        if known != self._values or any(field == "address" for _, field, _ in self.expressions):
+            operands = list(self.operands)
+            for (index, field, _), value in zip(self.expressions, values, strict=True):
+                operands[index] = _with_value(operands[index], field, value)
+            self.code = encoded(self.mode, self.mnemonic, tuple(operands), self.prefixes)
+            self._values = known  # type: ignore[assignment]
+            self.fixed = all(value == "address" for value in known)
+        return len(self.code.data)
+
+    def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
+        self.size(section, offset if start is None else start)
+        for text in self.code.warnings:
+            warn("number-overflow", text)
+        return patched(self.code.data, self.patches(), section, offset, warn, start)
+
+    def patches(self) -> tuple[Patch, ...]:
+        """The fields of the chosen form that hold expressions."""
+        by_operand: dict[tuple[int, bool], Expression] = {}
+        for index, field, expression in self.expressions:
+            by_operand[index, field == "seg"] = expression
+        constants = self.operands
+        patches = []
+        for offset, size, index, kind, _signed in self.code.fixups:
+            expression = by_operand.get((index, kind == "seg"))
+            if expression is None:
+                expression = _constant_of(constants[index], kind)
+            elif any(i == index and field == "address" for i, field, _ in self.expressions):
+                expression = ("disp", expression)
+            patches.append(Patch(offset, size, kind, expression))
+        return tuple(patches)
+
+
+def _constant_of(operand: Operand, kind: str) -> int:
+    if isinstance(operand, Far):
+        return (operand.seg if kind == "seg" else operand.off) or 0
+    return (operand.disp if isinstance(operand, Mem) else operand.value) or 0  # type: ignore[union-attr]
+
+
+def _with_value(operand: Operand, field: str, value: int | Linear | None) -> Operand:
+    """The operand with the value of an expression put in."""
+    if isinstance(value, Linear) and field != "address":
+        if any(isinstance(term, str) for term in value.terms):
+            raise ExpressionError("a register cannot be part of this expression")
+        if len(value.terms) != 1 or 1 not in value.terms.values():
+            raise ExpressionError("expression is not simple or relocatable")
+    number = value if isinstance(value, int) else None
+    relocatable = isinstance(value, Linear)
+    if isinstance(operand, Imm):
+        return operand._replace(value=number, relocatable=relocatable)
+    if isinstance(operand, Far):
+        return operand._replace(**{field: number, "relocatable": operand.relocatable or relocatable})
+    if not isinstance(operand, Mem):
+        raise ExpressionError("a register has no value")
+    if field == "disp":
+        return operand._replace(disp=number, relocatable=relocatable)
+    if not isinstance(value, Linear):
+        return operand._replace(disp=number)
+    registers: dict[object, int] = {term: count for term, count in value.terms.items() if isinstance(term, str)}
+    places = [(term, count) for term, count in value.terms.items() if not isinstance(term, str)]
+    if len(places) > 1 or any(count != 1 for _, count in places):
+        raise ExpressionError("invalid effective address: impossible segment base multiplier")
+    base, index, scale = base_and_index(registers, value.scaled)
+    disp = None if places else value.const
+    return operand._replace(base=base, index=index, scale=scale, disp=disp, relocatable=bool(places))
+
+
+class Times:
+    """A statement repeated as often as an expression says; ``$`` keeps the value it has at the first."""
+
+    __slots__ = ("body", "count", "expression")
+
+    def __init__(self, expression: Expression, body: Item) -> None:
+        self.expression = expression
+        self.body = body
+        self.count = 0
+
+    def size(self, section: Section, offset: int) -> int:
+        value = evaluate(self.expression, section, offset)
+        if isinstance(value, Linear):
+            raise ExpressionError("non-constant argument supplied to TIMES")
+        self.count = max(value or 0, 0)
+        if isinstance(self.body, bytes):
+            return _bounded(self.count * len(self.body))
+        total = 0
+        for _ in range(_bounded(self.count)):
+            total += self.body.size(section, offset + total)  # type: ignore[union-attr]
+            _bounded(total)
+        return total
+
+    def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
+        value = evaluate(self.expression, section, offset)
+        if value is None:
+            raise undefined(self.expression)
+        if isinstance(value, int) and value < 0:
+            raise ExpressionError(f"TIMES value {value} is negative")
+        self.size(section, offset)
+        if isinstance(self.body, bytes):
+            return self.body * self.count
+        parts, total = [], 0
+        for _ in range(self.count):
+            self.body.size(section, offset + total)  # type: ignore[union-attr]
+            parts.append(self.body.emit(section, offset + total, warn, offset))  # type: ignore[union-attr]
+            total += len(parts[-1])
+        return b"".join(parts)
+
+
+def _bounded(size: int) -> int:
+    if size > MAX_IMAGE:
+        raise ExpressionError(f"{size} bytes are more than a section may hold ({MAX_IMAGE})")
+    return size
+
+
+class Reserve:
+    """Space without contents: ``resb`` and its family."""
+
+    __slots__ = ("count", "expression", "unit")
+
+    def __init__(self, expression: Expression, unit: int) -> None:
+        self.expression = expression
+        self.unit = unit
+
+    def size(self, section: Section, offset: int) -> int:
+        value = evaluate(self.expression, section, offset)
+        if isinstance(value, Linear):
+            raise ExpressionError("attempt to reserve non-constant quantity of BSS space")
+        size = max(value or 0, 0) * self.unit
+        if not section.nobits and section is not SCALAR:
+            _bounded(size)
+        elif size > 1 << 48:
+            raise ExpressionError(f"{size} bytes are more than an address space holds")
+        return size
+
+    def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
+        value = evaluate(self.expression, section, offset)
+        if value is None:
+            raise undefined(self.expression)
+        size = self.size(section, offset)
+        if section.nobits or section is SCALAR:
+            return b""
+        return bytes(size)
+
+
+class Equ:
+    """A symbol whose value is an expression."""
+
+    __slots__ = ("changed", "expression", "symbol")
+
+    def __init__(self, symbol: Symbol, expression: Expression) -> None:
+        self.symbol = symbol
+        self.expression = expression
+        self.changed = False
+
+    def size(self, section: Section, offset: int) -> int:
+        value = evaluate(self.expression, section, offset)
+        symbol = self.symbol
+        home, place = symbol.section, symbol.offset
+        if isinstance(value, Linear):
+            (where, count), *others = value.terms.items()
+            if others or count != 1 or not isinstance(where, Section):
+                raise ExpressionError("bad syntax for EQU: the value is neither a number nor an address")
+            symbol.section, symbol.offset = where, value.const
+        elif value is not None:
+            symbol.section, symbol.offset = SCALAR, value
+        self.changed = (symbol.section, symbol.offset) != (home, place)
+        return 0
+
+    def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
+        if evaluate(self.expression, section, offset) is None:
+            raise undefined(self.expression)
+        return b""
+
+
+class Switch:
+    """From here on statements go to another section; the expression is the address that ``absolute`` says."""
+
+    __slots__ = ("expression", "section")
+
+    def __init__(self, section: Section, expression: Expression | None = None) -> None:
+        self.section = section
+        self.expression = expression
+
+
+Item: TypeAlias = Union[bytes, Symbol, Fixed, Branch, Instruction, Times, Reserve, Equ, Switch]  # noqa: UP007

@@ -1,0 +1,126 @@
+"""Gives every item its place: passes over the program until no symbol moves, as NASM's -Ox does.
+
+In a pass a symbol that stands above has this pass's value, one that stands below that of the pass before; in the first it
+has none, and jumps to it count as short. Only what can still change its length is looked at again: runs of bytes whose
+length is known are skipped as one gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from asm.expression import SCALAR, ExpressionError, Linear, Section, Symbol, evaluate
+from asm.ir import Branch, Equ, Fixed, Instruction, Item, Switch
+from asm.operands import EncodeError
+
+MAX_PASSES = 1000
+
+
+class Layout:
+    """The state of the passes over a program that may still be growing.
+
+    Args:
+        items: the program; it may be appended to between calls of `catch_up`.
+        first: the section that it starts in.
+    """
+
+    def __init__(self, items: Sequence[Item], first: Section) -> None:
+        self.items = items
+        self.first = first
+        self.section = first
+        self.offset = 0
+        self.reached = 0
+
+    def catch_up(self) -> None:
+        """Carries the first pass on to the end of the items there are."""
+        steps, self.reached = self._steps(self.reached), len(self.items)
+        self._pass(steps)
+
+    def settle(self, sections: Sequence[Section]) -> None:
+        """Runs passes until nothing moves.
+
+        Raises:
+            ExpressionError: nothing settles.
+        """
+        self.catch_up()
+        steps = self._steps(0)
+        for _ in range(MAX_PASSES):
+            self.section.offset = self.offset
+            sizes = [section.offset for section in sections]
+            for section in sections:
+                section.offset = 0
+            self.section, self.offset = self.first, 0
+            changed = self._pass(steps)
+            self.section.offset = self.offset
+            if not changed and sizes == [section.offset for section in sections]:
+                for section in sections:
+                    section.size = section.offset
+                return
+        raise ExpressionError(f"unable to find valid values for all labels after {MAX_PASSES} passes")
+
+    def _steps(self, start: int) -> list[tuple[int, Item]]:
+        """The items that must be looked at, each with the bytes before it; the last is a gap alone."""
+        steps: list[tuple[int, Item]] = []
+        gap = 0
+        for index in range(start, len(self.items)):
+            item = self.items[index]
+            kind = type(item)
+            if kind is bytes:
+                gap += len(item)  # type: ignore[arg-type]
+            elif kind is Fixed:
+                gap += len(item.data)  # type: ignore[union-attr]
+            elif kind is Instruction and item.fixed:  # type: ignore[union-attr]
+                gap += len(item.code.data)  # type: ignore[union-attr]
+            else:
+                steps.append((gap, item))
+                gap = 0
+        steps.append((gap, b""))
+        return steps
+
+    def _pass(self, steps: list[tuple[int, Item]]) -> bool:
+        """One pass over steps, from where `section` and `offset` say; returns whether a symbol moved."""
+        changed = False
+        section, offset = self.section, self.offset
+        for gap, item in steps:
+            offset += gap
+            kind = type(item)
+            if kind is Symbol:
+                if item.offset != offset or item.section is not section:  # type: ignore[union-attr]
+                    item.offset, item.section = offset, section  # type: ignore[union-attr]
+                    changed = True
+                continue
+            if kind is Branch and type(item.expression) is Symbol:  # type: ignore[union-attr]
+                target = item.expression  # type: ignore[union-attr]
+                length = item.short_length  # type: ignore[union-attr]
+                if target.section is section:
+                    if not -128 <= target.offset - offset - length <= 127:
+                        length = item.long_length  # type: ignore[union-attr]
+                elif target.section is not None:
+                    length = item.long_length  # type: ignore[union-attr]
+                item.length = length  # type: ignore[union-attr]
+                offset += length
+                continue
+            if kind is bytes:
+                continue
+            try:
+                if kind is Switch:
+                    section.offset = offset
+                    section, offset = item.section, self.origin(item, section, offset)  # type: ignore[union-attr, arg-type]
+                else:
+                    offset += item.size(section, offset)  # type: ignore[union-attr]
+                    if kind is Equ:
+                        changed |= item.changed  # type: ignore[union-attr]
+            except (ExpressionError, EncodeError):
+                continue  # of no length; if it is still wrong in the end, `emit` says so
+        self.section, self.offset = section, offset
+        return changed
+
+    @staticmethod
+    def origin(item: Switch, section: Section, offset: int) -> int:
+        """The offset at which a section goes on."""
+        if item.section is not SCALAR:
+            return item.section.offset
+        value = evaluate(item.expression, section, offset)
+        if isinstance(value, Linear):
+            raise ExpressionError("cannot use non-scalar expression as an ABSOLUTE address")
+        return value or 0
