@@ -162,7 +162,7 @@ void blocks_unhook_all(CPU *cpu)
 }
 
 /* Finishes a decoded instruction for its place in a block. */
-static void place(Insn *insn, const Decoded *decoded, unsigned offset, unsigned idx, unsigned cum, uint32_t mode)
+static void place(Insn *insn, const Decoded *decoded, unsigned offset, unsigned idx, unsigned cum)
 {
     *insn = decoded->insn;
     insn->off = offset & 0xfff;
@@ -172,7 +172,6 @@ static void place(Insn *insn, const Decoded *decoded, unsigned offset, unsigned 
         insn->imm += (int32_t)(offset + decoded->length);
     else if (insn->base == REG_RIP)
         insn->disp += (int32_t)(offset + decoded->length);
-    (void)mode;
 }
 
 static Insn *pseudo(Insn *insn, Handler_t *fn, unsigned offset, unsigned idx, unsigned cum)
@@ -182,12 +181,37 @@ static Insn *pseudo(Insn *insn, Handler_t *fn, unsigned offset, unsigned idx, un
     return insn;
 }
 
+#define ALL_FLAGS (FLAG_O | FLAG_S | FLAG_Z | FLAG_A | FLAG_P | FLAG_C)
+
+/* What the search for dead flags needs to know of an instruction. */
+typedef struct FlagUse {
+    uint8_t written, changed, tested;
+    Handler_t *quiet;
+} FlagUse;
+
+/* Takes the quiet variant of instructions whose flags are overwritten before anything can look at them. Between the two
+ * stand only instructions that cannot fault or leave, so it makes no difference where a run is cut. */
+static void drop_dead_flags(Insn *insns, const FlagUse *uses, unsigned count)
+{
+    unsigned live = ALL_FLAGS;
+    for (unsigned i = count; i-- > 0;) {
+        if (!uses[i].quiet) {
+            live = ALL_FLAGS;
+            continue;
+        }
+        if (!(uses[i].changed & live))
+            insns[i].fn = uses[i].quiet;
+        live = (live & ~(unsigned)uses[i].written) | uses[i].tested;
+    }
+}
+
 /* Decodes a block from `code`, the bytes of a page from `offset` up to `end`, to `block`. Returns how many instructions
  * it holds; 0 where the first one does not end within these bytes, with `status` saying why. */
 static unsigned fill(CPU *cpu, Block *block, const uint8_t *code, unsigned offset, unsigned end, DecodeStatus *status)
 {
     Insn *insns = (Insn *)(block + 1);
     Decoded decoded;
+    FlagUse uses[BLOCK_INSNS];
     unsigned count = 0, at = offset, cum = 0, before_last = 0, extra = 0;
     const unsigned most = block->mode & (MODE_SINGLE | MODE_HOOKS) ? 1 : BLOCK_INSNS;
     if (block->mode & MODE_HOOKS)
@@ -210,7 +234,8 @@ static unsigned fill(CPU *cpu, Block *block, const uint8_t *code, unsigned offse
             break;
         before_last = cum;
         cum += decoded.clocks;
-        place(&insns[extra + count], &decoded, at, count, cum, block->mode);
+        place(&insns[extra + count], &decoded, at, count, cum);
+        uses[count] = (FlagUse){decoded.flags_written, decoded.flags_changed, decoded.flags_tested, decoded.quiet};
         if (!count)
             block->entry = (uint8_t)(decoded.components * cpu->event_clocks->next_component);
         at += decoded.length;
@@ -220,6 +245,7 @@ static unsigned fill(CPU *cpu, Block *block, const uint8_t *code, unsigned offse
     }
     if (!count)
         return 0;
+    drop_dead_flags(insns + extra, uses, count);
     pseudo(&insns[extra + count], exec_onward, at, count, cum);
     block->need = (int32_t)before_last + 1;
     block->bytes = (uint16_t)(at - offset);

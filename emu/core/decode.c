@@ -4,8 +4,8 @@
 
 #include "decode_table.inc"
 
-/* Bodies with a memory operand have a variant for simple addresses (exec.h); the others have none: a null weak symbol. */
-#define X(name) Handler_t name; __attribute__((weak)) Handler_t name##_simple;
+/* Variants of bodies (exec.h): for simple addresses, and without flags. A body that has none leaves a weak symbol null. */
+#define X(name) Handler_t name; __attribute__((weak)) Handler_t name##_simple, name##_quiet;
 #include "handlers.inc"
 #undef X
 static Handler_t *const handler_table[] = {
@@ -17,6 +17,12 @@ static Handler_t *const handler_table[] = {
 static Handler_t *const simple_table[] = {
     NULL,
 #define X(name) name##_simple,
+#include "handlers.inc"
+#undef X
+};
+static Handler_t *const quiet_table[] = {
+    NULL,
+#define X(name) name##_quiet,
 #include "handlers.inc"
 #undef X
 };
@@ -63,6 +69,7 @@ static DecodeStatus undefined(Decoded *out, size_t length)
     out->components = (uint8_t)length;
     out->ends = true;
     out->relative = false;
+    out->quiet = NULL;
     out->offset64 = 0;
     return DECODE_OK;
 }
@@ -348,6 +355,11 @@ DecodeStatus decode(const CPU *cpu, const uint8_t *code, size_t available, uint3
     insn->fn = handler_table[handler];
     if (insn->memory && insn->index == REG_ZERO && asize == (mode & MODE_CODE) && simple_table[handler])
         insn->fn = simple_table[handler];
+    if (quiet_table[handler] && handler_table[handler] == insn->fn)
+        out->quiet = form->flags_written | form->flags_conditional ? quiet_table[handler] : insn->fn;
+    out->flags_written = form->flags_written;
+    out->flags_changed = form->flags_written | form->flags_conditional | form->flags_undefined;
+    out->flags_tested = form->flags_tested;
     if (prefixes.lock)
         cost += cpu->event_clocks->lock;
     out->clocks = (uint16_t)(cost ? cost : 1);

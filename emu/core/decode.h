@@ -19,6 +19,10 @@ typedef struct Decoded {
     uint8_t components; /* prefix and opcode bytes, ModRM, SIB, displacement, immediate: the i386 manual's m */
     bool ends;          /* nothing may follow in the block */
     bool relative;      /* a direct branch: insn.imm is still relative to the next instruction */
+    uint8_t flags_written; /* FLAG_O ... of form.h */
+    uint8_t flags_changed; /* written, perhaps written, or left undefined */
+    uint8_t flags_tested;
+    Handler_t *quiet;   /* the body to take where no flag it changes will be looked at; NULL where it may fault or leave */
     uint64_t offset64;  /* a 64-bit offset (moffs64) that disp cannot hold, for exec_wide_offset; 0: none */
 } Decoded;
 

@@ -7,7 +7,8 @@
  *   - No register is written before the last access that can fault.
  *
  * Kinds of body:
- *   REGISTER_BODY(exec_x)   operands in registers only
+ *   PLAIN_BODY(exec_x)      operands in registers; cannot fault, branch or leave the block
+ *   REGISTER_BODY(exec_x)   operands in registers
  *   MEMORY_BODY(exec_x)     accesses memory with LOAD, STORE, MODIFY. It is compiled three times: two fast ones give up at a
  *                           TLB miss, a device or a page crossing and jump to the slow one, which does it properly; of
  *                           the fast ones `name_simple` serves addresses without index and of the mode's own size.
@@ -71,8 +72,8 @@ INLINE int64_t call_later(ARGS, Handler_t *fn)
 #endif
 #define GO(function) JUMP_TO(insn, function)
 
-/* In which variant of a MEMORY_BODY are we? (There these are parameters.) */
-enum { in_slow = 0, in_simple = 0 };
+/* In which variant of a body are we? (There these are parameters.) */
+enum { in_slow = 0, in_simple = 0, in_quiet = 0 };
 
 /* The next instruction of the block. The slow variant looks up first, since a device or a store to code may want that. */
 #define NEXT                                                   \
@@ -115,11 +116,19 @@ enum { in_slow = 0, in_simple = 0 };
 /* --- bodies --- */
 #define REGISTER_BODY(name) int64_t name(ARGS)
 
+/* `name_quiet` is taken where the flags it writes are overwritten before anything can look at them. */
+#define PLAIN_BODY(name)                                                   \
+    INLINE int64_t name##_body(ARGS_AND const bool in_quiet);              \
+    int64_t name(ARGS) { return name##_body(PASS_AND false); }             \
+    Handler_t name##_quiet;                                                \
+    int64_t name##_quiet(ARGS) { return name##_body(PASS_AND true); }      \
+    INLINE int64_t name##_body(ARGS_AND const bool in_quiet)
+
 #define MEMORY_BODY(name)                                                                                    \
     INLINE int64_t name##_body(ARGS_AND const bool in_slow, const bool in_simple, Handler_t *slow);          \
     COLD static int64_t name##_slow(ARGS) { return name##_body(PASS_AND true, false, NULL); }                \
     int64_t name(ARGS) { return name##_body(PASS_AND false, false, name##_slow); }                           \
-    int64_t name##_simple(ARGS);                                                                             \
+    Handler_t name##_simple;                                                                                 \
     int64_t name##_simple(ARGS) { return name##_body(PASS_AND false, true, name##_slow); }                   \
     INLINE int64_t name##_body(ARGS_AND const bool in_slow, const bool in_simple, Handler_t *slow)
 

@@ -4,13 +4,13 @@
 /* --- ADD, ADC, SUB, SBB, CMP --- */
 
 #define ARITHMETIC(name, OPERATION, carry_, bits)                                                             \
-    REGISTER_BODY(exec_##name##_r##bits##_r##bits)                                                            \
+    PLAIN_BODY(exec_##name##_r##bits##_r##bits)                                                               \
     {                                                                                                         \
         OPERATION(bits, R##bits(insn->dst), R##bits(insn->src), carry_);                                      \
         SET_R##bits(insn->dst, result);                                                                       \
         NEXT;                                                                                                 \
     }                                                                                                         \
-    REGISTER_BODY(exec_##name##_r##bits##_i)                                                                  \
+    PLAIN_BODY(exec_##name##_r##bits##_i)                                                                     \
     {                                                                                                         \
         OPERATION(bits, R##bits(insn->dst), insn->imm, carry_);                                               \
         SET_R##bits(insn->dst, result);                                                                       \
@@ -43,12 +43,12 @@ ALL_SIZES(ARITHMETIC, sub, DIFFERENCE, 0)
 ALL_SIZES(ARITHMETIC, sbb, DIFFERENCE, cf & 1)
 
 #define COMPARES(_, bits)                                                                                     \
-    REGISTER_BODY(exec_cmp_r##bits##_r##bits)                                                                 \
+    PLAIN_BODY(exec_cmp_r##bits##_r##bits)                                                                    \
     {                                                                                                         \
         DIFFERENCE(bits, R##bits(insn->dst), R##bits(insn->src), 0);                                          \
         NEXT;                                                                                                 \
     }                                                                                                         \
-    REGISTER_BODY(exec_cmp_r##bits##_i) { DIFFERENCE(bits, R##bits(insn->dst), insn->imm, 0); NEXT; }         \
+    PLAIN_BODY(exec_cmp_r##bits##_i) { DIFFERENCE(bits, R##bits(insn->dst), insn->imm, 0); NEXT; }            \
     MEMORY_BODY(exec_cmp_r##bits##_m##bits)                                                                   \
     {                                                                                                         \
         LOAD(bits, value);                                                                                    \
@@ -75,10 +75,11 @@ ALL_SIZES(COMPARES, )
 #define KEEPING_CF(OPERATION, bits, value, operand)         \
     const uint64_t kept_cf = cf & 1;                        \
     OPERATION(bits, value, operand, 0);                     \
-    cf = kept_cf
+    if (!in_quiet)                                          \
+        cf = kept_cf
 
 #define UNARY(name, STATEMENTS, bits)                                                                         \
-    REGISTER_BODY(exec_##name##_r##bits)                                                                      \
+    PLAIN_BODY(exec_##name##_r##bits)                                                                         \
     {                                                                                                         \
         STATEMENTS(bits, R##bits(insn->dst));                                                                 \
         SET_R##bits(insn->dst, result);                                                                       \
@@ -113,7 +114,7 @@ ALL_SIZES(UNARY, neg, NEGATE)
     fd = -(int64_t)(flag_sf(fr, cf) ^ ((result < a) | (carry & (result == a))));                              \
     SET_R##bits(insn->dst, result)
 #define CARRY_CHAIN(name, STATEMENTS, bits)                                                                   \
-    REGISTER_BODY(exec_##name##_r##bits##_r##bits) { STATEMENTS(bits, R##bits(insn->src)); NEXT; }            \
+    PLAIN_BODY(exec_##name##_r##bits##_r##bits) { STATEMENTS(bits, R##bits(insn->src)); NEXT; }               \
     MEMORY_BODY(exec_##name##_r##bits##_m##bits)                                                              \
     {                                                                                                         \
         LOAD(bits, operand);                                                                                  \

@@ -17,8 +17,8 @@
      cpu->address_mask[insn->asize])
 
 #define BIT_TESTS(_, bits)                                                                                    \
-    REGISTER_BODY(exec_bt_r##bits##_r##bits) { BIT_TO_CF(bits, R##bits(insn->dst), R##bits(insn->src)); NEXT; } \
-    REGISTER_BODY(exec_bt_r##bits##_i) { BIT_TO_CF(bits, R##bits(insn->dst), insn->imm); NEXT; }              \
+    PLAIN_BODY(exec_bt_r##bits##_r##bits) { BIT_TO_CF(bits, R##bits(insn->dst), R##bits(insn->src)); NEXT; } \
+    PLAIN_BODY(exec_bt_r##bits##_i) { BIT_TO_CF(bits, R##bits(insn->dst), insn->imm); NEXT; }                 \
     MEMORY_BODY(exec_bt_m##bits##_r##bits)                                                                    \
     {                                                                                                         \
         LOAD_AT(bits, value, insn->seg, BIT_STRING(bits));                                                    \
@@ -34,14 +34,14 @@
 WIDE_SIZES(BIT_TESTS, )
 
 #define BIT_CHANGES(name, CHANGE, bits)                                                                       \
-    REGISTER_BODY(exec_##name##_r##bits##_r##bits)                                                            \
+    PLAIN_BODY(exec_##name##_r##bits##_r##bits)                                                               \
     {                                                                                                         \
         const uint##bits##_t value = R##bits(insn->dst), number = R##bits(insn->src);                         \
         BIT_TO_CF(bits, value, number);                                                                       \
         SET_R##bits(insn->dst, CHANGE(value, BIT(bits, number)));                                             \
         NEXT;                                                                                                 \
     }                                                                                                         \
-    REGISTER_BODY(exec_##name##_r##bits##_i)                                                                  \
+    PLAIN_BODY(exec_##name##_r##bits##_i)                                                                     \
     {                                                                                                         \
         const uint##bits##_t value = R##bits(insn->dst);                                                      \
         BIT_TO_CF(bits, value, insn->imm);                                                                    \
@@ -121,7 +121,7 @@ INLINE unsigned population(uint64_t value)
     SET_R##bits(insn->dst, count)
 
 #define SCANS(name, STATEMENTS, bits)                                                                         \
-    REGISTER_BODY(exec_##name##_r##bits##_r##bits)                                                            \
+    PLAIN_BODY(exec_##name##_r##bits##_r##bits)                                                               \
     {                                                                                                         \
         const uint##bits##_t source = R##bits(insn->src);                                                     \
         STATEMENTS(bits, source);                                                                             \
@@ -142,7 +142,7 @@ WIDE_SIZES(SCANS, popcnt, POPCNT)
 /* --- SETcc --- */
 
 #define SET_BYTE(name, condition)                                             \
-    REGISTER_BODY(exec_set##name##_r8) { SET_R8(insn->dst, condition); NEXT; } \
+    PLAIN_BODY(exec_set##name##_r8) { SET_R8(insn->dst, condition); NEXT; } \
     MEMORY_BODY(exec_set##name##_m8) { STORE(8, condition); NEXT; }
 CONDITIONS(SET_BYTE)
 
@@ -159,7 +159,7 @@ INLINE uint32_t crc32c(uint32_t crc, uint64_t value, unsigned bits)
 }
 
 #define CHECKSUM(to, bits)                                                                                    \
-    REGISTER_BODY(exec_crc32_r##to##_r##bits)                                                                 \
+    PLAIN_BODY(exec_crc32_r##to##_r##bits)                                                                    \
     {                                                                                                         \
         SET_R32(insn->dst, crc32c(R32(insn->dst), R##bits(insn->src), bits));                                 \
         NEXT;                                                                                                 \

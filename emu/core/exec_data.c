@@ -5,36 +5,36 @@
 /* --- MOV, XCHG, XADD, CMPXCHG, CMOVcc --- */
 
 #define MOVES(_, bits)                                                                                        \
-    REGISTER_BODY(exec_mov_r##bits##_r##bits) { SET_R##bits(insn->dst, R##bits(insn->src)); NEXT; }           \
+    PLAIN_BODY(exec_mov_r##bits##_r##bits) { SET_R##bits(insn->dst, R##bits(insn->src)); NEXT; }              \
     MEMORY_BODY(exec_mov_r##bits##_m##bits) { LOAD(bits, value); SET_R##bits(insn->dst, value); NEXT; }       \
     MEMORY_BODY(exec_mov_m##bits##_r##bits) { STORE(bits, R##bits(insn->dst)); NEXT; }                        \
     MEMORY_BODY(exec_mov_m##bits##_i) { STORE(bits, insn->imm); NEXT; }
 ALL_SIZES(MOVES, )
 
-REGISTER_BODY(exec_mov_r8_i) { SET_R8(insn->dst, insn->imm); NEXT; }
-REGISTER_BODY(exec_mov_r16_i) { SET_R16(insn->dst, insn->imm); NEXT; }
-REGISTER_BODY(exec_mov_r32_i) { SET_R32(insn->dst, insn->imm); NEXT; }
-REGISTER_BODY(exec_mov_r64_i) { SET_R64(insn->dst, insn_imm64(insn)); NEXT; }
+PLAIN_BODY(exec_mov_r8_i) { SET_R8(insn->dst, insn->imm); NEXT; }
+PLAIN_BODY(exec_mov_r16_i) { SET_R16(insn->dst, insn->imm); NEXT; }
+PLAIN_BODY(exec_mov_r32_i) { SET_R32(insn->dst, insn->imm); NEXT; }
+PLAIN_BODY(exec_mov_r64_i) { SET_R64(insn->dst, insn_imm64(insn)); NEXT; }
 
 MEMORY_BODY(exec_movnti_m32_r32) { STORE(32, R32(insn->dst)); NEXT; }
 MEMORY_BODY(exec_movnti_m64_r64) { STORE(64, R64(insn->dst)); NEXT; }
 
 #define EXCHANGES(_, bits)                                                                                    \
-    REGISTER_BODY(exec_xchg_r##bits##_r##bits)                                                                \
+    PLAIN_BODY(exec_xchg_r##bits##_r##bits)                                                                   \
     {                                                                                                         \
         uint##bits##_t first = R##bits(insn->dst), second = R##bits(insn->src);                               \
         SET_R##bits(insn->dst, second);                                                                       \
         SET_R##bits(insn->src, first);                                                                        \
         NEXT;                                                                                                 \
     }                                                                                                         \
-    MEMORY_BODY(exec_xchg_m##bits##_r##bits)                                                                  \
+    MEMORY_BODY(exec_xchg_r##bits##_m##bits)                                                                  \
     {                                                                                                         \
         MODIFY(bits, old);                                                                                    \
         MODIFY_STORE(bits, R##bits(insn->dst));                                                               \
         SET_R##bits(insn->dst, old);                                                                          \
         NEXT;                                                                                                 \
     }                                                                                                         \
-    REGISTER_BODY(exec_xadd_r##bits##_r##bits)                                                                \
+    PLAIN_BODY(exec_xadd_r##bits##_r##bits)                                                                   \
     {                                                                                                         \
         SUM(bits, R##bits(insn->dst), R##bits(insn->src), 0);                                                 \
         SET_R##bits(insn->src, a);                                                                            \
@@ -49,7 +49,7 @@ MEMORY_BODY(exec_movnti_m64_r64) { STORE(64, R64(insn->dst)); NEXT; }
         SET_R##bits(insn->dst, old);                                                                          \
         NEXT;                                                                                                 \
     }                                                                                                         \
-    REGISTER_BODY(exec_cmpxchg_r##bits##_r##bits)                                                             \
+    PLAIN_BODY(exec_cmpxchg_r##bits##_r##bits)                                                                \
     {                                                                                                         \
         uint##bits##_t old = R##bits(insn->dst);                                                              \
         DIFFERENCE(bits, cpu->r[RAX], old, 0);                                                                \
@@ -73,7 +73,7 @@ ALL_SIZES(EXCHANGES, )
 
 /* The source is read, and a 32-bit destination's upper half cleared, whatever the condition says. */
 #define CONDITIONAL_MOVE(name, condition, bits)                                                               \
-    REGISTER_BODY(exec_cmov##name##_r##bits##_r##bits)                                                        \
+    PLAIN_BODY(exec_cmov##name##_r##bits##_r##bits)                                                           \
     {                                                                                                         \
         SET_R##bits(insn->dst, (condition) ? R##bits(insn->src) : R##bits(insn->dst));                        \
         NEXT;                                                                                                 \
@@ -125,9 +125,9 @@ COLD_BODY(exec_cmpxchg16b_m)
 /* --- byte order --- */
 
 /* BSWAP of a 16-bit register is undefined; Intel's processors clear it. */
-REGISTER_BODY(exec_bswap_r16) { SET_R16(insn->dst, 0); NEXT; }
-REGISTER_BODY(exec_bswap_r32) { SET_R32(insn->dst, __builtin_bswap32(R32(insn->dst))); NEXT; }
-REGISTER_BODY(exec_bswap_r64) { SET_R64(insn->dst, __builtin_bswap64(R64(insn->dst))); NEXT; }
+PLAIN_BODY(exec_bswap_r16) { SET_R16(insn->dst, 0); NEXT; }
+PLAIN_BODY(exec_bswap_r32) { SET_R32(insn->dst, __builtin_bswap32(R32(insn->dst))); NEXT; }
+PLAIN_BODY(exec_bswap_r64) { SET_R64(insn->dst, __builtin_bswap64(R64(insn->dst))); NEXT; }
 
 #define SWAPPED_MOVES(_, bits)                                                                                \
     MEMORY_BODY(exec_movbe_r##bits##_m##bits)                                                                 \
@@ -142,7 +142,7 @@ WIDE_SIZES(SWAPPED_MOVES, )
 /* --- extension --- */
 
 #define EXTEND(name, type, to, from)                                                                          \
-    REGISTER_BODY(exec_##name##_r##to##_r##from) { SET_R##to(insn->dst, (type##from##_t)R##from(insn->src)); NEXT; } \
+    PLAIN_BODY(exec_##name##_r##to##_r##from) { SET_R##to(insn->dst, (type##from##_t)R##from(insn->src)); NEXT; } \
     MEMORY_BODY(exec_##name##_r##to##_m##from)                                                                \
     {                                                                                                         \
         LOAD(from, value);                                                                                    \
@@ -157,18 +157,18 @@ WIDE_SIZES(SWAPPED_MOVES, )
     EXTEND(movsxd, int, to, 32)
 WIDE_SIZES(EXTENSIONS, )
 
-REGISTER_BODY(exec_cbw) { SET_R16(GPR(RAX), (int8_t)cpu->r[RAX]); NEXT; }
-REGISTER_BODY(exec_cwde) { SET_R32(GPR(RAX), (int16_t)cpu->r[RAX]); NEXT; }
-REGISTER_BODY(exec_cdqe) { SET_R64(GPR(RAX), (int64_t)(int32_t)cpu->r[RAX]); NEXT; }
-REGISTER_BODY(exec_cwd) { SET_R16(GPR(RDX), (int16_t)cpu->r[RAX] >> 15); NEXT; }
-REGISTER_BODY(exec_cdq) { SET_R32(GPR(RDX), (int32_t)cpu->r[RAX] >> 31); NEXT; }
-REGISTER_BODY(exec_cqo) { SET_R64(GPR(RDX), (int64_t)cpu->r[RAX] >> 63); NEXT; }
+PLAIN_BODY(exec_cbw) { SET_R16(GPR(RAX), (int8_t)cpu->r[RAX]); NEXT; }
+PLAIN_BODY(exec_cwde) { SET_R32(GPR(RAX), (int16_t)cpu->r[RAX]); NEXT; }
+PLAIN_BODY(exec_cdqe) { SET_R64(GPR(RAX), (int64_t)(int32_t)cpu->r[RAX]); NEXT; }
+PLAIN_BODY(exec_cwd) { SET_R16(GPR(RDX), (int16_t)cpu->r[RAX] >> 15); NEXT; }
+PLAIN_BODY(exec_cdq) { SET_R32(GPR(RDX), (int32_t)cpu->r[RAX] >> 31); NEXT; }
+PLAIN_BODY(exec_cqo) { SET_R64(GPR(RDX), (int64_t)cpu->r[RAX] >> 63); NEXT; }
 
 /* --- addresses --- */
 
-REGISTER_BODY(exec_lea_r16_m) { SET_R16(insn->dst, effective_address(cpu, insn)); NEXT; }
-REGISTER_BODY(exec_lea_r32_m) { SET_R32(insn->dst, effective_address(cpu, insn)); NEXT; }
-REGISTER_BODY(exec_lea_r64_m) { SET_R64(insn->dst, effective_address(cpu, insn)); NEXT; }
+PLAIN_BODY(exec_lea_r16_m) { SET_R16(insn->dst, effective_address(cpu, insn)); NEXT; }
+PLAIN_BODY(exec_lea_r32_m) { SET_R32(insn->dst, effective_address(cpu, insn)); NEXT; }
+PLAIN_BODY(exec_lea_r64_m) { SET_R64(insn->dst, effective_address(cpu, insn)); NEXT; }
 
 MEMORY_BODY(exec_xlatb)
 {

@@ -3,13 +3,13 @@
 #include "operations.h"
 
 #define LOGIC(name, operator, bits)                                                                           \
-    REGISTER_BODY(exec_##name##_r##bits##_r##bits)                                                            \
+    PLAIN_BODY(exec_##name##_r##bits##_r##bits)                                                               \
     {                                                                                                         \
         LOGICAL(bits, R##bits(insn->dst) operator R##bits(insn->src));                                        \
         SET_R##bits(insn->dst, result);                                                                       \
         NEXT;                                                                                                 \
     }                                                                                                         \
-    REGISTER_BODY(exec_##name##_r##bits##_i)                                                                  \
+    PLAIN_BODY(exec_##name##_r##bits##_i)                                                                     \
     {                                                                                                         \
         LOGICAL(bits, R##bits(insn->dst) operator (uint##bits##_t)insn->imm);                                 \
         SET_R##bits(insn->dst, result);                                                                       \
@@ -41,8 +41,8 @@ ALL_SIZES(LOGIC, or, |)
 ALL_SIZES(LOGIC, xor, ^)
 
 #define TESTS_AND_NOT(_, bits)                                                                                \
-    REGISTER_BODY(exec_test_r##bits##_r##bits) { LOGICAL(bits, R##bits(insn->dst) & R##bits(insn->src)); NEXT; } \
-    REGISTER_BODY(exec_test_r##bits##_i) { LOGICAL(bits, R##bits(insn->dst) & (uint##bits##_t)insn->imm); NEXT; } \
+    PLAIN_BODY(exec_test_r##bits##_r##bits) { LOGICAL(bits, R##bits(insn->dst) & R##bits(insn->src)); NEXT; } \
+    PLAIN_BODY(exec_test_r##bits##_i) { LOGICAL(bits, R##bits(insn->dst) & (uint##bits##_t)insn->imm); NEXT; } \
     MEMORY_BODY(exec_test_m##bits##_r##bits)                                                                  \
     {                                                                                                         \
         LOAD(bits, value);                                                                                    \
@@ -55,7 +55,7 @@ ALL_SIZES(LOGIC, xor, ^)
         LOGICAL(bits, value & (uint##bits##_t)insn->imm);                                                     \
         NEXT;                                                                                                 \
     }                                                                                                         \
-    REGISTER_BODY(exec_not_r##bits) { SET_R##bits(insn->dst, ~R##bits(insn->dst)); NEXT; }                    \
+    PLAIN_BODY(exec_not_r##bits) { SET_R##bits(insn->dst, ~R##bits(insn->dst)); NEXT; }                       \
     MEMORY_BODY(exec_not_m##bits)                                                                             \
     {                                                                                                         \
         MODIFY(bits, value);                                                                                  \
@@ -64,16 +64,16 @@ ALL_SIZES(LOGIC, xor, ^)
     }
 ALL_SIZES(TESTS_AND_NOT, )
 
-REGISTER_BODY(exec_clc) { cf &= ~1ull; NEXT; }
-REGISTER_BODY(exec_stc) { cf |= 1; NEXT; }
-REGISTER_BODY(exec_cmc) { cf ^= 1; NEXT; }
-REGISTER_BODY(exec_cld) { cpu->eflags &= ~FLAG_DF; NEXT; }
-REGISTER_BODY(exec_std) { cpu->eflags |= FLAG_DF; NEXT; }
-REGISTER_BODY(exec_salc) { SET_R8(GPR(RAX), -(int)flag_cf(cf)); NEXT; }
+PLAIN_BODY(exec_clc) { cf &= ~1ull; NEXT; }
+PLAIN_BODY(exec_stc) { cf |= 1; NEXT; }
+PLAIN_BODY(exec_cmc) { cf ^= 1; NEXT; }
+PLAIN_BODY(exec_cld) { cpu->eflags &= ~FLAG_DF; NEXT; }
+PLAIN_BODY(exec_std) { cpu->eflags |= FLAG_DF; NEXT; }
+PLAIN_BODY(exec_salc) { SET_R8(GPR(RAX), -(int)flag_cf(cf)); NEXT; }
 
 #define FLAGS_IN_AH (FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF | FLAG_CF)
 
-REGISTER_BODY(exec_lahf) { SET_R8(GPR(RAX) + 1, flags_pack(cpu, fr, fd, cf) | FLAG_ONE); NEXT; }
+PLAIN_BODY(exec_lahf) { SET_R8(GPR(RAX) + 1, flags_pack(cpu, fr, fd, cf) | FLAG_ONE); NEXT; }
 
 COLD_BODY(exec_sahf)
 {

@@ -12,15 +12,19 @@
 
 /* `less` is the value whose sign is SF ^ OF. */
 #define SHIFT_FLAGS(bits, carry, less)       \
-    fr = (int##bits##_t)result;              \
-    fd = (int64_t)(less);                    \
-    cf = (carry) & 1;                        \
-    cpu->fa = (uint64_t)fr
+    if (!in_quiet) {                         \
+        fr = (int##bits##_t)result;          \
+        fd = (int64_t)(less);                \
+        cf = (carry) & 1;                    \
+        cpu->fa = (uint8_t)fr;               \
+    }
 
 /* Rotates change CF and OF alone. */
 #define ROTATE_FLAGS(carry, overflow)                            \
-    cf = (cf & ~1ull) | (carry);                                 \
-    fd = -(int64_t)(flag_sf(fr, cf) ^ (overflow))
+    if (!in_quiet) {                                             \
+        cf = (cf & ~1ull) | (carry);                             \
+        fd = -(int64_t)(flag_sf(fr, cf) ^ (overflow));           \
+    }
 
 /* Each of these takes a (the operand) and count, which is not 0, and sets result and flags. */
 
@@ -96,8 +100,8 @@
     NEXT
 
 #define SHIFT_BODIES(name, STATEMENTS, bits)                                                                  \
-    REGISTER_BODY(exec_##name##_r##bits##_i) { SHIFT_REGISTER(STATEMENTS, bits, insn->imm); }                 \
-    REGISTER_BODY(exec_##name##_r##bits##_r8) { SHIFT_REGISTER(STATEMENTS, bits, cpu->r[RCX]); }              \
+    PLAIN_BODY(exec_##name##_r##bits##_i) { SHIFT_REGISTER(STATEMENTS, bits, insn->imm); }                    \
+    PLAIN_BODY(exec_##name##_r##bits##_r8) { SHIFT_REGISTER(STATEMENTS, bits, cpu->r[RCX]); }                 \
     MEMORY_BODY(exec_##name##_m##bits##_i) { SHIFT_MEMORY(STATEMENTS, bits, insn->imm); }                     \
     MEMORY_BODY(exec_##name##_m##bits##_r8) { SHIFT_MEMORY(STATEMENTS, bits, cpu->r[RCX]); }
 ALL_SIZES(SHIFT_BODIES, shl, SHL)
@@ -129,12 +133,12 @@ SHIFT_BODIES(rcr, RCR64, 64)
     SHIFT_FLAGS(bits, a >> (count - 1), (int##bits##_t)a)
 
 #define DOUBLE_SHIFT(name, STATEMENTS, bits)                                                                  \
-    REGISTER_BODY(exec_##name##_r##bits##_r##bits##_i)                                                        \
+    PLAIN_BODY(exec_##name##_r##bits##_r##bits##_i)                                                           \
     {                                                                                                         \
         const uint##bits##_t b = R##bits(insn->src);                                                          \
         SHIFT_REGISTER(STATEMENTS, bits, insn->imm);                                                          \
     }                                                                                                         \
-    REGISTER_BODY(exec_##name##_r##bits##_r##bits##_r8)                                                       \
+    PLAIN_BODY(exec_##name##_r##bits##_r##bits##_r8)                                                          \
     {                                                                                                         \
         const uint##bits##_t b = R##bits(insn->src);                                                          \
         SHIFT_REGISTER(STATEMENTS, bits, cpu->r[RCX]);                                                        \

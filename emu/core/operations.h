@@ -13,30 +13,39 @@
 #define ALL_SIZES(X, ...) X(__VA_ARGS__, 8) X(__VA_ARGS__, 16) X(__VA_ARGS__, 32) X(__VA_ARGS__, 64)
 #define WIDE_SIZES(X, ...) X(__VA_ARGS__, 16) X(__VA_ARGS__, 32) X(__VA_ARGS__, 64)
 
-/* Up to 32 bits the exact sum of the sign-extended operands has the sign SF ^ OF; of 64 bits it must be made. */
+/* Up to 32 bits the exact sum of the sign-extended operands has the sign SF ^ OF; of 64 bits it must be made. In the
+ * quiet variant of a PLAIN_BODY nobody will look at the flags. */
 #define SUM(bits, a_, b_, carry_)                                                                             \
-    uint##bits##_t a = (uint##bits##_t)(a_), b = (uint##bits##_t)(b_);                                        \
+    const uint##bits##_t a = (uint##bits##_t)(a_), b = (uint##bits##_t)(b_);                                  \
     const unsigned carry = (carry_);                                                                          \
     const uint##bits##_t result = (uint##bits##_t)(a + b + carry);                                            \
-    cpu->fa = a ^ b;                                                                                          \
-    fr = (int##bits##_t)result;                                                                               \
-    fd = (bits) == 64 ? fr ^ (int64_t)((a ^ result) & (b ^ result)) : (int64_t)(int##bits##_t)a + (int##bits##_t)b + carry; \
-    cf = (result < a) | (carry & (result == a))
+    if (!in_quiet) {                                                                                          \
+        cpu->fa = (uint8_t)(a ^ b);                                                                           \
+        fr = (int##bits##_t)result;                                                                           \
+        fd = (bits) == 64 ? fr ^ (int64_t)((a ^ result) & (b ^ result))                                       \
+                          : (int64_t)(int##bits##_t)a + (int##bits##_t)b + carry;                             \
+        cf = (result < a) | (carry & (result == a));                                                          \
+    }
 
 #define DIFFERENCE(bits, a_, b_, borrow_)                                                                     \
-    uint##bits##_t a = (uint##bits##_t)(a_), b = (uint##bits##_t)(b_);                                        \
+    const uint##bits##_t a = (uint##bits##_t)(a_), b = (uint##bits##_t)(b_);                                  \
     const unsigned borrow = (borrow_);                                                                        \
     const uint##bits##_t result = (uint##bits##_t)(a - b - borrow);                                           \
-    cpu->fa = a ^ b;                                                                                          \
-    fr = (int##bits##_t)result;                                                                               \
-    fd = (bits) == 64 ? fr ^ (int64_t)((a ^ b) & (a ^ result)) : (int64_t)(int##bits##_t)a - (int##bits##_t)b - borrow; \
-    cf = (a < b) | (borrow & (a == b))
+    if (!in_quiet) {                                                                                          \
+        cpu->fa = (uint8_t)(a ^ b);                                                                           \
+        fr = (int##bits##_t)result;                                                                           \
+        fd = (bits) == 64 ? fr ^ (int64_t)((a ^ b) & (a ^ result))                                            \
+                          : (int64_t)(int##bits##_t)a - (int##bits##_t)b - borrow;                            \
+        cf = (a < b) | (borrow & (a == b));                                                                   \
+    }
 
 #define LOGICAL(bits, value_)                                     \
     const uint##bits##_t result = (uint##bits##_t)(value_);       \
-    fr = fd = (int##bits##_t)result;                              \
-    cf = 0;                                                       \
-    cpu->fa = (uint64_t)fr
+    if (!in_quiet) {                                              \
+        fr = fd = (int##bits##_t)result;                          \
+        cf = 0;                                                   \
+        cpu->fa = (uint8_t)fr;                                    \
+    }
 
 /* X(name, condition): SDM Vol. 1, "EFLAGS Condition Codes", spelt as the instruction table spells them. */
 #define CONDITIONS(X)                                \
