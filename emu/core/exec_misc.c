@@ -3,7 +3,7 @@
 #include "operations.h"
 
 #define NOTHING(name) REGISTER_BODY(exec_##name) { NEXT; }
-NOTHING(nop)
+NOTHING(nop) /* of every form: a memory operand is not accessed */
 NOTHING(pause)
 NOTHING(endbr32)
 NOTHING(endbr64)
@@ -15,14 +15,6 @@ NOTHING(prefetcht0_m8)
 NOTHING(prefetcht1_m8)
 NOTHING(prefetcht2_m8)
 NOTHING(prefetchw_m8)
-/* The operand of a NOP or a hint is not accessed. */
-#define HINTS(_, bits)                                                        \
-    NOTHING(nop_r##bits)                                                      \
-    NOTHING(nop_m##bits)                                                      \
-    NOTHING(hint_nop_r##bits##_r##bits)                                       \
-    NOTHING(hint_nop_m##bits##_r##bits)
-WIDE_SIZES(HINTS, )
-
 /* Faults as a read of the byte does, but reads nothing: the line may be a device's. */
 static int touch_line(CPU *cpu, const Insn *insn)
 {
@@ -38,11 +30,6 @@ COLD_BODY(exec_clflush_m8) { return touch_line(cpu, insn); }
 COLD_BODY(exec_clflushopt_m8) { return touch_line(cpu, insn); }
 COLD_BODY(exec_clwb_m8) { return touch_line(cpu, insn); }
 
-#define UNDEFINED(name) COLD_BODY(exec_##name) { return fault_ud(cpu); }
-#define UNDEFINED_SIZES(_, bits)                                              \
-    UNDEFINED(ud0_r##bits##_r##bits)                                          \
-    UNDEFINED(ud0_r##bits##_m##bits)                                          \
-    UNDEFINED(ud1_r##bits##_r##bits)                                          \
-    UNDEFINED(ud1_r##bits##_m##bits)
-WIDE_SIZES(UNDEFINED_SIZES, )
-UNDEFINED(ud2)
+COLD_BODY(exec_ud0) { return fault_ud(cpu); }
+COLD_BODY(exec_ud1) { return fault_ud(cpu); }
+COLD_BODY(exec_ud2) { return fault_ud(cpu); }
