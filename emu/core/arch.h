@@ -142,4 +142,11 @@ enum {
 #define IA32_KERNEL_GS_BASE 0xC0000102u
 #define IA32_TSC_AUX      0xC0000103u
 
+#define APIC_BASE_ENABLE 0x800u
+
+/* CPUID, leaves and bits that depend on the processor's state or gate a register. */
+#define CPUID_1_EDX_APIC      0x00000200u
+#define CPUID_1_ECX_OSXSAVE   0x08000000u
+#define CPUID_80000001_EDX_NX 0x00100000u
+
 #endif

@@ -1,6 +1,7 @@
 /* Far transfers: JMP, CALL and RET to another code segment, through call gates, and to other tasks.
  * SDM Vol. 2, "JMP", "CALL", "RET", whose order of checks this is; SDM Vol. 3, "Privilege Checking When Transferring
  * Program Control Between Code Segments". */
+#include "exec.h"
 #include "segment.h"
 
 typedef enum Transfer { JUMP, CALL } Transfer;

@@ -1,5 +1,6 @@
 /* INT n, INT3, INTO, INT1 and IRET. SDM Vol. 2, "INT n/INTO/INT3/INT1", "IRET/IRETD/IRETQ"; SDM Vol. 3,
  * "Interrupt and Exception Handling in Virtual-8086 Mode". */
+#include "exec.h"
 #include "segment.h"
 
 static unsigned operand_bytes(const Insn *insn) { return 2u << insn->osize; }

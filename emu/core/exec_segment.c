@@ -1,5 +1,6 @@
 /* Segment registers and descriptors as operands: MOV, PUSH, POP, LDS and its like, LAR, LSL, VERR, VERW, ARPL, and the
  * selectors of LDT and task. SDM Vol. 3, "Protection", "Pointer Validation". */
+#include "exec.h"
 #include "segment.h"
 
 /* Bytes of a stack slot or offset of the instruction's operand size. */

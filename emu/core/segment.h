@@ -3,7 +3,8 @@
 #ifndef EMU_SEGMENT_H
 #define EMU_SEGMENT_H
 
-#include "exec.h"
+#include "insn.h"
+#include "access.h"
 
 /* A descriptor as it lies in memory, and what a segment register keeps of it. */
 typedef struct Descriptor {

@@ -21,6 +21,11 @@ enum {
     CASE_GATE_PARAMETERS = 4, /* with parameters: plus `variable` for each */
     CASE_LESS_PRIVILEGE = 2,  /* RETF, IRET to an outer level; INT: to more privilege */
     CASE_V86 = 3,             /* IRET to virtual-8086 mode; INT from it */
+    CASE_CR0 = 0,             /* MOV to CR: CR0 and CR4 */
+    CASE_CR2 = 1,
+    CASE_CR3 = 2,
+    CASE_DR03 = 0,            /* MOV to and from DR: DR0 to DR3 */
+    CASE_DR67 = 1,            /* DR6, DR7 */
     CASE_COUNT = 5,
 };
 

@@ -1,0 +1,189 @@
+/* IN, OUT, INS, OUTS. SDM Vol. 1, "Input/Output"; permission: "Protected-Mode I/O", "I/O Permission Bit Map". */
+#include "exec.h"
+#include "segment.h"
+
+/* Is every port allowed, without a look at the I/O permission bit map? */
+INLINE bool all_ports_allowed(const CPU *processor) { return !processor->v86 && processor->cpl <= iopl(processor); }
+
+INLINE unsigned io_case(const CPU *processor)
+{
+    return !all_ports_allowed(processor) ? CASE_PERMISSION_MAP : processor->protected_mode ? CASE_PROTECTED : CASE_REAL;
+}
+
+/* The bit map lies in a 32-bit TSS from the offset in its last field to its limit; two bytes are always read. */
+static int check_permission(CPU *processor, unsigned port, unsigned size)
+{
+    const Segment *tss = &processor->seg[TR];
+    if (all_ports_allowed(processor))
+        return STATUS_OK;
+    if (!(tss->access & 8) || (tss->access & AR_UNUSABLE) || tss->limit < 103)
+        return fault_gp(processor, 0);
+    if (linear_read(processor, tss->base + 102, 2, ACCESS_READ | ACCESS_SYSTEM))
+        return STATUS_FAULT;
+    const uint32_t place = (uint32_t)processor->data + port / 8;
+    if (place + 1 > tss->limit)
+        return fault_gp(processor, 0);
+    if (linear_read(processor, tss->base + place, 2, ACCESS_READ | ACCESS_SYSTEM))
+        return STATUS_FAULT;
+    const unsigned bits = ((1u << size) - 1) << (port & 7);
+    return processor->data & bits ? fault_gp(processor, 0) : STATUS_OK;
+}
+
+/* --- IN, OUT: the device is called between two hot bodies, at the time before the instruction --- */
+
+/* What is given back of the dearest case. */
+INLINE int64_t io_refund(const CPU *processor, const Insn *instruction)
+{
+    const RowClocks *row = &processor->clocks[instruction->row];
+    const unsigned cost = row->cases[io_case(processor)];
+    return cost ? (int64_t)row->reg - cost : 0;
+}
+
+#define IN_BODY(name, bits, port)                                                              \
+    COLD_BODY(exec_##name##_checked)                                                           \
+    {                                                                                          \
+        if (check_permission(cpu, port, (bits) / 8))                                           \
+            return STATUS_FAULT;                                                               \
+        SET_R##bits(RAX * 8, port_read(cpu->bus, (uint16_t)(port), (bits) / 8));               \
+        charge_case(cpu, insn, CASE_PERMISSION_MAP);                                           \
+        return STATUS_OK;                                                                      \
+    }                                                                                          \
+    REGISTER_BODY(exec_##name)                                                                 \
+    {                                                                                          \
+        if (unlikely(!all_ports_allowed(cpu)))                                                 \
+            GO(exec_##name##_checked);                                                         \
+        state_save(PASS);                                                                      \
+        SET_R##bits(RAX * 8, port_read(cpu->bus, (uint16_t)(port), (bits) / 8));               \
+        SLOW_END();                                                                            \
+        left += io_refund(cpu, insn);                                                          \
+        if (unlikely(cpu->clock->leave))                                                       \
+            GO(exit_after);                                                                    \
+        NEXT;                                                                                  \
+    }
+
+#define OUT_BODY(name, bits, port)                                                             \
+    COLD_BODY(exec_##name##_checked)                                                           \
+    {                                                                                          \
+        if (check_permission(cpu, port, (bits) / 8))                                           \
+            return STATUS_FAULT;                                                               \
+        port_write(cpu->bus, (uint16_t)(port), R##bits(RAX * 8), (bits) / 8);                  \
+        charge_case(cpu, insn, CASE_PERMISSION_MAP);                                           \
+        return STATUS_OK;                                                                      \
+    }                                                                                          \
+    REGISTER_BODY(exec_##name)                                                                 \
+    {                                                                                          \
+        if (unlikely(!all_ports_allowed(cpu)))                                                 \
+            GO(exec_##name##_checked);                                                         \
+        state_save(PASS);                                                                      \
+        port_write(cpu->bus, (uint16_t)(port), R##bits(RAX * 8), (bits) / 8);                  \
+        SLOW_END();                                                                            \
+        left += io_refund(cpu, insn);                                                          \
+        if (unlikely(cpu->clock->leave))                                                       \
+            GO(exit_after);                                                                    \
+        NEXT;                                                                                  \
+    }
+
+#define DX_PORT R16(RDX * 8)
+#define IMMEDIATE_PORT (insn->imm & 0xff)
+
+IN_BODY(in_r8_i, 8, IMMEDIATE_PORT)
+IN_BODY(in_r16_i, 16, IMMEDIATE_PORT)
+IN_BODY(in_r32_i, 32, IMMEDIATE_PORT)
+IN_BODY(in_r8_r16, 8, DX_PORT)
+IN_BODY(in_r16_r16, 16, DX_PORT)
+IN_BODY(in_r32_r16, 32, DX_PORT)
+OUT_BODY(out_i_r8, 8, IMMEDIATE_PORT)
+OUT_BODY(out_i_r16, 16, IMMEDIATE_PORT)
+OUT_BODY(out_i_r32, 32, IMMEDIATE_PORT)
+OUT_BODY(out_r16_r8, 8, DX_PORT)
+OUT_BODY(out_r16_r16, 16, DX_PORT)
+OUT_BODY(out_r16_r32, 32, DX_PORT)
+
+/* --- INS, OUTS --- */
+
+/* Moves an index register by one element, in the address size. */
+static void step_index(CPU *processor, const Insn *instruction, unsigned number, unsigned size)
+{
+    const uint64_t mask = processor->address_mask[instruction->asize];
+    const uint64_t next = processor->r[number] + (processor->eflags & FLAG_DF ? -(uint64_t)size : size);
+    const uint64_t kept = instruction->asize == 0 ? ~mask : 0; /* a 32-bit register clears its upper half */
+    processor->r[number] = (processor->r[number] & kept) | (next & mask);
+}
+
+/* The memory is checked before the port is read: a device must not lose what the instruction cannot store. */
+static int input_string(CPU *processor, const Insn *instruction, unsigned size)
+{
+    const unsigned port = (uint16_t)processor->r[RDX];
+    const uint64_t ea = processor->r[RDI] & processor->address_mask[instruction->asize];
+    if (check_permission(processor, port, size) || mem_probe_write(processor, ES, ea, size) ||
+        mem_write(processor, ES, ea, size, port_read(processor->bus, (uint16_t)port, size)))
+        return STATUS_FAULT;
+    step_index(processor, instruction, RDI, size);
+    return STATUS_OK;
+}
+
+static int output_string(CPU *processor, const Insn *instruction, unsigned size)
+{
+    const unsigned port = (uint16_t)processor->r[RDX];
+    const uint64_t ea = processor->r[RSI] & processor->address_mask[instruction->asize];
+    if (check_permission(processor, port, size) || mem_read(processor, instruction->seg, ea, size))
+        return STATUS_FAULT;
+    port_write(processor->bus, (uint16_t)port, (uint32_t)processor->data, size);
+    step_index(processor, instruction, RSI, size);
+    return STATUS_OK;
+}
+
+typedef int Element(CPU *cpu, const Insn *insn, unsigned size);
+
+static int once(CPU *processor, const Insn *instruction, Element *element, unsigned size)
+{
+    const unsigned cost = io_case(processor);
+    const int status = element(processor, instruction, size);
+    if (!status)
+        charge_case(processor, instruction, cost);
+    return status;
+}
+
+/* An iteration ends at an instruction boundary and counts as one instruction; when the clocks run out the instruction is
+ * left with RIP on itself, as the other string instructions are (exec_string.c). The set-up is charged once. */
+static int repeated(CPU *processor, const Insn *instruction, Element *element, unsigned size)
+{
+    const RowClocks *clocks = &processor->clocks[instruction->row];
+    const uint64_t mask = processor->address_mask[instruction->asize];
+    const bool resumed = processor->rep_resumed, single = processor->mode & MODE_SINGLE;
+    uint64_t done = 0;
+    processor->rep_resumed = 0;
+    if (resumed)
+        processor->clock->left += clocks->rep;
+    else if (clocks->rep)
+        processor->clock->left += io_refund(processor, instruction);
+    while (processor->r[RCX] & mask) {
+        if (element(processor, instruction, size)) {
+            processor->instructions += done;
+            processor->clock->left -= done ? clocks->rep : 0;
+            processor->rep_resumed = done > 0;
+            return STATUS_FAULT;
+        }
+        const uint64_t count = (processor->r[RCX] & mask) - 1;
+        processor->r[RCX] = (processor->r[RCX] & (instruction->asize == 0 ? ~mask : 0)) | count;
+        processor->clock->left -= clocks->variable;
+        done++;
+        if (single || processor->clock->leave || processor->clock->left - (int64_t)clocks->rep <= 0)
+            break;
+    }
+    processor->instructions += done ? done - 1 : 0;
+    if (!(processor->r[RCX] & mask))
+        return STATUS_OK;
+    processor->rep_resumed = 1;
+    processor->rip = insn_rip(processor, instruction);
+    return STATUS_BRANCH;
+}
+
+#define STRING_BODIES(letter, size)                                                                     \
+    COLD_BODY(exec_ins##letter) { return once(cpu, insn, input_string, size); }                         \
+    COLD_BODY(exec_outs##letter) { return once(cpu, insn, output_string, size); }                       \
+    COLD_BODY(exec_rep_ins##letter) { return repeated(cpu, insn, input_string, size); }                 \
+    COLD_BODY(exec_rep_outs##letter) { return repeated(cpu, insn, output_string, size); }
+STRING_BODIES(b, 1)
+STRING_BODIES(w, 2)
+STRING_BODIES(d, 4)

@@ -1,0 +1,172 @@
+/* Descriptor-table registers, TLB and cache control, HLT and its like, the FS and GS bases.
+ * SDM Vol. 3, "System Instruction Reference" summary; SDM Vol. 2, of each instruction. */
+#include "exec.h"
+#include "segment.h"
+
+#define require_cpl0(cpu)              \
+    do {                               \
+        if ((cpu)->cpl)                \
+            return fault_gp(cpu, 0);   \
+    } while (0)
+
+static uint64_t address_after(const CPU *cpu, const Insn *insn, unsigned distance)
+{
+    return (effective_address(cpu, insn) + distance) & cpu->address_mask[insn->asize];
+}
+
+/* --- LGDT, LIDT, SGDT, SIDT --- */
+
+/* With a 16-bit operand size the base has 24 bits. */
+static int load_table(CPU *cpu, const Insn *insn, DescriptorTable *table)
+{
+    require_cpl0(cpu);
+    if (mem_read(cpu, insn->seg, effective_address(cpu, insn), 2))
+        return STATUS_FAULT;
+    const uint32_t limit = (uint32_t)cpu->data;
+    if (mem_read(cpu, insn->seg, address_after(cpu, insn, 2), cpu->code64 ? 8 : 4))
+        return STATUS_FAULT;
+    const uint64_t base = insn->osize == OSIZE16 && !cpu->code64 ? cpu->data & 0xffffff : cpu->data;
+    if (cpu->code64 && !is_canonical(base))
+        return fault_gp(cpu, 0);
+    *table = (DescriptorTable){.base = base, .limit = limit};
+    return STATUS_LOOK;
+}
+
+/* All of the base is stored, whatever the operand size. */
+static int store_table(CPU *cpu, const Insn *insn, const DescriptorTable *table)
+{
+    const unsigned size = cpu->code64 ? 8 : 4;
+    const uint64_t first = effective_address(cpu, insn), second = address_after(cpu, insn, 2);
+    if ((cpu->cr4 & CR4_UMIP) && cpu->cpl > 0)
+        return fault_gp(cpu, 0);
+    if (mem_probe_write(cpu, insn->seg, first, 2) || mem_probe_write(cpu, insn->seg, second, size) ||
+        mem_write(cpu, insn->seg, first, 2, table->limit) || mem_write(cpu, insn->seg, second, size, table->base))
+        return STATUS_FAULT;
+    return STATUS_OK;
+}
+
+COLD_BODY(exec_lgdt_m) { return load_table(cpu, insn, &cpu->gdtr); }
+COLD_BODY(exec_lidt_m) { return load_table(cpu, insn, &cpu->idtr); }
+COLD_BODY(exec_sgdt_m) { return store_table(cpu, insn, &cpu->gdtr); }
+COLD_BODY(exec_sidt_m) { return store_table(cpu, insn, &cpu->idtr); }
+
+/* --- TLB and caches --- */
+
+COLD_BODY(exec_invlpg_m)
+{
+    require_cpl0(cpu);
+    uint64_t la = cpu->seg[insn->seg].base + effective_address(cpu, insn);
+    if (!cpu->long_mode)
+        la &= 0xffffffff;
+    if (is_canonical(la))
+        tlb_flush_page(cpu, la & ~PAGE_MASK);
+    return STATUS_LOOK;
+}
+
+/* Descriptor: PCID in bits 0 to 11, linear address in bits 64 to 127. PCIDs are not told apart, so that the narrower
+ * kinds forget more than they must. */
+static int invalidate_pcid(CPU *cpu, const Insn *insn, uint64_t type)
+{
+    enum { INDIVIDUAL_ADDRESS, SINGLE_CONTEXT, ALL_WITH_GLOBAL, ALL_WITHOUT_GLOBAL };
+    require_cpl0(cpu);
+    if (mem_read(cpu, insn->seg, effective_address(cpu, insn), 8))
+        return STATUS_FAULT;
+    const uint64_t pcid = cpu->data;
+    if (mem_read(cpu, insn->seg, address_after(cpu, insn, 8), 8))
+        return STATUS_FAULT;
+    const uint64_t la = cpu->data;
+    if (type > ALL_WITHOUT_GLOBAL || pcid >> 12)
+        return fault_gp(cpu, 0);
+    if (type <= SINGLE_CONTEXT && pcid && !(cpu->cr4 & CR4_PCIDE))
+        return fault_gp(cpu, 0);
+    if (type == INDIVIDUAL_ADDRESS && !is_canonical(la))
+        return fault_gp(cpu, 0);
+    tlb_flush(cpu, type == ALL_WITH_GLOBAL);
+    return STATUS_LOOK;
+}
+
+COLD_BODY(exec_invpcid_r32_m) { return invalidate_pcid(cpu, insn, R32(insn->dst)); }
+COLD_BODY(exec_invpcid_r64_m) { return invalidate_pcid(cpu, insn, R64(insn->dst)); }
+
+/* There is no cache whose contents could differ from memory. */
+COLD_BODY(exec_invd) { require_cpl0(cpu); return STATUS_OK; }
+COLD_BODY(exec_wbinvd) { require_cpl0(cpu); return STATUS_OK; }
+COLD_BODY(exec_wbnoinvd) { require_cpl0(cpu); return STATUS_OK; }
+
+/* --- waiting --- */
+
+COLD_BODY(exec_hlt)
+{
+    require_cpl0(cpu);
+    cpu->activity = ACTIVITY_HLT;
+    return STATUS_LOOK;
+}
+
+COLD_BODY(exec_wait)
+{
+    const uint64_t task_switched = CR0_MP | CR0_TS;
+    return (cpu->cr0 & task_switched) == task_switched ? fault_nm(cpu) : STATUS_OK;
+}
+
+/* MWAIT may end its waiting for any reason, and does so at once: it is a no-operation. */
+COLD_BODY(exec_monitor)
+{
+    if (cpu->cpl)
+        return fault_ud(cpu);
+    if (R32(RCX * 8))
+        return fault_gp(cpu, 0);
+    return mem_read(cpu, insn->seg, cpu->r[RAX] & cpu->address_mask[insn->asize], 1);
+}
+
+COLD_BODY(exec_mwait)
+{
+    if (cpu->cpl)
+        return fault_ud(cpu);
+    return R32(RCX * 8) ? fault_gp(cpu, 0) : STATUS_OK;
+}
+
+/* No model has system-management mode, XSAVE or PKRU state: outside SMM RSM is undefined, and CR4.OSXSAVE stays 0. */
+COLD_BODY(exec_rsm) { return fault_ud(cpu); }
+COLD_BODY(exec_xgetbv) { return fault_ud(cpu); }
+COLD_BODY(exec_xsetbv) { return fault_ud(cpu); }
+
+/* --- FS and GS bases --- */
+
+COLD_BODY(exec_swapgs)
+{
+    require_cpl0(cpu);
+    const uint64_t base = cpu->seg[GS].base;
+    cpu->seg[GS].base = cpu->kernel_gs_base;
+    cpu->kernel_gs_base = base;
+    return STATUS_OK;
+}
+
+static int write_base(CPU *cpu, unsigned index, uint64_t base)
+{
+    if (!(cpu->cr4 & CR4_FSGSBASE))
+        return fault_ud(cpu);
+    if (!is_canonical(base))
+        return fault_gp(cpu, 0);
+    cpu->seg[index].base = base;
+    return STATUS_OK;
+}
+
+#define SEGMENT_BASE(name, index)                                                                         \
+    COLD_BODY(exec_rd##name##_r32)                                                                        \
+    {                                                                                                     \
+        if (!(cpu->cr4 & CR4_FSGSBASE))                                                                   \
+            return fault_ud(cpu);                                                                         \
+        SET_R32(insn->dst, cpu->seg[index].base);                                                         \
+        return STATUS_OK;                                                                                 \
+    }                                                                                                     \
+    COLD_BODY(exec_rd##name##_r64)                                                                        \
+    {                                                                                                     \
+        if (!(cpu->cr4 & CR4_FSGSBASE))                                                                   \
+            return fault_ud(cpu);                                                                         \
+        SET_R64(insn->dst, cpu->seg[index].base);                                                         \
+        return STATUS_OK;                                                                                 \
+    }                                                                                                     \
+    COLD_BODY(exec_wr##name##_r32) { return write_base(cpu, index, R32(insn->dst)); }                     \
+    COLD_BODY(exec_wr##name##_r64) { return write_base(cpu, index, R64(insn->dst)); }
+SEGMENT_BASE(fsbase, FS)
+SEGMENT_BASE(gsbase, GS)
