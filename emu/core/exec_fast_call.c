@@ -41,8 +41,7 @@ static int sysexit(CPU *cpu, bool to_64)
     return STATUS_BRANCH;
 }
 
-COLD_BODY(exec_sysexit) { return sysexit(cpu, false); }
-COLD_BODY(exec_sysexitq) { return sysexit(cpu, true); }
+COLD_BODY(exec_sysexit) { return sysexit(cpu, insn->osize == OSIZE64); }
 
 COLD_BODY(exec_syscall)
 {
@@ -70,5 +69,4 @@ static int sysret(CPU *cpu, bool to_64)
     return STATUS_BRANCH;
 }
 
-COLD_BODY(exec_sysret) { return sysret(cpu, false); }
-COLD_BODY(exec_sysretq) { return sysret(cpu, true); }
+COLD_BODY(exec_sysret) { return sysret(cpu, insn->osize == OSIZE64); }

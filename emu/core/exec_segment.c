@@ -37,16 +37,10 @@ static int move_to_segment(CPU *cpu, const Insn *insn, uint16_t selector)
     return after_load(cpu, insn, insn->dst);
 }
 
-#define MOVE_TO_SEGMENT(bits)                                   \
-    COLD_BODY(exec_mov_s_r##bits)                               \
-    {                                                           \
-        if (insn->dst == CS)                                    \
-            return fault_ud(cpu);                               \
-        return move_to_segment(cpu, insn, R16(insn->src));      \
-    }
-MOVE_TO_SEGMENT(16)
-MOVE_TO_SEGMENT(32)
-MOVE_TO_SEGMENT(64)
+COLD_BODY(exec_mov_s_r16)
+{
+    return insn->dst == CS ? fault_ud(cpu) : move_to_segment(cpu, insn, R16(insn->src));
+}
 
 COLD_BODY(exec_mov_s_m16)
 {
@@ -198,13 +192,13 @@ static int set_zf(CPU *cpu, bool value)
 
 QUERY_REGISTER(lar_r16_r16, 16, query_access_rights, ACCESS_RIGHTS, FROM_REGISTER(src))
 QUERY_REGISTER(lar_r32_r32, 32, query_access_rights, ACCESS_RIGHTS, FROM_REGISTER(src))
-QUERY_REGISTER(lar_r64_r64, 64, query_access_rights, ACCESS_RIGHTS, FROM_REGISTER(src))
+QUERY_REGISTER(lar_r64_r32, 64, query_access_rights, ACCESS_RIGHTS, FROM_REGISTER(src))
 QUERY_REGISTER(lar_r16_m16, 16, query_access_rights, ACCESS_RIGHTS, FROM_MEMORY)
 QUERY_REGISTER(lar_r32_m16, 32, query_access_rights, ACCESS_RIGHTS, FROM_MEMORY)
 QUERY_REGISTER(lar_r64_m16, 64, query_access_rights, ACCESS_RIGHTS, FROM_MEMORY)
 QUERY_REGISTER(lsl_r16_r16, 16, query_limit, d.limit, FROM_REGISTER(src))
 QUERY_REGISTER(lsl_r32_r32, 32, query_limit, d.limit, FROM_REGISTER(src))
-QUERY_REGISTER(lsl_r64_r64, 64, query_limit, d.limit, FROM_REGISTER(src))
+QUERY_REGISTER(lsl_r64_r32, 64, query_limit, d.limit, FROM_REGISTER(src))
 QUERY_REGISTER(lsl_r16_m16, 16, query_limit, d.limit, FROM_MEMORY)
 QUERY_REGISTER(lsl_r32_m16, 32, query_limit, d.limit, FROM_MEMORY)
 QUERY_REGISTER(lsl_r64_m16, 64, query_limit, d.limit, FROM_MEMORY)
