@@ -80,7 +80,7 @@ typedef struct Fault {
     uint8_t vector;
     uint8_t has_error;
     uint8_t type; /* EventType */
-    uint8_t is_fault; /* of a #DB: RF is set in the flags that are pushed */
+    uint8_t is_fault; /* of a #DB: RF is set in the flags that are pushed (general detect; no breakpoint, no trap) */
     uint32_t error;
     uint64_t address; /* of a page fault: goes to CR2; of a debug exception: the bits that go to DR6 */
 } Fault;

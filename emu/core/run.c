@@ -14,8 +14,8 @@ static void set_single(CPU *cpu, bool single)
 static int deliver(CPU *cpu, const Fault *event)
 {
     cpu->hook_skip = ~0ull;
-    cpu->rep_resumed = 0;
     if (cpu->raise_faults) {
+        cpu->rep_resumed = 0;
         cpu->fault = *event;
         const bool debug = event->vector == VECTOR_DB || event->type != EVENT_HARDWARE_EXCEPTION;
         return debug ? STOP_BREAKPOINT : STOP_FAULT;
@@ -23,7 +23,9 @@ static int deliver(CPU *cpu, const Fault *event)
     if (cpu->hook)
         cpu->hook(cpu->hook_owner, HOOK_INTERRUPT, event->vector, event->type, cpu->rip);
     cpu->activity = ACTIVITY_ACTIVE;
-    return interrupt_deliver(cpu, event, cpu->rip) == STATUS_SHUTDOWN ? STOP_TRIPLE_FAULT : GO_ON;
+    const int status = interrupt_deliver(cpu, event, cpu->rip);
+    cpu->rep_resumed = 0; /* until then it says that a repeated instruction was interrupted: RF is pushed as 1 */
+    return status == STATUS_SHUTDOWN ? STOP_TRIPLE_FAULT : GO_ON;
 }
 
 static void clear_request(CPU *cpu, uint32_t request)
@@ -77,7 +79,7 @@ static int attend(CPU *cpu, bool *again)
         uint32_t hit = instruction_breakpoints(cpu);
         if (hit) {
             cpu->dr[6] = (cpu->dr[6] & ~15u) | hit;
-            event = (Fault){.vector = VECTOR_DB, .type = EVENT_HARDWARE_EXCEPTION, .is_fault = 1};
+            event = (Fault){.vector = VECTOR_DB, .type = EVENT_HARDWARE_EXCEPTION};
             return deliver(cpu, &event);
         }
     }
@@ -92,7 +94,7 @@ static int advance(CPU *cpu, uint32_t flags)
     const bool resume = cpu->eflags & FLAG_RF;
     bool single = trace || resume || cpu->shadow || cpu->breakpoints || (flags & RUN_STEP);
     cpu->shadow = 0;
-    cpu->trap_suppressed = 0;
+    cpu->trap_suppressed = cpu->rf_loaded = 0;
     if (single)
         set_single(cpu, true);
     const Insn *first = block_at_rip(cpu);
@@ -110,7 +112,6 @@ static int advance(CPU *cpu, uint32_t flags)
     if (likely(status >= 0)) {
         if (resume) /* RF holds for one instruction (IRET sets it anew by loading it) */
             cpu->eflags &= ~(cpu->rf_loaded ? 0 : FLAG_RF);
-        cpu->rf_loaded = 0;
         if (trace && !cpu->trap_suppressed && !(cpu->shadow & SHADOW_MOV_SS))
             cpu->trap |= DR6_BS;
         return GO_ON;
