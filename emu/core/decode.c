@@ -360,6 +360,8 @@ DecodeStatus decode(const CPU *cpu, const uint8_t *code, size_t available, uint3
     out->flags_written = form->flags_written;
     out->flags_changed = form->flags_written | form->flags_conditional | form->flags_undefined;
     out->flags_tested = form->flags_tested;
+    if (insn->memory && insn->base != REG_ZERO && insn->index != REG_ZERO)
+        cost += cpu->event_clocks->base_index;
     if (prefixes.lock)
         cost += cpu->event_clocks->lock;
     out->clocks = (uint16_t)(cost ? cost : 1);

@@ -217,5 +217,8 @@ COLD_BODY(exec_smsw_m16)
 {
     if (forbidden_by_umip(cpu))
         return fault_gp(cpu, 0);
-    return mem_write(cpu, insn->seg, effective_address(cpu, insn), 2, cpu->cr0 & 0xffff);
+    if (mem_write(cpu, insn->seg, effective_address(cpu, insn), 2, cpu->cr0 & 0xffff))
+        return STATUS_FAULT;
+    charge_case(cpu, insn, cpu->protected_mode ? CASE_PROTECTED_MEMORY : CASE_REAL_MEMORY);
+    return STATUS_OK;
 }

@@ -147,7 +147,7 @@ static int transfer_task(CPU *cpu, const Insn *insn, Transfer kind, uint16_t sel
                                                       : task_switch(cpu, selector, d, how, NULL, 0, next);
     status = task_settle(cpu, old_task, status);
     if (status == STATUS_BRANCH)
-        charge_clocks(cpu, insn, 0); /* the switch has charged itself */
+        charge_clocks(cpu, insn, cpu->clocks[insn->row].cases[CASE_TASK]);
     return status;
 }
 
@@ -211,7 +211,9 @@ static int return_outer(CPU *cpu, const Insn *insn, Stack *stack, uint16_t selec
     outer.sp = sp + release;
     stack_switch(cpu, &outer);
     segments_null_inner(cpu);
-    return arrive(cpu, insn, rip, CASE_LESS_PRIVILEGE);
+    const int status = arrive(cpu, insn, rip, CASE_LESS_PRIVILEGE);
+    cpu->charge_target = 0; /* Intel 80386 Programmer's Reference Manual, "RET": the one far transfer without m */
+    return status;
 }
 
 static int return_far(CPU *cpu, const Insn *insn, unsigned release)

@@ -144,31 +144,45 @@ static int once(CPU *processor, const Insn *instruction, Element *element, unsig
     return status;
 }
 
+/* What a repetition costs: its set-up depends on the mode as the single instruction does, unless the model has figures of
+ * its own for real-address mode. */
+typedef struct RepeatClocks {
+    int64_t set_up, each;
+} RepeatClocks;
+
+static RepeatClocks repeat_clocks(const CPU *processor, const Insn *instruction)
+{
+    const RowClocks *row = &processor->clocks[instruction->row];
+    RepeatClocks clocks = {row->rep - io_refund(processor, instruction), row->variable};
+    if (io_case(processor) == CASE_REAL && row->cases[CASE_REAL_REP])
+        clocks = (RepeatClocks){row->cases[CASE_REAL_REP], row->cases[CASE_REAL_ITERATION]};
+    return clocks;
+}
+
 /* An iteration ends at an instruction boundary and counts as one instruction; when the clocks run out the instruction is
  * left with RIP on itself, as the other string instructions are (exec_string.c). The set-up is charged once. */
 static int repeated(CPU *processor, const Insn *instruction, Element *element, unsigned size)
 {
-    const RowClocks *clocks = &processor->clocks[instruction->row];
+    const int64_t charged = processor->clocks[instruction->row].rep; /* by the block, unless a fault ends the visit */
+    const RepeatClocks clocks = repeat_clocks(processor, instruction);
     const uint64_t mask = processor->address_mask[instruction->asize];
     const bool resumed = processor->rep_resumed, single = processor->mode & MODE_SINGLE;
+    const int64_t refund = charged - (resumed ? 0 : clocks.set_up);
     uint64_t done = 0;
     processor->rep_resumed = 0;
-    if (resumed)
-        processor->clock->left += clocks->rep;
-    else if (clocks->rep)
-        processor->clock->left += io_refund(processor, instruction);
+    processor->clock->left += refund;
     while (processor->r[RCX] & mask) {
         if (element(processor, instruction, size)) {
             processor->instructions += done;
-            processor->clock->left -= done ? clocks->rep : 0;
-            processor->rep_resumed = done > 0;
+            processor->clock->left -= done ? charged : refund;
+            processor->rep_resumed = resumed || done;
             return STATUS_FAULT;
         }
         const uint64_t count = (processor->r[RCX] & mask) - 1;
         processor->r[RCX] = (processor->r[RCX] & (instruction->asize == 0 ? ~mask : 0)) | count;
-        processor->clock->left -= clocks->variable;
+        processor->clock->left -= clocks.each;
         done++;
-        if (single || processor->clock->leave || processor->clock->left - (int64_t)clocks->rep <= 0)
+        if (single || processor->clock->leave || processor->clock->left - charged <= 0)
             break;
     }
     processor->instructions += done ? done - 1 : 0;

@@ -23,7 +23,10 @@ static int read_operand16(CPU *cpu, const Insn *insn, uint16_t *value)
 /* SDM Vol. 3, "Masking Exceptions and Interrupts When Switching Stacks": not LSS, which loads both halves at once. */
 static int after_load(CPU *cpu, const Insn *insn, unsigned index)
 {
-    charge_case(cpu, insn, cpu->protected_mode ? CASE_PROTECTED : CASE_REAL);
+    if (insn->memory)
+        charge_case(cpu, insn, cpu->protected_mode ? CASE_PROTECTED_MEMORY : CASE_REAL_MEMORY);
+    else
+        charge_case(cpu, insn, cpu->protected_mode ? CASE_PROTECTED : CASE_REAL);
     if (index != SS)
         return STATUS_OK;
     cpu->shadow = SHADOW_MOV_SS;
@@ -171,6 +174,14 @@ static int set_zf(CPU *cpu, bool value)
     return STATUS_OK;
 }
 
+/* Of LSL: the fixed part is that of a limit in pages. */
+static uint32_t limit_found(CPU *cpu, const Insn *insn, const Descriptor *d)
+{
+    if (!(d->access & AR_G))
+        cpu->clock->left += cpu->clocks[insn->row].variable;
+    return d->limit;
+}
+
 /* The destination is written where ZF is set alone. */
 #define QUERY_REGISTER(name, bits, query, value, selector_from)                  \
     COLD_BODY(exec_##name)                                                       \
@@ -189,6 +200,7 @@ static int set_zf(CPU *cpu, bool value)
 #define FROM_REGISTER(field) (selector = R16(insn->field), 0)
 #define FROM_MEMORY read_operand16(cpu, insn, &selector)
 #define ACCESS_RIGHTS (d.high & 0x00ffff00)
+#define LIMIT limit_found(cpu, insn, &d)
 
 QUERY_REGISTER(lar_r16_r16, 16, query_access_rights, ACCESS_RIGHTS, FROM_REGISTER(src))
 QUERY_REGISTER(lar_r32_r32, 32, query_access_rights, ACCESS_RIGHTS, FROM_REGISTER(src))
@@ -196,12 +208,12 @@ QUERY_REGISTER(lar_r64_r32, 64, query_access_rights, ACCESS_RIGHTS, FROM_REGISTE
 QUERY_REGISTER(lar_r16_m16, 16, query_access_rights, ACCESS_RIGHTS, FROM_MEMORY)
 QUERY_REGISTER(lar_r32_m16, 32, query_access_rights, ACCESS_RIGHTS, FROM_MEMORY)
 QUERY_REGISTER(lar_r64_m16, 64, query_access_rights, ACCESS_RIGHTS, FROM_MEMORY)
-QUERY_REGISTER(lsl_r16_r16, 16, query_limit, d.limit, FROM_REGISTER(src))
-QUERY_REGISTER(lsl_r32_r32, 32, query_limit, d.limit, FROM_REGISTER(src))
-QUERY_REGISTER(lsl_r64_r32, 64, query_limit, d.limit, FROM_REGISTER(src))
-QUERY_REGISTER(lsl_r16_m16, 16, query_limit, d.limit, FROM_MEMORY)
-QUERY_REGISTER(lsl_r32_m16, 32, query_limit, d.limit, FROM_MEMORY)
-QUERY_REGISTER(lsl_r64_m16, 64, query_limit, d.limit, FROM_MEMORY)
+QUERY_REGISTER(lsl_r16_r16, 16, query_limit, LIMIT, FROM_REGISTER(src))
+QUERY_REGISTER(lsl_r32_r32, 32, query_limit, LIMIT, FROM_REGISTER(src))
+QUERY_REGISTER(lsl_r64_r32, 64, query_limit, LIMIT, FROM_REGISTER(src))
+QUERY_REGISTER(lsl_r16_m16, 16, query_limit, LIMIT, FROM_MEMORY)
+QUERY_REGISTER(lsl_r32_m16, 32, query_limit, LIMIT, FROM_MEMORY)
+QUERY_REGISTER(lsl_r64_m16, 64, query_limit, LIMIT, FROM_MEMORY)
 
 #define QUERY(name, query, selector_from)                                        \
     COLD_BODY(exec_##name)                                                       \
