@@ -18,9 +18,21 @@
 typedef struct CodePage {
     uint64_t page; /* | 1 where in use */
     Block *blocks;
+    bool written;      /* code in it has been modified since the last flush */
     uint64_t granules; /* bit n: a block holds a byte of [64 n, 64 n + 64) of the page; stale bits do no harm */
     struct CodePage *next;
 } CodePage;
+
+/* An instruction decoded on a page whose code is being written: modified code is decoded over and over, and most of it
+ * has not changed. */
+typedef struct Memo {
+    uint64_t pa;
+    uint32_t mode; /* | MEMO_USED */
+    uint8_t bytes[INSTRUCTION_BYTES];
+    Decoded decoded;
+} Memo;
+#define MEMO_USED 0x80000000u
+#define MEMOS 256u
 
 struct BlockCache {
     uint8_t *arena;
@@ -28,6 +40,7 @@ struct BlockCache {
     uint32_t flush_wanted;
     Block *hash[HASH_SIZE];
     CodePage *pages[PAGE_SLOTS];
+    Memo memos[MEMOS];
     uint64_t hook_pages[64]; /* bit map over a hash of linear page numbers: pages with instruction hooks */
     uint32_t hooks;
     struct {
@@ -111,6 +124,15 @@ static void unhash(BlockCache *cache, const Block *block)
         *link = block->hash_next;
 }
 
+/* The instruction at physical `pa` has modified its own block: from now on it ends its block, so that the part before
+ * what it writes stays valid. */
+static void end_block_after(BlockCache *cache, uint64_t pa)
+{
+    Memo *memo = &cache->memos[pa % MEMOS];
+    if (memo->pa == pa && (memo->mode & MEMO_USED))
+        memo->decoded.ends = true;
+}
+
 void blocks_written(CPU *cpu, uint64_t pa, size_t size)
 {
     BlockCache *cache = cpu->blocks;
@@ -118,9 +140,13 @@ void blocks_written(CPU *cpu, uint64_t pa, size_t size)
     if (!page || !(page->granules & granules_of(pa, size)))
         return;
     uint64_t granules = 0;
+    page->written = true;
     for (Block **link = &page->blocks; *link;) {
         Block *block = *link;
         if (block->pa < pa + size && pa < block->pa + block->bytes) {
+            const uint64_t writer = (block->pa & ~PAGE_MASK) | ((cpu->seg[CS].base + cpu->rip) & PAGE_MASK);
+            if (writer >= block->pa && writer < block->pa + block->bytes)
+                end_block_after(cache, writer);
             unhash(cache, block);
             *link = block->page_next;
             /* Links bypass every look-up: whoever comes here by one leaves at once. */
@@ -168,7 +194,10 @@ static void place(Insn *insn, const Decoded *decoded, unsigned offset, unsigned 
     insn->off = offset & 0xfff;
     insn->idx = idx & 31;
     insn->cum = (uint16_t)cum;
-    if (decoded->relative)
+    if (decoded->offset64) {
+        insn->base = REG_OFFSET;
+        insn->disp = 0;
+    } else if (decoded->relative)
         insn->imm += (int32_t)(offset + decoded->length);
     else if (insn->base == REG_RIP)
         insn->disp += (int32_t)(offset + decoded->length);
@@ -205,42 +234,63 @@ static void drop_dead_flags(Insn *insns, const FlagUse *uses, unsigned count)
     }
 }
 
+/* Decodes an instruction of a page whose code is being written; *decoded is its memo. */
+static DecodeStatus decode_again(CPU *cpu, const uint8_t *code, size_t available, uint64_t pa, uint32_t mode,
+                                 const Decoded **decoded)
+{
+    Memo *memo = &cpu->blocks->memos[pa % MEMOS];
+    *decoded = &memo->decoded;
+    if (memo->pa == pa && memo->mode == (mode | MEMO_USED) && memo->decoded.length <= available &&
+        !memcmp(memo->bytes, code, memo->decoded.length))
+        return DECODE_OK;
+    memo->mode = 0;
+    const DecodeStatus status = decode(cpu, code, available, mode, &memo->decoded);
+    if (status == DECODE_OK) {
+        memo->pa = pa;
+        memo->mode = mode | MEMO_USED;
+        memcpy(memo->bytes, code, memo->decoded.length);
+    }
+    return status;
+}
+
 /* Decodes a block from `code`, the bytes of a page from `offset` up to `end`, to `block`. Returns how many instructions
  * it holds; 0 where the first one does not end within these bytes, with `status` saying why. */
 static unsigned fill(CPU *cpu, Block *block, const uint8_t *code, unsigned offset, unsigned end, DecodeStatus *status)
 {
     Insn *insns = (Insn *)(block + 1);
-    Decoded decoded;
+    Decoded fresh;
+    const Decoded *decoded = &fresh;
     FlagUse uses[BLOCK_INSNS];
     unsigned count = 0, at = offset, cum = 0, before_last = 0, extra = 0;
+    const CodePage *page = block->pa ? find_page(cpu->blocks, block->pa & ~PAGE_MASK) : NULL;
+    const bool modified = page && page->written;
     const unsigned most = block->mode & (MODE_SINGLE | MODE_HOOKS) ? 1 : BLOCK_INSNS;
     if (block->mode & MODE_HOOKS)
         pseudo(&insns[extra++], exec_hooked, offset, 0, 0);
     while (count < most && at < end) {
-        *status = decode(cpu, code + (at - offset), end - at, block->mode, &decoded);
+        const unsigned from = at - offset;
+        *status = modified ? decode_again(cpu, code + from, end - at, block->pa + from, block->mode, &decoded)
+                           : decode(cpu, code + from, end - at, block->mode, &fresh);
         if (*status != DECODE_OK)
             break;
-        if (decoded.offset64) {
+        if (decoded->offset64) {
             if (count)
                 break; /* it opens a block of its own */
             Insn *wide = pseudo(&insns[extra++], exec_wide_offset, offset, 0, 0);
-            wide->imm = (int32_t)decoded.offset64;
-            wide->imm_hi = (uint32_t)(decoded.offset64 >> 32);
-            decoded.insn.base = REG_OFFSET;
-            decoded.insn.disp = 0;
-            decoded.ends = true;
+            wide->imm = (int32_t)decoded->offset64;
+            wide->imm_hi = (uint32_t)(decoded->offset64 >> 32);
         }
-        if (cum + decoded.clocks > 60000)
+        if (cum + decoded->clocks > 60000)
             break;
         before_last = cum;
-        cum += decoded.clocks;
-        place(&insns[extra + count], &decoded, at, count, cum);
-        uses[count] = (FlagUse){decoded.flags_written, decoded.flags_changed, decoded.flags_tested, decoded.quiet};
+        cum += decoded->clocks;
+        place(&insns[extra + count], decoded, at, count, cum);
+        uses[count] = (FlagUse){decoded->flags_written, decoded->flags_changed, decoded->flags_tested, decoded->quiet};
         if (!count)
-            block->entry = (uint8_t)(decoded.components * cpu->event_clocks->next_component);
-        at += decoded.length;
+            block->entry = (uint8_t)(decoded->components * cpu->event_clocks->next_component);
+        at += decoded->length;
         count++;
-        if (decoded.ends)
+        if (decoded->ends || decoded->offset64)
             break;
     }
     if (!count)

@@ -43,7 +43,11 @@ static inline void clock_set_horizon(Clock *clock, uint64_t horizon)
 }
 
 /* Makes the run loop look up after the current instruction. */
-static inline void clock_leave(Clock *clock) { clock->leave = 1; }
+static inline void clock_leave(Clock *clock)
+{
+    clock->leave = 1;
+    clock_set_horizon(clock, clock_now(clock));
+}
 
 void clock_init(Clock *clock, uint64_t hz);
 void clock_free(Clock *clock);

@@ -182,5 +182,6 @@ void cpu_set_intr(CPU *cpu, bool level)
 void cpu_pulse(CPU *cpu, uint32_t request)
 {
     __atomic_or_fetch(&cpu->requests, request, __ATOMIC_RELAXED);
-    clock_leave(cpu->clock);
+    if (request != REQUEST_STOP) /* that one may come from another thread, which must not touch the clock */
+        clock_leave(cpu->clock);
 }

@@ -4,8 +4,9 @@
 
 #include "decode_table.inc"
 
-/* Variants of bodies (exec.h): for simple addresses, and without flags. A body that has none leaves a weak symbol null. */
-#define X(name) Handler_t name; __attribute__((weak)) Handler_t name##_simple, name##_quiet;
+/* Variants of bodies (exec.h): for simple addresses, without flags, by operand size. A body that has none leaves a weak symbol null. */
+#define X(name) Handler_t name; \
+    __attribute__((weak)) Handler_t name##_simple, name##_quiet, name##_osize16, name##_osize32, name##_osize64;
 #include "handlers.inc"
 #undef X
 static Handler_t *const handler_table[] = {
@@ -17,6 +18,12 @@ static Handler_t *const handler_table[] = {
 static Handler_t *const simple_table[] = {
     NULL,
 #define X(name) name##_simple,
+#include "handlers.inc"
+#undef X
+};
+static Handler_t *const sized_table[][3] = {
+    {NULL, NULL, NULL},
+#define X(name) {name##_osize16, name##_osize32, name##_osize64},
 #include "handlers.inc"
 #undef X
 };
@@ -352,7 +359,7 @@ DecodeStatus decode(const CPU *cpu, const uint8_t *code, size_t available, uint3
     }
     if (!handler)
         return undefined(out, length);
-    insn->fn = handler_table[handler];
+    insn->fn = sized_table[handler][insn->osize] ? sized_table[handler][insn->osize] : handler_table[handler];
     if (insn->memory && insn->index == REG_ZERO && asize == (mode & MODE_CODE) && simple_table[handler])
         insn->fn = simple_table[handler];
     if (quiet_table[handler] && handler_table[handler] == insn->fn)

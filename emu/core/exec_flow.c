@@ -19,8 +19,10 @@ INLINE bool is_target(const CPU *cpu, unsigned bits, uint64_t target)
  * where it is not linked jump_linked() checks too, but after the branch has changed what else it changes. */
 INLINE bool is_direct_target(const CPU *cpu, const Insn *insn)
 {
+    if (likely(insn->link != 0))
+        return true;
     const uint64_t target = (cpu->page_rip + (uint64_t)(int64_t)insn->imm) & cpu->address_mask[insn->osize];
-    return insn->link || is_target(cpu, 16u << insn->osize, target);
+    return is_target(cpu, 16u << insn->osize, target);
 }
 
 REGISTER_BODY(exec_jmp_rel) { TAKE_DIRECT(insn->disp); }

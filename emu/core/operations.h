@@ -66,16 +66,12 @@
     X(ng, flag_less(fd) | flag_zf(fr))               \
     X(g, !(flag_less(fd) | flag_zf(fr)))
 
-/* A body whose name does not show its operand size: one for each size, which ends up with fewer registers to save. */
-#define BY_OPERAND_SIZE(name, body)                   \
-    REGISTER_BODY(name)                               \
-    {                                                 \
-        if (likely(insn->osize == OSIZE32))           \
-            GO(body##_32);                            \
-        if (insn->osize == OSIZE16)                   \
-            GO(body##_16);                            \
-        GO(body##_64);                                \
-    }
+/* A body whose name does not show its operand size: one for each size, of which the decoder takes the right one. */
+#define BY_OPERAND_SIZE(name, body)                                        \
+    Handler_t name##_osize16 __attribute__((alias(#body "_16")));          \
+    Handler_t name##_osize32 __attribute__((alias(#body "_32")));          \
+    Handler_t name##_osize64 __attribute__((alias(#body "_64")));          \
+    REGISTER_BODY(name) { GO(exec_undefined); } /* not reached: see decode.c */
 
 /* The low `size` bytes of a value. */
 INLINE uint64_t low_bytes(uint64_t value, unsigned size) { return value & UINT64_MAX >> (64 - 8 * size); }
