@@ -24,6 +24,7 @@ from asm.match import (
     matching_forms,
 )
 from asm.operands import Encoded, EncodeError, Far, Fixup, Imm, Mem, Operand, Reg
+from asm.table import Form
 
 # A register's number, with a bit for those that exist with a REX prefix only and one for those that exist without.
 _NEEDS_REX, _FORBIDS_REX = 0x10, 0x20
@@ -41,10 +42,13 @@ _NUMBERS |= {name: 4 + number | _FORBIDS_REX for number, name in enumerate(("ah"
 # The slots of prefixes in the order in which NASM emits them; two prefixes of one slot contradict each other.
 _WAIT, _REPEAT, _LOCK, _SEGMENT, _OPERAND, _ADDRESS = range(6)
 _PREFIXES = {
-    "wait": (_WAIT, 0x9B), "rep": (_REPEAT, 0xF3), "repe": (_REPEAT, 0xF3), "repz": (_REPEAT, 0xF3),
-    "repne": (_REPEAT, 0xF2), "repnz": (_REPEAT, 0xF2), "xacquire": (_REPEAT, 0xF2), "xrelease": (_REPEAT, 0xF3),
-    "bnd": (_REPEAT, 0xF2), "nobnd": (_REPEAT, 0), "lock": (_LOCK, 0xF0), "es": (_SEGMENT, 0x26),
-    "cs": (_SEGMENT, 0x2E), "ss": (_SEGMENT, 0x36), "ds": (_SEGMENT, 0x3E), "fs": (_SEGMENT, 0x64), "gs": (_SEGMENT, 0x65),
+    "wait": (_WAIT, 0x9B),
+    "rep": (_REPEAT, 0xF3), "repe": (_REPEAT, 0xF3), "repz": (_REPEAT, 0xF3), "xrelease": (_REPEAT, 0xF3),
+    "repne": (_REPEAT, 0xF2), "repnz": (_REPEAT, 0xF2), "xacquire": (_REPEAT, 0xF2), "bnd": (_REPEAT, 0xF2),
+    "nobnd": (_REPEAT, 0),
+    "lock": (_LOCK, 0xF0),
+    "es": (_SEGMENT, 0x26), "cs": (_SEGMENT, 0x2E), "ss": (_SEGMENT, 0x36), "ds": (_SEGMENT, 0x3E),
+    "fs": (_SEGMENT, 0x64), "gs": (_SEGMENT, 0x65),
     "o16": (_OPERAND, 16), "o32": (_OPERAND, 32), "o64": (_OPERAND, 64),
     "a16": (_ADDRESS, 16), "a32": (_ADDRESS, 32), "a64": (_ADDRESS, 64),
 }  # fmt: skip
@@ -224,8 +228,7 @@ class _Template:
         self.bits = bits
         self.prefixes = prefixes
         self.rex = _REX_W if form.osize == 64 else 0
-        near = form.default64 or form.force64
-        if prefixes.operand_size == 64 and not (near and any(spec.size == 64 for spec in form.operands)):
+        if prefixes.operand_size == 64 and not (form.operand_size == 64 and _shows_size(form, operands)):
             self.rex |= _REX_W
         self.modrm = -1
         if form.fixed >= 0:
@@ -276,6 +279,16 @@ class _Template:
                 size = _FIELD_SIZES[next(immediates)]
                 relative = spec.kind == "rel"
                 self.fields.append(_field(index, size, _RELATIVE if relative else _VALUE, spec.signed and not relative))
+
+
+def _shows_size(form: Form, operands: tuple[Operand, ...]) -> bool:
+    """Mnemonic or operand say by themselves that there are 64 bits, so that NASM drops an o64 that changes nothing."""
+    return form.mnemonic in ("JRCXZ", "RETQ", "RETNQ") or any(
+        (type(operand) is Reg and spec.size == 64)
+        or (type(operand) is Mem and operand.size == 64)
+        or (type(operand) is Imm and form.mnemonic == "PUSH")
+        for operand, spec in zip(operands, form.operands, strict=True)
+    )
 
 
 class _Choice:
@@ -383,7 +396,7 @@ class _Choice:
                 self._fill()
             number = self.forced
             if number < 0:
-                displacement: int | None = operands[self.mem][5]
+                displacement: int | None = operands[self.mem][5]  # type: ignore[misc]
                 number = 2
                 if displacement is not None and self.has_short:
                     if not displacement & self.wrap and self.address.choices[0] is not None:  # type: ignore[union-attr]
@@ -398,7 +411,7 @@ class _Choice:
             if kind == _VALUE:
                 value = operand[0]  # type: ignore[assignment]
             elif kind in (_DISPLACEMENT, _RIP_RELATIVE):
-                value = operand[5]
+                value = operand[5]  # type: ignore[misc]
             else:
                 value = operand[kind == _OFFSET]  # type: ignore[assignment]
             if value is None:
@@ -455,6 +468,8 @@ def _make_plan(
     optimise: bool,
     default_rel: bool,
 ) -> Encoded | list[_Choice]:
+    if mnemonic == "wait":  # a prefix to NASM, so that others stand behind it
+        mnemonic, prefix_names = "", (*prefix_names, "wait")
     if not mnemonic:
         return Encoded(_Prefixes(prefix_names, bits).encode(0, (), None))
     key: list[object] = [mnemonic, bits, prefix_names, optimise]
@@ -462,7 +477,7 @@ def _make_plan(
         if type(operand) is Reg:
             key.append(REGISTER_CLASS.get(operand.name))
         elif type(operand) is Mem:
-            key.append((operand.size, is_offset(operand), operand.disp_size, operand.distance))
+            key.append((operand.size, is_offset(operand), operand.disp_size, operand.addr_size, operand.distance))
         else:
             key.append((type(operand), operand[1:] if type(operand) is Imm else operand[2:]))
     shape = tuple(key)

@@ -127,7 +127,7 @@ def _fits_register(spec: OperandSpec, name: str) -> bool:
 def _fit_memory(form: Form, spec: OperandSpec, mem: Mem, bits: int) -> int | None:
     if not spec.takes_memory:
         return None
-    if spec.kind == "moffs" and (not is_offset(mem) or (bits == 64 and mem.disp_size != 64)):
+    if spec.kind == "moffs" and (not is_offset(mem) or (bits == 64 and (mem.disp_size != 64 or mem.addr_size == 32))):
         return None
     is_pointer = ":" in spec.text
     if form.mnemonic in ("CALL", "JMP") and is_pointer != (mem.distance == "far"):

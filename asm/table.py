@@ -417,6 +417,7 @@ class Table(Sequence[Form]):
         self._rows: list[tuple[int, list[str]]] = []
         self._by_mnemonic: dict[str, list[int]] = {}
         self._forms: dict[int, Form] = {}
+        self._of_mnemonic: dict[str, tuple[Form, ...]] = {}
         for number, line in enumerate(text.splitlines(), 1):
             if not line or line.startswith("#") or line.isspace():
                 continue
@@ -450,7 +451,10 @@ class Table(Sequence[Form]):
 
     def forms_of(self, mnemonic: str) -> tuple[Form, ...]:
         """The forms of a mnemonic (lower case) in the order of preference; empty where there is no such mnemonic."""
-        return tuple(self[n] for n in self._by_mnemonic.get(mnemonic, ()))
+        forms = self._of_mnemonic.get(mnemonic, ())
+        if not forms and mnemonic in self._by_mnemonic:
+            forms = self._of_mnemonic[mnemonic] = tuple(self[n] for n in self._by_mnemonic[mnemonic])
+        return forms
 
 
 @functools.cache
