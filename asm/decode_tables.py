@@ -213,7 +213,7 @@ def flag_mask(letters: str) -> int:
 
 def _form_line(form: Form, fallback: int, builder: _Builder) -> str:
     handlers = [builder.handler(name) for name in (*form.handlers(), *form.repeat_handlers())]
-    if "reg-only" in form.notes:
+    if "reg-only" in form.notes or any(o.kind == "moffs" for o in form.operands):
         handlers[1] = handlers[0]
     wheres = [f"OPERAND_{o.where}" for o in form.operands] + ["OPERAND_NONE"] * (3 - len(form.operands))
     sizes = [o.size for o in form.operands] + [0] * (3 - len(form.operands))

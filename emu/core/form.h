@@ -172,7 +172,7 @@ enum FormFlags {
     FORM_PM = 1 << 7,          /* #UD in real-address and virtual-8086 mode */
     FORM_DEFAULT64 = 1 << 8,   /* in 64-bit code the operand size is 64 without REX.W; osize has it */
     FORM_FORCE64 = 1 << 9,     /* the same, and 66h does not change it */
-    FORM_REG_ONLY = 1 << 10,   /* modrm.mod is ignored and taken as 3 (MOV to and from CR and DR); handler[1] is handler[0] */
+    FORM_REG_ONLY = 1 << 10,   /* modrm.mod is ignored and taken as 3 (MOV to and from CR and DR); handler[1] is [0] */
     FORM_EXIT = 1 << 11,       /* may cause a VM exit, as controls say */
     FORM_EXIT_ALWAYS = 1 << 12 /* always causes a VM exit in VMX non-root operation */
 };
@@ -182,8 +182,8 @@ enum { FLAG_O = 1, FLAG_S = 2, FLAG_Z = 4, FLAG_A = 8, FLAG_P = 16, FLAG_C = 32,
 
 typedef struct Form {
     uint16_t row;        /* index of the row in asm/x86.tbl, the same as in asm.table.FORMS */
-    uint16_t handler[4]; /* [0] mod == 3 or no ModRM, [1] memory, [2] with F3, [3] with F2; 0: in [0] and [1] #UD, in [2]
-                            and [3] the plain one */
+    uint16_t handler[4]; /* [0] mod == 3 or no ModRM, [1] memory (MOFFS: both), [2] with F3, [3] with F2; 0: in [0] and
+                            [1] #UD, in [2] and [3] the plain one */
     uint16_t fallback;   /* the form that the same bytes are on a processor without Form.since; 0: #UD */
     uint16_t flags;      /* FORM_* */
     uint8_t operand[3];      /* Operand, in the order of the syntax */
@@ -192,7 +192,7 @@ typedef struct Form {
     uint8_t since;           /* Since */
     uint8_t osize;           /* operand size in bits; 0: the one that prefixes give */
     uint8_t flags_written;     /* FLAG_*: always written with a defined value */
-    uint8_t flags_conditional; /* written unless a count is zero (shifts); CMPS and SCAS with REP too, though in flags_written */
+    uint8_t flags_conditional; /* written unless a count is zero (shifts); with REP so are flags_written (CMPS, SCAS) */
     uint8_t flags_undefined;   /* left undefined by the manual */
     uint8_t flags_tested;
 } Form;
