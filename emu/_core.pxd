@@ -109,7 +109,7 @@ cdef class Bus:
     cdef CBus c
     cdef readonly Clock clock
     cdef dict _mapped      # what answers in each region, by its number: keeps it alive
-    cdef list _cpus        # the processors that see this bus
+    cdef int _touched      # a writable view of memory may have written since the last run
 
     cdef void dma_read(self, uint64_t address, void *data, size_t size) noexcept nogil
     cdef void dma_write(self, uint64_t address, const void *data, size_t size) noexcept nogil
@@ -118,3 +118,4 @@ cdef class Bus:
     cdef void set_region(self, int id, uint32_t flags) noexcept nogil
     cdef int check_chip(self, Chip chip) except -1
     cdef object keep_region(self, int id, object answers)
+    cdef void before_run(self) noexcept

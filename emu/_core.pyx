@@ -1,19 +1,38 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, embedsignature=False
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """The extension's face: what Python, and the chips, see of the core in emu/core.
 
-Read in this order: clock (time, and the state of a run), chip (parts and wires, devices in Python), memory, bus.
+In reading order: clock (time, and the state of a run), chip (parts and wires, devices in Python), memory, bus, model,
+run (slices of guest code), hooks, processor, registers, cpu (the bare processor).
 """
+from operator import index as operator_index
 
 cimport cython
+from cpython.buffer cimport (
+    PyBUF_FORMAT,
+    PyBUF_ND,
+    PyBUF_SIMPLE,
+    PyBUF_STRIDES,
+    PyBUF_WRITABLE,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject, PyTypeObject
+from libc.stdlib cimport calloc, free
+from libc.string cimport memmove
+from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
+from emu import models
 from emu.errors import BadInput, ConfigError, CpuFault, EmuError, RunningError
-
-cdef extern from "emu/core/cpu.h" nogil:
-    enum:
-        REQUEST_STOP
-    void cpu_pulse(CPU *cpu, uint32_t request)
+from emu.stop import Stop, StopReason
 
 include "face/clock.pxi"
 include "face/chip.pxi"
 include "face/memory.pxi"
 include "face/bus.pxi"
+include "face/model.pxi"
+include "face/run.pxi"
+include "face/hooks.pxi"
+include "face/processor.pxi"
+include "face/registers.pxi"
+include "face/cpu.pxi"

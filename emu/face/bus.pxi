@@ -75,7 +75,6 @@ cdef class Bus:
     def __cinit__(self, Clock clock not None):
         self.clock = clock
         self._mapped = {}
-        self._cpus = []
         if not bus_init(&self.c):
             raise MemoryError()
 
@@ -156,7 +155,15 @@ cdef class Bus:
         number = self.keep_region(id, memory)
         if self not in memory._buses:
             memory._buses.append(self)
+        self._touched |= memory._touched
         return number
+
+    cdef void before_run(self) noexcept:
+        self._touched = 0
+        for memory in self._mapped.values():
+            if isinstance(memory, Memory):
+                (<Memory>memory).before_run()
+                self._touched |= (<Memory>memory)._touched
 
     cdef object keep_region(self, int id, object answers):
         if id < 0:

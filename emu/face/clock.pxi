@@ -25,6 +25,11 @@ cdef extern from "emu/core/clock.h" nogil:
     uint64_t clock_ticks(const CClock *clock, uint64_t cycle, uint64_t numerator, uint64_t denominator)
     uint64_t clock_cycle_of_tick(const CClock *clock, uint64_t ticks, uint64_t numerator, uint64_t denominator)
 
+cdef extern from "emu/core/cpu.h" nogil:
+    enum:
+        REQUEST_STOP
+    void cpu_pulse(CPU *cpu, uint32_t request)
+
 cdef extern from "Python.h" nogil:
     ctypedef struct PyThreadState:
         pass

@@ -1,13 +1,5 @@
 # Guest RAM and ROM: one private anonymous mapping, of which the host spends only what is touched.
 
-from cpython.buffer cimport (
-    PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
-)
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdlib cimport calloc, free
-from libc.string cimport memmove
-from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
-
 cdef extern from "emu/core/block.h" nogil:
     void blocks_written(CPU *cpu, uint64_t pa, size_t size)
 
@@ -103,7 +95,7 @@ cdef class Memory:
         """Retires decoded code of these bytes, wherever they are mapped."""
         cdef BusMap *bus
         cdef Region *region
-        cdef uint64_t first, last
+        cdef uint64_t first, last, chunk
         cdef uint32_t i, j
         for mapped in self._buses:
             bus = <BusMap *>&(<Bus>mapped).c
@@ -113,9 +105,12 @@ cdef class Memory:
                     continue
                 first = max(address, <uint64_t>(region.host - self.host))
                 last = min(address + count, <uint64_t>(region.host - self.host) + region.size)
-                if first < last:
-                    for j in range(bus.cpu_count):
-                        blocks_written(bus.cpus[j], region.base + first - <uint64_t>(region.host - self.host), last - first)
+                while first < last:
+                    chunk = min(last - first, PAGE_SIZE - first % PAGE_SIZE)
+                    if self.pages[first // PAGE_SIZE] & PAGE_CODE:
+                        for j in range(bus.cpu_count):
+                            blocks_written(bus.cpus[j], region.base + first - (region.host - self.host), chunk)
+                    first += chunk
 
     cdef void before_run(self) noexcept:
         """What a writable view may have changed counts as written."""
@@ -171,6 +166,8 @@ cdef class WritableView:
         self.memory.check()
         self.memory._views += 1
         self.memory._touched = True
+        for bus in self.memory._buses:
+            (<Bus>bus)._touched = 1
         self.memory.fill_buffer(self, buffer, flags, False)
 
     def __releasebuffer__(self, Py_buffer *buffer):

@@ -1,0 +1,127 @@
+# The processor model: what emu/models.py loads, as the core wants it.
+
+cdef extern from "emu/core/cpu.h" nogil:
+    enum:
+        SINCES
+        TIMING_ROWS
+        CASE_COUNT
+    ctypedef struct RowClocks:
+        uint16_t reg
+        uint16_t mem
+        uint16_t rep
+        uint16_t variable
+        uint16_t cases[CASE_COUNT]
+    ctypedef struct EventClocks:
+        uint32_t interrupt_real
+    ctypedef struct CpuidLeaf:
+        uint32_t leaf
+        uint32_t subleaf
+        uint32_t eax
+        uint32_t ebx
+        uint32_t ecx
+        uint32_t edx
+    ctypedef struct CModel "Model":
+        uint8_t level
+        uint8_t has[SINCES]
+        uint64_t cr4_mask
+        uint32_t eflags_mask
+        uint32_t physical_bits
+        uint32_t cpuid_count
+        CpuidLeaf cpuid[32]
+        uint32_t reset_edx
+        uint8_t max_instruction_length
+        uint64_t hz
+        RowClocks clocks[TIMING_ROWS]
+        EventClocks event_clocks
+
+TIMINGS = ("unit", "static")
+
+cdef dict loaded_models = {}
+
+
+cdef class Model:
+    """What a processor can do and what its instructions cost.
+
+    Args:
+        name: one of `emu.models.names()`.
+        timing: "static", the model's clocks for each instruction; or "unit", one cycle each.
+
+    Raises:
+        ConfigError: there is no such model or timing.
+    """
+    cdef CModel *c
+    cdef readonly str name
+    cdef readonly str title
+    cdef readonly str timing
+
+    def __cinit__(self, str name not None="pentium3", str timing not None="static"):
+        if timing not in TIMINGS:
+            raise ConfigError(f"unknown timing {timing!r}; there are: {', '.join(TIMINGS)}")
+        data = models.load(name)
+        if data["version"] != 1 or len(data["has"]) != SINCES or len(data["clocks"]) > TIMING_ROWS:
+            raise BadInput(f"the compiled model {name!r} is of another version: build again")
+        self.c = <CModel *>calloc(1, sizeof(CModel))
+        if self.c == NULL:
+            raise MemoryError()
+        self.name = name
+        self.title = data["title"]
+        self.timing = timing
+        self.c.level = data["level"]
+        for number, has in enumerate(data["has"]):
+            self.c.has[<int>number] = has
+        self.c.cr4_mask = data["cr4"]
+        self.c.eflags_mask = data["eflags"]
+        self.c.physical_bits = data["physical_bits"]
+        self.c.reset_edx = data["reset_edx"]
+        self.c.max_instruction_length = 15
+        self.c.hz = data["hz"]
+        self.fill_cpuid(data["cpuid"])
+        self.fill_clocks(data["clocks"], data["repeated"], data["events"])
+
+    def __dealloc__(self):
+        free(self.c)
+
+    cdef int fill_cpuid(self, list leaves) except -1:
+        cdef uint32_t *leaf
+        if len(leaves) > <int>(sizeof(self.c.cpuid) / sizeof(CpuidLeaf)):
+            raise BadInput(f"the compiled model {self.name!r} has too many CPUID leaves")
+        for number, values in enumerate(leaves):
+            leaf = <uint32_t *>&self.c.cpuid[<int>number]
+            for i in range(6):
+                leaf[<int>i] = values[i]
+        self.c.cpuid_count = len(leaves)
+        return 0
+
+    cdef int fill_clocks(self, list rows, list repeated, list events) except -1:
+        cdef uint16_t *row
+        cdef uint32_t *event = <uint32_t *>&self.c.event_clocks
+        cdef int number, i
+        cdef int numbers = sizeof(RowClocks) // sizeof(uint16_t)
+        unit = self.timing == "unit"
+        for number in range(TIMING_ROWS):
+            row = <uint16_t *>&self.c.clocks[number]
+            if unit or number >= len(rows):
+                self.c.clocks[number].reg = self.c.clocks[number].mem = 1
+                continue
+            for i in range(numbers):
+                row[i] = rows[number][i]
+        if unit:
+            for number in repeated:
+                self.c.clocks[number].rep = self.c.clocks[number].variable = 1
+            return 0
+        for i in range(<int>(sizeof(EventClocks) // sizeof(uint32_t))):
+            event[i] = events[i]
+        return 0
+
+    @property
+    def hz(self):
+        """Cycles in a second."""
+        return self.c.hz
+
+
+def load_model(str name, str timing):
+    """The model, made once in a process."""
+    model = loaded_models.get((name, timing))
+    if model is None:
+        model = loaded_models[name, timing] = Model(name, timing)
+    return model
