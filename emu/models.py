@@ -18,20 +18,21 @@ run time emu knows nothing of the assembler. A model file has:
 
     [events]                    # clocks of what belongs to no instruction: EVENTS below names them
     source = "..."
+    mark = "V"
     interrupt_real = 37
 
     [[clocks]]                  # any number of tables; where two cover a row, the later one holds
     source = "Title of the manual, section"
-    mark = "V"                  # V read in that source, D derived from such figures, M assumed
+    mark = "V"                  # MARKS below
     [clocks.rows]
     "ADD r/m32, r32" = "2/7"    # a row's syntax: clocks with register operands / with a memory operand
     "{SHL,SHR} r/m*, 1" = 3     # * stands for any text, {a,b} for a or b
     "0F A0 | PUSH FS" = 2       # with the row's encoding before a bar, where syntax alone would not tell
     "JZ *" = { reg = 3, taken = 7 }
 
-The keys of a table of clocks: `reg` and `mem` (the fixed part, in its dearest case, at least 1), `rep` (a REP form's
-set-up), `variable` (for each iteration, bit, level or parameter), and the whole cost in a case: CASES below names them,
-emu/core/timing.h explains them.
+The keys of a table of clocks: `reg` and `mem` (the fixed part, in its dearest case), `rep` (a REP form's set-up),
+`variable` (for each iteration, bit, level or parameter), and the whole cost in a case: CASES below names them,
+emu/core/timing.h explains them. Every figure is 1 or more. docs/models.md has the figures' meaning and their sources.
 """
 
 import functools
@@ -40,7 +41,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from emu.errors import BadInput, ConfigError
 
@@ -55,6 +56,7 @@ EVENTS = (
     "task_switch",
     "task_switch_286",
     "next_component",
+    "base_index",
     "lock",
 )
 COSTS = ("reg", "mem", "rep", "variable")
@@ -62,14 +64,28 @@ CASES = {
     "taken": 0,
     "real": 0,
     "protected": 1,
+    "real_memory": 2,
+    "protected_memory": 3,
     "permission_map": 2,
+    "real_rep": 3,
+    "real_iteration": 4,
     "gate_same": 2,
     "gate_more": 3,
     "gate_parameters": 4,
+    "task": 5,
     "less_privilege": 2,
+    "more_privilege": 2,
     "v86": 3,
+    "cr0": 0,
+    "cr2": 1,
+    "cr3": 2,
+    "dr03": 0,
+    "dr67": 1,
+    "level_0": 0,
+    "level_1": 1,
 }
-CASE_COUNT = 5
+CASE_COUNT = 6
+MARKS = {"V": "read in the source", "D": "derived from figures of the source", "M": "assumed"}
 
 _CPUID = ("leaf", "subleaf", "eax", "ebx", "ecx", "edx")
 _TOP = {"title", "hz", "level", "features", "cr4", "eflags", "physical_bits", "reset_edx", "cpuid", "events", "clocks"}
@@ -85,6 +101,12 @@ class Row(Protocol):
     def syntax(self) -> str: ...
     @property
     def since(self) -> str: ...
+    @property
+    def rep(self) -> bool: ...
+    @property
+    def repz(self) -> bool: ...
+    @property
+    def decodes(self) -> bool: ...
 
 
 def _number(where: str, value: object, most: int, least: int = 0) -> int:
@@ -105,14 +127,18 @@ def _cost(where: str, value: object) -> list[int]:
         raise BadInput(f"{where}: no cost is called {' or '.join(sorted(unknown))}")
     if "reg" not in value and "mem" not in value:
         raise BadInput(f"{where}: neither reg nor mem")
-    numbers = {name: _number(f"{where}, {name}", cost, 0xFFFF) for name, cost in value.items()}
+    numbers = {name: _number(f"{where}, {name}", cost, 0xFFFF, 1) for name, cost in value.items()}
     reg, mem = numbers.get("reg", numbers.get("mem", 0)), numbers.get("mem", numbers.get("reg", 0))
-    if not reg or not mem:
-        raise BadInput(f"{where}: every instruction costs a clock or more")
     cases = [0] * CASE_COUNT
-    for name in CASES.keys() & numbers.keys():
+    for name in (name for name in value if name in CASES):
+        if cases[CASES[name]]:
+            raise BadInput(f"{where}: no row has both {name} and a case that takes its place")
         cases[CASES[name]] = numbers[name]
     return [reg, mem, numbers.get("rep", 0), numbers.get("variable", 0), *cases]
+
+
+def _row_name(row: Row) -> str:
+    return f"{row.syntax} ({row.encoding})"
 
 
 @functools.cache
@@ -128,7 +154,7 @@ def _glob(pattern: str) -> re.Pattern[str]:
 def _rows_of(pattern: str, rows: Sequence[Row]) -> list[int]:
     encoding, bar, syntax = pattern.rpartition("|")
     by_syntax = _glob(syntax)
-    found = [number for number, row in enumerate(rows) if by_syntax.fullmatch(row.syntax)]
+    found = [number for number, row in enumerate(rows) if row.decodes and by_syntax.fullmatch(row.syntax)]
     if bar:
         by_encoding = _glob(encoding)
         found = [number for number in found if by_encoding.fullmatch(rows[number].encoding)]
@@ -170,20 +196,24 @@ def compile_model(
 
     costs: dict[int, list[int]] = {}
     for group in model["clocks"]:
-        if group.keys() != {"source", "mark", "rows"} or group["mark"] not in ("V", "D", "M"):
+        if group.keys() != {"source", "mark", "rows"} or group["mark"] not in MARKS:
             raise BadInput(f"{name}.toml: a [[clocks]] table has source, mark (V, D or M) and rows")
         for pattern, value in group["rows"].items():
             cost = _cost(f"{name}.toml, {pattern!r}", value)
             found = _rows_of(pattern, rows)
             if not found:
-                raise BadInput(f"{name}.toml: {pattern!r} is no row of the instruction table")
+                raise BadInput(f"{name}.toml: {pattern!r} is no row of the instruction table that is decoded")
             costs.update(dict.fromkeys(found, cost))
-    if free := [row.syntax for number, row in enumerate(rows) if present[row.since] and number not in costs]:
+    executed = [number for number, row in enumerate(rows) if row.decodes and present[row.since]]
+    if free := [_row_name(rows[number]) for number in executed if number not in costs]:
         raise BadInput(f"{name}.toml: no clocks for {len(free)} rows, such as {'; '.join(free[:8])}")
+    repeated = [number for number in executed if rows[number].rep or rows[number].repz]
+    if free := [_row_name(rows[number]) for number in repeated if not (costs[number][2] and costs[number][3])]:
+        raise BadInput(f"{name}.toml: no rep and variable for {'; '.join(free)}")
 
-    events = {key: value for key, value in model["events"].items() if key != "source"}
-    if events.keys() != set(EVENTS) or "source" not in model["events"]:
-        raise BadInput(f"{name}.toml: [events] has source, {', '.join(EVENTS)}")
+    events = {key: value for key, value in model["events"].items() if key not in ("source", "mark")}
+    if events.keys() != set(EVENTS) or model["events"].get("mark") not in MARKS or "source" not in model["events"]:
+        raise BadInput(f"{name}.toml: [events] has source, mark, {', '.join(EVENTS)}")
     if len(model["cpuid"]) > _LEAVES:
         raise BadInput(f"{name}.toml: more than {_LEAVES} CPUID leaves")
     for leaf in model["cpuid"]:
@@ -205,9 +235,38 @@ def compile_model(
             for leaf in model["cpuid"]
         ],
         "events": [_number(f"{name}.toml, {key}", events[key], 0xFFFFFFFF) for key in EVENTS],
+        "repeated": repeated,
         "clocks": [costs.get(number, [1, 1, 0, 0, *[0] * CASE_COUNT]) for number in range(len(rows))],
     }
     return json.dumps(compiled, separators=(",", ":"))
+
+
+class Figures(NamedTuple):
+    """A group of a model's figures and where they come from."""
+
+    subject: str
+    source: str
+    mark: str
+
+    @property
+    def assumed(self) -> bool:
+        """They were not read in a source."""
+        return self.mark == "M"
+
+
+def provenance(name: str) -> list[Figures]:
+    """Where the figures of a model come from, one item a group, in the order of its file.
+
+    Args:
+        name: of the model, one of `names()`.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    load(name)
+    model = tomllib.loads((FOLDER / f"{name}.toml").read_text())
+    groups = [Figures("interrupts, task switches", model["events"]["source"], model["events"]["mark"])]
+    return groups + [Figures(", ".join(group["rows"]), group["source"], group["mark"]) for group in model["clocks"]]
 
 
 def names() -> list[str]:
