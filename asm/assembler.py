@@ -207,8 +207,10 @@ class Assembler:
         except TokenError as error:
             self.report(error.message, text=text, word=error.text)
         except ParseError as error:
-            offset = len(self.preprocessor.shape) - len(shape) if tokens is not self.preprocessor.tokens else 0
-            self.report(error.message, text=text, column=column_of(text, error.index + offset))
+            whole_line = explain(self.preprocessor.tokens, self.preprocessor.shape)
+            if whole_line.index:
+                error = whole_line
+            self.report(error.message, text=text, column=column_of(text, error.index))
         except ExpressionError as error:
             self.report(error.message, text=text, word=error.name)
         except EncodeError as error:
@@ -230,6 +232,8 @@ class Assembler:
             self.data(tokens, shape)
         elif first == "d":
             self.directive(tokens, shape)
+            if tokens[0].lower() in ("section", "segment", "absolute"):  # the bracketed forms leave __SECT__ alone
+                self.preprocessor.section_line = f"[{' '.join(tokens)}]"
         elif first == "R":
             self.reserve(tokens, shape)
         elif first == "T":
@@ -621,12 +625,10 @@ class Assembler:
         self.absolute = None
         self.section = section
         self.items.append(Switch(section))
-        self.preprocessor.section_line = "[section " + " ".join(tokens[1:]) + "]"
 
     def directive_absolute(self, tokens: Sequence[str], shape: str) -> None:
         expression = self.expression(tokens[1:], shape[1:])
         self.enter_absolute(expression)
-        self.preprocessor.section_line = "[absolute " + " ".join(tokens[1:]) + "]"
 
     def enter_absolute(self, expression: Any) -> None:
         value = self.constant(expression)
@@ -639,6 +641,8 @@ class Assembler:
         for names, kinds in _split(tokens, shape, 1):
             if not kinds or kinds[0] not in "iId":
                 raise TokenError(f"`{tokens[0]}' wants the names of symbols", tokens[0])
+            if len(kinds) > 1:
+                raise TokenError("binary output format does not support any special symbol types", names[1])
             if tokens[0].lower() == "extern":
                 self.externals.add(names[0])
             else:

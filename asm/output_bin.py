@@ -73,18 +73,24 @@ def _aligned(address: int, align: int) -> int:
 
 
 def _ordered(sections: Sequence[Section]) -> list[Section]:
-    """Sections with `follows` put behind the one they name."""
-    result = [section for section in sections if section.follows is None]
-    waiting = [section for section in sections if section.follows is not None]
+    """Sections with `follows` put behind the one they name, each with those that come after it and say nothing."""
+    groups: list[list[Section]] = [[]]
+    for section in sections:
+        if section.follows is not None or section.start is not None:
+            groups.append([])
+        groups[-1].append(section)
+    result = [section for group in groups for section in group if group[0].follows is None]
+    waiting = [group for group in groups if group and group[0].follows is not None]
     while waiting:
         names = {section.name: n for n, section in enumerate(result)}
-        ready = next((section for section in waiting if section.follows in names), None)
+        ready = next((group for group in waiting if group[0].follows in names), None)
         if ready is None:
             raise ExpressionError(
-                f"section {waiting[0].name} follows an invalid or unknown section ({waiting[0].follows})"
+                f"section {waiting[0][0].name} follows an invalid or unknown section ({waiting[0][0].follows})"
             )
         waiting.remove(ready)
-        result.insert(names[str(ready.follows)] + 1, ready)
+        at = names[str(ready[0].follows)] + 1
+        result[at:at] = ready
     return result
 
 
@@ -94,42 +100,68 @@ def place(assembler: Assembler) -> None:
     Raises:
         ExpressionError: sections overlap, or lie before the origin.
     """
-    sections = list(assembler.sections.values())
-    progbits = _groups_by_start(_ordered([section for section in sections if not section.nobits]))
-    explicit = {section.name: section.start for section in sections if section.start is not None}
-    starts: dict[str, int] = {}
+    sections = assembler.sections
+    progbits = _groups_by_start(_ordered([section for section in sections.values() if not section.nobits]))
+    nobits = _ordered_nobits([section for section in sections.values() if section.nobits])
+    starts = _load_addresses(progbits, assembler.origin)
+    chain = progbits + nobits
+    before = {section.name: previous for previous, section in zip(chain, chain[1:], strict=False)}
     bases: dict[str, int] = {}
-    origin = assembler.origin
+    waiting: set[str] = set()
+
+    def base(section: Section) -> int:
+        if section.name not in bases:
+            if section.name in waiting:
+                raise ExpressionError(f"section {section.name} follows itself")
+            waiting.add(section.name)
+            bases[section.name] = _base(section)
+        return bases[section.name]
+
+    def _base(section: Section) -> int:
+        if section.vstart is not None:
+            return section.vstart
+        name = section.vfollows or (section.follows if section.nobits else None)
+        if name is None:
+            if section.nobits and section.start is not None:
+                return section.start
+            if not section.nobits and section.valign is None:
+                return starts[section.name]
+        previous = before.get(section.name) if name is None else sections.get(name)
+        if name is not None and previous is None:
+            raise ExpressionError(f"section {section.name} follows an invalid or unknown section ({name})")
+        end = base(previous) + previous.size if previous is not None else starts.get(section.name, 0)
+        return _aligned(end, section.valign or (section.align if section.nobits else None) or DEFAULT_ALIGN)
+
+    for section in chain:
+        section.base = base(section)
+    for section in progbits:
+        section.start = starts[section.name]
+    for section in nobits:
+        section.start = section.base if section.start is None else section.start
+    assembler.load_order = progbits
+    _define_section_symbols(assembler)
+
+
+def _load_addresses(progbits: Sequence[Section], origin: int | None) -> dict[str, int]:
+    """Where sections with contents are loaded, by name."""
+    starts: dict[str, int] = {}
     if origin is None:
-        nonempty = next((section for section in progbits if section.size), None)
-        origin = explicit.get(nonempty.name, 0) if nonempty is not None else 0
-        if progbits and nonempty is not progbits[0]:
-            origin = explicit.get(progbits[0].name, origin if progbits[0].size else 0)
-    end = virtual_end = origin
+        first = next((section for section in progbits if section.size), None)
+        origin = first.start or 0 if first is not None and first.start is not None else 0
+    end = origin
     previous: Section | None = None
     for section in progbits:
-        start = explicit.get(section.name)
+        start = section.start
         if start is None:
             start = _aligned(end, section.align or (DEFAULT_ALIGN if previous is not None else 1))
         elif section.size and start < origin:
             raise ExpressionError(f"section {section.name} begins before program origin")
-        elif previous is not None and start < end and section.size and end > origin:
+        elif previous is not None and section.size and start < end and previous.size:
             raise ExpressionError(f"sections {previous.name} and {section.name} overlap")
         starts[section.name] = start
-        bases[section.name] = _virtual(section, start, virtual_end, bases, assembler)
         end = start + section.size
-        virtual_end = bases[section.name] + section.size
         previous = section
-    for section in _ordered_nobits([section for section in sections if section.nobits]):
-        start = _virtual(section, None, virtual_end, bases, assembler)
-        bases[section.name] = start
-        starts[section.name] = explicit.get(section.name, start)
-        virtual_end = start + section.size
-    for section in sections:
-        section.start = starts[section.name]
-        section.base = bases[section.name]
-    assembler.load_order = progbits
-    _define_section_symbols(assembler)
+    return starts
 
 
 def _ordered_nobits(sections: Sequence[Section]) -> list[Section]:
@@ -146,25 +178,6 @@ def _groups_by_start(sections: Sequence[Section]) -> list[Section]:
         groups[-1].append(section)
     rest = sorted(groups[1:], key=lambda group: group[0].start or 0)
     return [section for group in [groups[0], *rest] for section in group]
-
-
-def _virtual(
-    section: Section, start: int | None, virtual_end: int, bases: dict[str, int], assembler: Assembler
-) -> int:
-    """The address that a section's code is made for; `start` is None for one without contents."""
-    if section.vstart is not None:
-        return section.vstart
-    follows = section.vfollows or (section.follows if section.nobits else None)
-    if follows is not None:
-        if follows not in bases:
-            raise ExpressionError(f"section {section.name} follows an invalid or unknown section ({follows})")
-        virtual_end = bases[follows] + assembler.sections[follows].size
-    if start is None and section.start is not None:
-        return section.start
-    if start is not None and follows is None and section.valign is None:
-        return start
-    align = section.valign or (section.align if start is None else None) or DEFAULT_ALIGN
-    return _aligned(virtual_end, align)
 
 
 def _define_section_symbols(assembler: Assembler) -> None:

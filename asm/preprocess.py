@@ -154,7 +154,8 @@ class Preprocessor:
             frame = frames[-1]
             number = frame.number
             in_file = frame.kind == "file"
-            for text in frame.iterator:
+            iterator = frame.iterator
+            for text in iterator:
                 number += 1
                 if self.emitting and self.record is None:
                     if text in plain:
@@ -182,7 +183,7 @@ class Preprocessor:
                     if self.made_lines > MAX_LINES:
                         raise SourceError(f"macros and %rep make more than {MAX_LINES} lines")
                 yield from self._slow(frame, text)
-                if frames and frames[-1] is not frame:
+                if frames[-1] is not frame or frame.iterator is not iterator:
                     break
             else:
                 if frames and frames[-1] is frame:
@@ -197,7 +198,7 @@ class Preprocessor:
         expanded = text
         try:
             if "%" in text:
-                if frame.call is not None and self.emitting:
+                if frame.call is not None and (self.emitting or text.lstrip()[:5].lower() == "%elif"):
                     expanded = frame.call.expand(text)
                 match = DIRECTIVE.match(expanded)
                 if match is not None:

@@ -39,8 +39,8 @@ PREFIXES = frozenset(
     "lock rep repe repz repne repnz a16 a32 a64 o16 o32 o64 asp osp wait xacquire xrelease bnd nobnd".split()
 )
 DIRECTIVES = frozenset(
-    """bits use16 use32 use64 org section segment absolute extern global common static required cpu default float list
-    warning align alignb sectalign struc endstruc istruc at iend""".split()
+    """bits use16 use32 use64 org section segment absolute extern global common static required cpu default float
+    align alignb sectalign struc endstruc istruc at iend""".split()
 )
 
 KEYWORDS: dict[str, str] = {
