@@ -29,7 +29,26 @@ static int check_permission(CPU *processor, unsigned port, unsigned size)
     return processor->data & bits ? fault_gp(processor, 0) : STATUS_OK;
 }
 
-/* --- IN, OUT: the device is called between two hot bodies, at the time before the instruction --- */
+/* An access with what watches it. */
+static uint32_t input(CPU *processor, unsigned port, unsigned size)
+{
+    const uint32_t value = port_read(processor->bus, (uint16_t)port, size);
+    if (unlikely(processor->hook != NULL))
+        processor->hook(processor->hook_owner, HOOK_IO_READ, port, size, value);
+    return value;
+}
+
+static void output(CPU *processor, unsigned port, unsigned size, uint32_t value)
+{
+    port_write(processor->bus, (uint16_t)port, value, size);
+    if (unlikely(processor->hook != NULL))
+        processor->hook(processor->hook_owner, HOOK_IO_WRITE, port, size, value);
+}
+
+/* --- IN, OUT: the device is called between two hot bodies, at the time before the instruction; where permission has to
+ * be looked up or somebody watches, by a cold body --- */
+
+INLINE bool is_plain(const CPU *processor) { return all_ports_allowed(processor) && !processor->hook; }
 
 /* What is given back of the dearest case. */
 INLINE int64_t io_refund(const CPU *processor, const Insn *instruction)
@@ -44,13 +63,13 @@ INLINE int64_t io_refund(const CPU *processor, const Insn *instruction)
     {                                                                                          \
         if (check_permission(cpu, port, (bits) / 8))                                           \
             return STATUS_FAULT;                                                               \
-        SET_R##bits(RAX * 8, port_read(cpu->bus, (uint16_t)(port), (bits) / 8));               \
-        charge_case(cpu, insn, CASE_PERMISSION_MAP);                                           \
+        SET_R##bits(RAX * 8, input(cpu, port, (bits) / 8));                                    \
+        charge_case(cpu, insn, io_case(cpu));                                                  \
         return STATUS_OK;                                                                      \
     }                                                                                          \
     REGISTER_BODY(exec_##name)                                                                 \
     {                                                                                          \
-        if (unlikely(!all_ports_allowed(cpu)))                                                 \
+        if (unlikely(!is_plain(cpu)))                                                          \
             GO(exec_##name##_checked);                                                         \
         state_save(PASS);                                                                      \
         SET_R##bits(RAX * 8, port_read(cpu->bus, (uint16_t)(port), (bits) / 8));               \
@@ -66,13 +85,13 @@ INLINE int64_t io_refund(const CPU *processor, const Insn *instruction)
     {                                                                                          \
         if (check_permission(cpu, port, (bits) / 8))                                           \
             return STATUS_FAULT;                                                               \
-        port_write(cpu->bus, (uint16_t)(port), R##bits(RAX * 8), (bits) / 8);                  \
-        charge_case(cpu, insn, CASE_PERMISSION_MAP);                                           \
+        output(cpu, port, (bits) / 8, R##bits(RAX * 8));                                       \
+        charge_case(cpu, insn, io_case(cpu));                                                  \
         return STATUS_OK;                                                                      \
     }                                                                                          \
     REGISTER_BODY(exec_##name)                                                                 \
     {                                                                                          \
-        if (unlikely(!all_ports_allowed(cpu)))                                                 \
+        if (unlikely(!is_plain(cpu)))                                                          \
             GO(exec_##name##_checked);                                                         \
         state_save(PASS);                                                                      \
         port_write(cpu->bus, (uint16_t)(port), R##bits(RAX * 8), (bits) / 8);                  \
@@ -116,7 +135,7 @@ static int input_string(CPU *processor, const Insn *instruction, unsigned size)
     const unsigned port = (uint16_t)processor->r[RDX];
     const uint64_t ea = processor->r[RDI] & processor->address_mask[instruction->asize];
     if (check_permission(processor, port, size) || mem_probe_write(processor, ES, ea, size) ||
-        mem_write(processor, ES, ea, size, port_read(processor->bus, (uint16_t)port, size)))
+        mem_write(processor, ES, ea, size, input(processor, port, size)))
         return STATUS_FAULT;
     step_index(processor, instruction, RDI, size);
     return STATUS_OK;
@@ -128,7 +147,7 @@ static int output_string(CPU *processor, const Insn *instruction, unsigned size)
     const uint64_t ea = processor->r[RSI] & processor->address_mask[instruction->asize];
     if (check_permission(processor, port, size) || mem_read(processor, instruction->seg, ea, size))
         return STATUS_FAULT;
-    port_write(processor->bus, (uint16_t)port, (uint32_t)processor->data, size);
+    output(processor, port, size, (uint32_t)processor->data);
     step_index(processor, instruction, RSI, size);
     return STATUS_OK;
 }
