@@ -84,7 +84,7 @@ def candidate(form: Form) -> Candidate:
     return found
 
 
-class _Builder:
+class Tables:
     """Collects forms, groups and handlers, each once."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class _Builder:
         """The entry of the most specific of candidates that match alike, the others as its fallbacks."""
         entry, below = 0, None
         for c in sorted(candidates, key=lambda c: c.specificity):
-            if below is not None and (c.specificity == below.specificity or not c.form.notes & {"over", "decode-only"}):
+            if below is not None and (c.specificity == below.specificity or "over" not in c.form.notes):
                 raise AmbiguityError(
                     f"x86.tbl: lines {below.form.line} and {c.form.line} decode alike: "
                     f"{below.form.encoding!r} {below.form.syntax!r} and {c.form.encoding!r} {c.form.syntax!r}"
@@ -138,7 +138,7 @@ class _Builder:
         return entry
 
 
-def decode_map(forms: Iterable[Form], builder: _Builder) -> list[list[list[int]]]:
+def decode_map(forms: Iterable[Form], builder: Tables) -> list[list[list[int]]]:
     """The entries by decode mode, opcode map and opcode.
 
     Raises:
@@ -211,7 +211,7 @@ def flag_mask(letters: str) -> int:
     return sum({1 << STATUS_FLAGS.index(c) if c in STATUS_FLAGS else 1 << len(STATUS_FLAGS) for c in letters})
 
 
-def _form_line(form: Form, fallback: int, builder: _Builder) -> str:
+def _form_line(form: Form, fallback: int, builder: Tables) -> str:
     handlers = [builder.handler(name) for name in (*form.handlers(), *form.repeat_handlers())]
     if "reg-only" in form.notes or any(o.kind == "moffs" for o in form.operands):
         handlers[1] = handlers[0]
@@ -243,7 +243,7 @@ def generate(forms: Iterable[Form]) -> tuple[str, str]:
         TableError: the table is malformed or ambiguous; the message names the rows.
     """
     rows = {form.row: form for form in forms}
-    builder = _Builder()
+    builder = Tables()
     maps = decode_map(rows.values(), builder)
     lines = ["/* Generated from asm/x86.tbl by asm/decode_tables.py: do not edit. */", ""]
     lines += ["static const Form decode_form[] = {", "    {0},"]

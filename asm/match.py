@@ -96,9 +96,7 @@ def _is_nop(form: Form, operands: tuple[Operand, ...], bits: int) -> bool:
     return bits == 64 and form.opcode == 0x90 and form.osize == 32 and operands[0] == operands[1] == Reg("eax")
 
 
-def _fit(
-    form: Form, spec: OperandSpec, operand: Operand, bits: int, optimise: bool, prefix_size: int
-) -> int | None:
+def _fit(form: Form, spec: OperandSpec, operand: Operand, bits: int, optimise: bool, prefix_size: int) -> int | None:
     """Whether an operand fits: a condition on its value, _ALWAYS, _WRONG_SIZE, or None where it does not."""
     if isinstance(operand, Reg):
         return _ALWAYS if _fits_register(spec, operand.name) else None
@@ -196,9 +194,7 @@ def _memory_size(form: Form, index: int) -> int:
     return spec.size if spec.memory_size < 0 else spec.memory_size
 
 
-def _resolve_size(
-    fitting: list[Fit], operands: tuple[Operand, ...], bits: int, forms: Sequence[Form]
-) -> list[Fit]:
+def _resolve_size(fitting: list[Fit], operands: tuple[Operand, ...], bits: int, forms: Sequence[Form]) -> list[Fit]:
     """Of forms of several sizes, those that an operand in memory without a size keyword means.
 
     Raises:

@@ -312,7 +312,7 @@ class _Encoding:
                 except ValueError:
                     raise row.fail(f"unknown token {token!r}") from None
                 self.plus = self.plus or bool(plus)
-        if opcode in ([0xF2], [0xF3]) or not opcode:
+        if opcode in ([], [0x0F], [0x0F, 0x38], [0x0F, 0x3A]):
             raise row.fail("no opcode")
         escape = 0
         if opcode[0] == 0x0F and len(opcode) > 1:
