@@ -5,9 +5,6 @@
  * When the arena is full everything is forgotten, between two blocks. */
 #include "block.h"
 
-#include <stdlib.h>
-#include <sys/mman.h>
-
 #include "decode.h"
 
 #define ARENA_BYTES (16u << 20)
@@ -53,24 +50,14 @@ static size_t page_slot(uint64_t pa) { return (pa >> 12 ^ pa >> 22) % PAGE_SLOTS
 static size_t hash_of(uint64_t pa, uint32_t mode) { return (pa ^ pa >> 13 ^ (uint64_t)mode << 5) % HASH_SIZE; }
 static unsigned hook_bit(uint64_t la) { return (unsigned)(la >> 12 ^ la >> 24) & 4095; }
 
-bool blocks_create(CPU *cpu)
-{
-    /* Address space only: pages come when blocks are written to them. */
-    size_t size = (sizeof(BlockCache) + PAGE_MASK) & ~PAGE_MASK;
-    uint8_t *memory = mmap(NULL, size + ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                           -1, 0);
-    if (memory == MAP_FAILED)
-        return false;
-    cpu->blocks = (BlockCache *)memory;
-    cpu->blocks->arena = memory + size;
-    return true;
-}
+#define HEADER_BYTES ((sizeof(BlockCache) + PAGE_MASK) & ~PAGE_MASK)
 
-void blocks_destroy(CPU *cpu)
+size_t blocks_bytes(void) { return HEADER_BYTES + ARENA_BYTES; }
+
+void blocks_create(CPU *cpu, void *memory)
 {
-    if (cpu->blocks)
-        munmap(cpu->blocks, (size_t)(cpu->blocks->arena - (uint8_t *)cpu->blocks) + ARENA_BYTES);
-    cpu->blocks = NULL;
+    cpu->blocks = memory;
+    cpu->blocks->arena = (uint8_t *)memory + HEADER_BYTES;
 }
 
 void blocks_flush(CPU *cpu)

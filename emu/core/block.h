@@ -6,8 +6,9 @@
 
 #define BLOCK_INSNS 31 /* at most: Insn.idx has five bits, and a pseudo-instruction follows the last */
 
-bool blocks_create(CPU *cpu);
-void blocks_destroy(CPU *cpu);
+/* The cache lives in `memory`, blocks_bytes() zeros of which only what is used is ever touched. */
+size_t blocks_bytes(void);
+void blocks_create(CPU *cpu, void *memory);
 /* Forgets every block. Only between blocks, never while one runs. */
 void blocks_flush(CPU *cpu);
 /* Guest code at physical [pa, pa + size) was written: retires the blocks that hold a byte of it. Safe while one runs:

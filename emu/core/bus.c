@@ -7,17 +7,20 @@
 #include "block.h"
 #include "cpu.h"
 
+/* The owners of ports on a bus without any: a bare processor needs no table of its own. */
+static const uint8_t nobody[65536];
+
 bool bus_init(Bus *bus)
 {
-    *bus = (Bus){.a20_mask = ~0ull, .next_id = 1, .port_device_count = 1};
-    bus->port_owner = calloc(65536, 1);
-    return bus->port_owner != NULL;
+    *bus = (Bus){.a20_mask = ~0ull, .next_id = 1, .port_device_count = 1, .port_owner = (uint8_t *)nobody};
+    return true;
 }
 
 void bus_free(Bus *bus)
 {
     free(bus->regions);
-    free(bus->port_owner);
+    if (bus->port_owner != nobody)
+        free(bus->port_owner);
     free(bus->cpus);
     *bus = (Bus){0};
 }
@@ -115,6 +118,12 @@ bool bus_map_ports(Bus *bus, uint16_t first, uint32_t count, BusDevice device)
     for (uint32_t i = 0; i < count; i++)
         if (bus->port_owner[first + i])
             return false;
+    if (bus->port_owner == nobody) {
+        uint8_t *owner = calloc(sizeof nobody, 1);
+        if (!owner)
+            return false;
+        bus->port_owner = owner;
+    }
     uint32_t number = 1;
     while (number < bus->port_device_count && memcmp(&bus->port_devices[number], &device, sizeof device))
         number++;
@@ -128,7 +137,8 @@ void bus_unmap_ports(Bus *bus, uint16_t first, uint32_t count)
 {
     if (count > 65536u - first)
         count = 65536u - first;
-    memset(bus->port_owner + first, 0, count);
+    if (bus->port_owner != nobody)
+        memset(bus->port_owner + first, 0, count);
 }
 
 static uint64_t ones(unsigned size) { return size >= 8 ? ~0ull : (1ull << 8 * size) - 1; }

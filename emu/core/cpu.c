@@ -5,27 +5,27 @@
 #include "block.h"
 #include "flags.h"
 
-/* What the tables of translations need, one after another, in one anonymous mapping that starts as zeros. */
+/* The processor, its tables and (behind them) its block cache lie in one anonymous mapping: zeros of which the host gives
+ * memory only for the pages that are touched. */
 typedef struct Tables {
-    TlbEntry supervisor[TLB_SIZE], user[TLB_SIZE], none[TLB_SIZE];
+    CPU cpu;
+    _Alignas(PAGE_SIZE) TlbEntry supervisor[TLB_SIZE];
+    TlbEntry user[TLB_SIZE], none[TLB_SIZE];
     JumpCacheEntry jumps[JUMP_CACHE_SIZE];
 } Tables;
 
 CPU *cpu_create(Bus *bus, Clock *clock, const Model *model)
 {
-    CPU *cpu = calloc(1, sizeof *cpu);
-    if (!cpu)
-        return NULL;
     struct CPU **cpus = realloc(bus->cpus, (bus->cpu_count + 1) * sizeof *cpus);
-    if (cpus)
-        bus->cpus = cpus;
-    Tables *tables = mmap(NULL, sizeof *tables, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (!cpus || tables == MAP_FAILED || !blocks_create(cpu)) {
-        if (tables != MAP_FAILED)
-            munmap(tables, sizeof *tables);
-        free(cpu);
+    if (!cpus)
         return NULL;
-    }
+    bus->cpus = cpus;
+    Tables *tables = mmap(NULL, sizeof *tables + blocks_bytes(), PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (tables == MAP_FAILED)
+        return NULL;
+    CPU *cpu = &tables->cpu;
+    blocks_create(cpu, tables + 1);
     cpu->bus = bus;
     cpu->clock = clock;
     cpu->model = model;
@@ -51,9 +51,7 @@ void cpu_destroy(CPU *cpu)
             bus->cpus[i] = bus->cpus[--bus->cpu_count];
             break;
         }
-    blocks_destroy(cpu);
-    munmap(cpu->tlb_supervisor, sizeof(Tables));
-    free(cpu);
+    munmap(cpu, sizeof(Tables) + blocks_bytes());
 }
 
 /* SDM Vol. 3, "Processor State After Reset". */

@@ -16,10 +16,12 @@ static void flush(TlbEntry *tlb, bool global_too)
 void tlb_flush(CPU *cpu, bool global_too)
 {
     global_too = global_too || !(cpu->cr4 & CR4_PGE);
-    flush(cpu->tlb_supervisor, global_too);
-    flush(cpu->tlb_user, global_too);
+    if (cpu->tlb_filled) { /* a processor that has done nothing yet has not touched its tables */
+        flush(cpu->tlb_supervisor, global_too);
+        flush(cpu->tlb_user, global_too);
+    }
     if (global_too)
-        cpu->tlb_has_large = 0;
+        cpu->tlb_has_large = cpu->tlb_filled = 0;
     cpu->generation++;
     cpu_update_mode(cpu);
 }
@@ -41,6 +43,8 @@ void tlb_flush_page(CPU *cpu, uint64_t la)
 
 void tlb_protect_page(CPU *cpu, uint64_t page)
 {
+    if (!cpu->tlb_filled)
+        return;
     for (unsigned i = 0; i < TLB_SIZE; i++) {
         if ((cpu->tlb_supervisor[i].page & ~PAGE_MASK) == page)
             cpu->tlb_supervisor[i].write_tag = 0;
@@ -211,6 +215,7 @@ int mmu_translate(CPU *cpu, uint64_t la, unsigned access, uint64_t *pa)
     entry->page = page | (walked.global ? TLB_GLOBAL : 0) | (walked.large ? TLB_LARGE : 0) |
                   (walked.executable ? 0 : TLB_NX);
     cpu->tlb_has_large |= walked.large;
+    cpu->tlb_filled = 1;
     /* Writes go the fast way where the page is plain memory that is marked dirty already, holds no code, and the page
      * tables allow and record it. */
     Region *writes = bus_find(cpu->bus, page, REGION_WRITE);
