@@ -277,7 +277,7 @@ class Build(build):
 def build_models(folder: Path) -> list[Path]:
     """Resolves the processor models against the instruction table; an unchanged one keeps its time."""
     from asm import table
-    from emu.models import compile_model
+    from emu.model_compiler import compile_model
 
     folder.mkdir(parents=True, exist_ok=True)
     written = []

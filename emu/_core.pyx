@@ -4,6 +4,7 @@
 In reading order: clock (time, and the state of a run), chip (parts and wires, devices in Python), memory, bus, model,
 run (slices of guest code), hooks, processor, registers, cpu (the bare processor).
 """
+from binascii import a2b_base64
 from operator import index as operator_index
 
 cimport cython

@@ -1,244 +1,61 @@
-"""Processor models: what a processor can do and what its instructions cost, from `emu/models/NAME.toml`.
+"""Processor models: what a processor can do and what its instructions cost.
 
-The build resolves each file against the instruction table (`compile_model`) and writes `NAME.json` beside it, since at
-run time emu knows nothing of the assembler. A model file has:
-
-    title = "Intel Pentium III"
-    hz = 1_000_000_000          # cycles in a second
-    level = "686"               # the newest generation whose instructions it has: 8086 186 286 386 486 586 686
-    features = ["CPUID", "TSC"] # what it has of the features in the table's column `since`
-    cr4 = 0x7ff                 # the bits of CR4 that can be set
-    eflags = 0x244000           # of NT, AC, ID and the like, the bits that POPF can change: 0 for an 8086
-    physical_bits = 36
-    reset_edx = 0x68a           # EDX after RESET: family, model, stepping
-
-    [[cpuid]]                   # one a leaf; registers that are not named are 0
-    leaf = 1
-    edx = 0x0383f9ff
-
-    [events]                    # clocks of what belongs to no instruction: EVENTS below names them
-    source = "..."
-    mark = "V"
-    interrupt_real = 37
-
-    [[clocks]]                  # any number of tables; where two cover a row, the later one holds
-    source = "Title of the manual, section"
-    mark = "V"                  # MARKS below
-    [clocks.rows]
-    "ADD r/m32, r32" = "2/7"    # a row's syntax: clocks with register operands / with a memory operand
-    "{SHL,SHR} r/m*, 1" = 3     # * stands for any text, {a,b} for a or b
-    "0F A0 | PUSH FS" = 2       # with the row's encoding before a bar, where syntax alone would not tell
-    "JZ *" = { reg = 3, taken = 7 }
-
-The keys of a table of clocks: `reg` and `mem` (the fixed part, in its dearest case), `rep` (a REP form's set-up),
-`variable` (for each iteration, bit, level or parameter), and the whole cost in a case: CASES below names them,
-emu/core/timing.h explains them. Every figure is 1 or more. docs/models.md has the figures' meaning and their sources.
+They are written as `emu/models/NAME.toml`, which the build resolves to `NAME.json` (emu/model_compiler.py has the
+format). Here is what is wanted at run time; it imports little, since every start pays for it.
 """
 
-import functools
 import json
-import re
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from emu.errors import BadInput, ConfigError
+from emu.errors import ConfigError
 
-FOLDER = Path(__file__).with_name("models")
-
-# Names of emu/core/timing.h, in its order.
-EVENTS = (
-    "interrupt_real",
-    "interrupt_same",
-    "interrupt_more",
-    "interrupt_from_v86",
-    "task_switch",
-    "task_switch_286",
-    "next_component",
-    "base_index",
-    "lock",
-)
-COSTS = ("reg", "mem", "rep", "variable")
-CASES = {
-    "taken": 0,
-    "real": 0,
-    "protected": 1,
-    "real_memory": 2,
-    "protected_memory": 3,
-    "permission_map": 2,
-    "real_rep": 3,
-    "real_iteration": 4,
-    "gate_same": 2,
-    "gate_more": 3,
-    "gate_parameters": 4,
-    "task": 5,
-    "less_privilege": 2,
-    "more_privilege": 2,
-    "v86": 3,
-    "cr0": 0,
-    "cr2": 1,
-    "cr3": 2,
-    "dr03": 0,
-    "dr67": 1,
-    "level_0": 0,
-    "level_1": 1,
-}
-CASE_COUNT = 6
-MARKS = {"V": "read in the source", "D": "derived from figures of the source", "M": "assumed"}
-
-_CPUID = ("leaf", "subleaf", "eax", "ebx", "ecx", "edx")
-_TOP = {"title", "hz", "level", "features", "cr4", "eflags", "physical_bits", "reset_edx", "cpuid", "events", "clocks"}
-_LEAVES = 32  # CpuidLeaf Model.cpuid[32] in emu/core/cpu.h
+FOLDER = os.path.join(os.path.dirname(__file__), "models")
 
 
-class Row(Protocol):
-    """What is needed of a row of the instruction table (asm.table.Form)."""
-
-    @property
-    def encoding(self) -> str: ...
-    @property
-    def syntax(self) -> str: ...
-    @property
-    def since(self) -> str: ...
-    @property
-    def rep(self) -> bool: ...
-    @property
-    def repz(self) -> bool: ...
-    @property
-    def decodes(self) -> bool: ...
+def names() -> list[str]:
+    """The models there are."""
+    return sorted(name.removesuffix(".json") for name in os.listdir(FOLDER) if name.endswith(".json"))
 
 
-def _number(where: str, value: object, most: int, least: int = 0) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise BadInput(f"{where}: {value!r} is not a number within {least} to {most}")
-    return value
-
-
-def _cost(where: str, value: object) -> list[int]:
-    """The numbers of a RowClocks: reg, mem, rep, variable, and the cases."""
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d+)/(\d+)", value)):
-        value = {"reg": int(match[1]), "mem": int(match[2])}
-    elif isinstance(value, int):
-        value = {"reg": value}
-    if not isinstance(value, dict):
-        raise BadInput(f'{where}: {value!r} is not a number, "register/memory", or a table')
-    if unknown := value.keys() - {*COSTS, *CASES}:
-        raise BadInput(f"{where}: no cost is called {' or '.join(sorted(unknown))}")
-    if "reg" not in value and "mem" not in value:
-        raise BadInput(f"{where}: neither reg nor mem")
-    numbers = {name: _number(f"{where}, {name}", cost, 0xFFFF, 1) for name, cost in value.items()}
-    reg, mem = numbers.get("reg", numbers.get("mem", 0)), numbers.get("mem", numbers.get("reg", 0))
-    cases = [0] * CASE_COUNT
-    for name in (name for name in value if name in CASES):
-        if cases[CASES[name]]:
-            raise BadInput(f"{where}: no row has both {name} and a case that takes its place")
-        cases[CASES[name]] = numbers[name]
-    return [reg, mem, numbers.get("rep", 0), numbers.get("variable", 0), *cases]
-
-
-def _row_name(row: Row) -> str:
-    return f"{row.syntax} ({row.encoding})"
-
-
-@functools.cache
-def _glob(pattern: str) -> re.Pattern[str]:
-    """`*` is any text, `{a,b}` a or b, a run of spaces one space."""
-    expression = re.escape(" ".join(pattern.split())).replace(r"\*", ".*")
-    expression = re.sub(
-        r"\\\{(.*?)\\\}", lambda match: "(?:" + "|".join(map(str.strip, match[1].split(","))) + ")", expression
-    )
-    return re.compile(expression.replace(r"\ ", " "))
-
-
-def _rows_of(pattern: str, rows: Sequence[Row]) -> list[int]:
-    encoding, bar, syntax = pattern.rpartition("|")
-    by_syntax = _glob(syntax)
-    found = [number for number, row in enumerate(rows) if row.decodes and by_syntax.fullmatch(row.syntax)]
-    if bar:
-        by_encoding = _glob(encoding)
-        found = [number for number in found if by_encoding.fullmatch(rows[number].encoding)]
-    return found
-
-
-def compile_model(
-    text: str, name: str, rows: Sequence[Row], generations: Sequence[str], features: Sequence[str]
-) -> str:
-    """Resolves a model file against the instruction table.
-
-    Args:
-        text: the file's contents.
-        name: of the model, for messages.
-        rows: the table (asm.table.FORMS).
-        generations: names of the processors, oldest first (asm.table.PROCESSORS).
-        features: names of the CPUID features (asm.table.FEATURES).
-
-    Returns:
-        JSON for `load`.
+def load(name: str) -> Mapping[str, Any]:
+    """The compiled model of this name, in the form that emu._core.Model takes.
 
     Raises:
-        BadInput: the file is malformed, leaves a row that the processor has without a cost, or names what is not there.
+        ConfigError: there is none.
     """
-    try:
-        model = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{name}.toml: {error}") from None
-    if unknown := model.keys() ^ _TOP:
-        raise BadInput(f"{name}.toml: unknown or missing: {', '.join(sorted(unknown))}")
-    if model["level"] not in generations:
-        raise BadInput(f"{name}.toml: level {model['level']!r} is none of {' '.join(generations)}")
-    if unknown := set(model["features"]) - set(features):
-        raise BadInput(f"{name}.toml: unknown features {', '.join(sorted(unknown))}")
-    level = generations.index(model["level"])
-    has = [int(generations.index(since) <= level) for since in generations]
-    has += [int(feature in model["features"]) for feature in features]
-    present = dict(zip((*generations, *features), has, strict=True))
+    if name not in names():
+        raise ConfigError(f"unknown processor model {name!r}; there are: {', '.join(names())}")
+    with open(os.path.join(FOLDER, f"{name}.json"), encoding="ascii") as file:
+        compiled: Mapping[str, Any] = json.load(file)
+    return compiled
 
-    costs: dict[int, list[int]] = {}
-    for group in model["clocks"]:
-        if group.keys() != {"source", "mark", "rows"} or group["mark"] not in MARKS:
-            raise BadInput(f"{name}.toml: a [[clocks]] table has source, mark (V, D or M) and rows")
-        for pattern, value in group["rows"].items():
-            cost = _cost(f"{name}.toml, {pattern!r}", value)
-            found = _rows_of(pattern, rows)
-            if not found:
-                raise BadInput(f"{name}.toml: {pattern!r} is no row of the instruction table that is decoded")
-            costs.update(dict.fromkeys(found, cost))
-    executed = [number for number, row in enumerate(rows) if row.decodes and present[row.since]]
-    if free := [_row_name(rows[number]) for number in executed if number not in costs]:
-        raise BadInput(f"{name}.toml: no clocks for {len(free)} rows, such as {'; '.join(free[:8])}")
-    repeated = [number for number in executed if rows[number].rep or rows[number].repz]
-    if free := [_row_name(rows[number]) for number in repeated if not (costs[number][2] and costs[number][3])]:
-        raise BadInput(f"{name}.toml: no rep and variable for {'; '.join(free)}")
 
-    events = {key: value for key, value in model["events"].items() if key not in ("source", "mark")}
-    if events.keys() != set(EVENTS) or model["events"].get("mark") not in MARKS or "source" not in model["events"]:
-        raise BadInput(f"{name}.toml: [events] has source, mark, {', '.join(EVENTS)}")
-    if len(model["cpuid"]) > _LEAVES:
-        raise BadInput(f"{name}.toml: more than {_LEAVES} CPUID leaves")
-    for leaf in model["cpuid"]:
-        if leaf.keys() - set(_CPUID) or "leaf" not in leaf:
-            raise BadInput(f"{name}.toml: a [[cpuid]] table has leaf, and of subleaf, eax, ebx, ecx, edx what is not 0")
-    compiled = {
-        "version": 1,
-        "name": name,
-        "title": model["title"],
-        "level": level,
-        "has": has,
-        "hz": _number(f"{name}.toml, hz", model["hz"], 1 << 40, 1),
-        "cr4": _number(f"{name}.toml, cr4", model["cr4"], 0xFFFFFFFF),
-        "eflags": _number(f"{name}.toml, eflags", model["eflags"], 0xFFFFFFFF),
-        "physical_bits": _number(f"{name}.toml, physical_bits", model["physical_bits"], 52, 20),
-        "reset_edx": _number(f"{name}.toml, reset_edx", model["reset_edx"], 0xFFFFFFFF),
-        "cpuid": [
-            [_number(f"{name}.toml, cpuid {key}", leaf.get(key, 0), 0xFFFFFFFF) for key in _CPUID]
-            for leaf in model["cpuid"]
-        ],
-        "events": [_number(f"{name}.toml, {key}", events[key], 0xFFFFFFFF) for key in EVENTS],
-        "repeated": repeated,
-        "clocks": [costs.get(number, [1, 1, 0, 0, *[0] * CASE_COUNT]) for number in range(len(rows))],
-    }
-    return json.dumps(compiled, separators=(",", ":"))
+class RowClocks(NamedTuple):
+    """What a row of the instruction table costs, in clocks, as emu/core/timing.h explains."""
+
+    reg: int
+    mem: int
+    rep: int
+    variable: int
+    cases: tuple[int, ...]
+
+
+def clocks(name: str) -> list[RowClocks]:
+    """The clocks of a model by row of the instruction table; of a row that it does not execute they mean nothing.
+
+    Raises:
+        ConfigError: there is no model of this name.
+    """
+    import array
+    import binascii
+
+    compiled = load(name)
+    numbers = array.array("H", binascii.a2b_base64(compiled["clocks"]))
+    each = len(numbers) // compiled["rows"]
+    rows = (numbers[start : start + each] for start in range(0, len(numbers), each))
+    return [RowClocks(row[0], row[1], row[2], row[3], tuple(row[4:])) for row in rows]
 
 
 class Figures(NamedTuple):
@@ -263,24 +80,10 @@ def provenance(name: str) -> list[Figures]:
     Raises:
         ConfigError: there is none of this name.
     """
+    import tomllib
+
     load(name)
-    model = tomllib.loads((FOLDER / f"{name}.toml").read_text())
+    with open(os.path.join(FOLDER, f"{name}.toml"), "rb") as file:
+        model = tomllib.load(file)
     groups = [Figures("interrupts, task switches", model["events"]["source"], model["events"]["mark"])]
     return groups + [Figures(", ".join(group["rows"]), group["source"], group["mark"]) for group in model["clocks"]]
-
-
-def names() -> list[str]:
-    """The models there are."""
-    return sorted(path.stem for path in FOLDER.glob("*.json"))
-
-
-def load(name: str) -> Mapping[str, Any]:
-    """The compiled model of this name, in the form that emu._core.Model takes.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if name not in names():
-        raise ConfigError(f"unknown processor model {name!r}; there are: {', '.join(names())}")
-    compiled: Mapping[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
-    return compiled

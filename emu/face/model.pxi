@@ -58,7 +58,7 @@ cdef class Model:
         if timing not in TIMINGS:
             raise ConfigError(f"unknown timing {timing!r}; there are: {', '.join(TIMINGS)}")
         data = models.load(name)
-        if data["version"] != 1 or len(data["has"]) != SINCES or len(data["clocks"]) > TIMING_ROWS:
+        if data["version"] != 2 or len(data["has"]) != SINCES or data["rows"] > TIMING_ROWS:
             raise BadInput(f"the compiled model {name!r} is of another version: build again")
         self.c = <CModel *>calloc(1, sizeof(CModel))
         if self.c == NULL:
@@ -76,7 +76,7 @@ cdef class Model:
         self.c.max_instruction_length = 15
         self.c.hz = data["hz"]
         self.fill_cpuid(data["cpuid"])
-        self.fill_clocks(data["clocks"], data["repeated"], data["events"])
+        self.fill_clocks(data)
 
     def __dealloc__(self):
         free(self.c)
@@ -92,25 +92,21 @@ cdef class Model:
         self.c.cpuid_count = len(leaves)
         return 0
 
-    cdef int fill_clocks(self, list rows, list repeated, list events) except -1:
-        cdef uint16_t *row
+    cdef int fill_clocks(self, dict data) except -1:
+        cdef bytes packed = a2b_base64(data["clocks"])
         cdef uint32_t *event = <uint32_t *>&self.c.event_clocks
-        cdef int number, i
-        cdef int numbers = sizeof(RowClocks) // sizeof(uint16_t)
-        unit = self.timing == "unit"
-        for number in range(TIMING_ROWS):
-            row = <uint16_t *>&self.c.clocks[number]
-            if unit or number >= len(rows):
+        cdef int number
+        if len(packed) != data["rows"] * sizeof(RowClocks) or len(data["events"]) * 4 != sizeof(EventClocks):
+            raise BadInput(f"the compiled model {self.name!r} is of another version: build again")
+        if self.timing == "unit":
+            for number in range(TIMING_ROWS):
                 self.c.clocks[number].reg = self.c.clocks[number].mem = 1
-                continue
-            for i in range(numbers):
-                row[i] = rows[number][i]
-        if unit:
-            for number in repeated:
+            for number in data["repeated"]:
                 self.c.clocks[number].rep = self.c.clocks[number].variable = 1
             return 0
-        for i in range(<int>(sizeof(EventClocks) // sizeof(uint32_t))):
-            event[i] = events[i]
+        memmove(self.c.clocks, <const char *>packed, len(packed))
+        for number, clocks in enumerate(data["events"]):
+            event[number] = clocks
         return 0
 
     @property
