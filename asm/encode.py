@@ -479,7 +479,7 @@ def _make_plan(
         elif type(operand) is Mem:
             key.append((operand.size, is_offset(operand), operand.disp_size, operand.addr_size, operand.distance))
         else:
-            key.append((type(operand), operand[1:] if type(operand) is Imm else operand[2:]))
+            key.append((operand[0] is None, operand[1:]) if type(operand) is Imm else operand[2:])
     shape = tuple(key)
     templates = _templates.get(shape)
     if templates is None:
