@@ -107,6 +107,7 @@ cdef inline void lower_irq(Irq *irq) noexcept nogil:
 cdef class Bus:
     """Ports and physical memory (core/bus.h); for chips also as DMA masters and for routing memory (PAM, SMRAM)."""
     cdef CBus c
+    cdef object __weakref__
     cdef readonly Clock clock
     cdef dict _mapped      # what answers in each region, by its number: keeps it alive
     cdef int _touched      # a writable view of memory may have written since the last run

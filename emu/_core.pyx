@@ -6,6 +6,7 @@ run (slices of guest code), hooks, processor, registers, cpu (the bare processor
 """
 from binascii import a2b_base64
 from operator import index as operator_index
+from weakref import ref as weakref
 
 cimport cython
 from cpython.buffer cimport (

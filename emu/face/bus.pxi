@@ -153,8 +153,7 @@ cdef class Bus:
             raise ConfigError(f"memory at {base:#x}: unknown flags {flags:#x}")
         cdef int id = bus_map_memory(&self.c, base, length, memory.host + offset, memory.pages + offset // PAGE_SIZE, flags)
         number = self.keep_region(id, memory)
-        if self not in memory._buses:
-            memory._buses.append(self)
+        memory.answers_on(self)
         self._touched |= memory._touched
         return number
 

@@ -17,7 +17,7 @@ cdef class Memory:
     cdef uint8_t *host
     cdef uint8_t *pages
     cdef readonly uint64_t size
-    cdef list _buses        # where it is mapped: decoded code there must go when the host writes
+    cdef list _buses        # where it is mapped, as weak references: decoded code there must go when the host writes
     cdef int _views         # writable views that are alive
     cdef bint _touched      # one may have been written through since the last run
     cdef Py_ssize_t _shape[1]
@@ -44,8 +44,17 @@ cdef class Memory:
     def __len__(self):
         return self.size
 
+    cdef list buses(self):
+        """The buses that it is mapped on, those that are alive."""
+        return [bus for reference in self._buses if (bus := reference()) is not None]
+
+    cdef int answers_on(self, Bus bus) except -1:
+        if bus not in self.buses():
+            self._buses.append(weakref(bus))
+        return 0
+
     cdef int check(self) except -1:
-        for bus in self._buses:
+        for bus in self.buses():
             (<Bus>bus).clock.check()
         return 0
 
@@ -97,7 +106,7 @@ cdef class Memory:
         cdef Region *region
         cdef uint64_t first, last, chunk
         cdef uint32_t i, j
-        for mapped in self._buses:
+        for mapped in self.buses():
             bus = <BusMap *>&(<Bus>mapped).c
             for i in range(bus.region_count):
                 region = &bus.regions[i]
@@ -166,7 +175,7 @@ cdef class WritableView:
         self.memory.check()
         self.memory._views += 1
         self.memory._touched = True
-        for bus in self.memory._buses:
+        for bus in self.memory.buses():
             (<Bus>bus)._touched = 1
         self.memory.fill_buffer(self, buffer, flags, False)
 

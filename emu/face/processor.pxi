@@ -107,7 +107,7 @@ cdef class Processor:
     cdef readonly Clock clock
     cdef readonly Bus bus
     cdef readonly Model model
-    cdef readonly Pins pins
+    cdef Pins _pins
     cdef object _controller
     cdef object _reset         # what a pulse on the reset line calls; None: the processor alone is reset
     cdef list _polls           # called between slices
@@ -473,6 +473,14 @@ cdef class Processor:
         return 0
 
     @property
+    def pins(self):
+        """The input pins, as a chip that wires end at."""
+        self.clock.check()
+        if self._pins is None:
+            self._pins = Pins(self)
+        return self._pins
+
+    @property
     def es(self):
         """Data segment register."""
         return Segment(self, ES)
@@ -706,7 +714,6 @@ cdef class BoardCpu(Processor):
 
     def __cinit__(self, Bus bus not None, Model model not None):
         self.build(bus, model)
-        self.pins = Pins(self)
 
 
 cdef class Pins(Chip):
