@@ -202,6 +202,7 @@ static Insn *pseudo(Insn *insn, Handler_t *fn, unsigned offset, unsigned idx, un
 /* What the search for dead flags needs to know of an instruction. */
 typedef struct FlagUse {
     uint8_t written, changed, tested;
+    bool jumps; /* on a condition */
     Handler_t *quiet;
 } FlagUse;
 
@@ -272,7 +273,8 @@ static unsigned fill(CPU *cpu, Block *block, const uint8_t *code, unsigned offse
         before_last = cum;
         cum += decoded->clocks;
         place(&insns[extra + count], decoded, at, count, cum);
-        uses[count] = (FlagUse){decoded->flags_written, decoded->flags_changed, decoded->flags_tested, decoded->quiet};
+        uses[count] = (FlagUse){decoded->flags_written, decoded->flags_changed, decoded->flags_tested,
+                                 decoded->relative && !decoded->ends, decoded->quiet};
         if (!count)
             block->entry = (uint8_t)(decoded->components * cpu->event_clocks->next_component);
         at += decoded->length;
@@ -283,6 +285,12 @@ static unsigned fill(CPU *cpu, Block *block, const uint8_t *code, unsigned offse
     if (!count)
         return 0;
     drop_dead_flags(insns + extra, uses, count);
+    for (unsigned i = 1; i < count; i++)
+        if (uses[i].jumps) {
+            Handler_t *pair = pair_body(insns[extra + i - 1].fn, insns[extra + i].fn);
+            if (pair)
+                insns[extra + i - 1].fn = pair;
+        }
     pseudo(&insns[extra + count], exec_onward, at, count, cum);
     block->need = (int32_t)before_last + 1;
     block->bytes = (uint16_t)(at - offset);

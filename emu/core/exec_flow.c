@@ -39,6 +39,64 @@ CONDITIONAL_JUMP(cxz, (uint16_t)cpu->r[RCX] == 0)
 CONDITIONAL_JUMP(ecxz, (uint32_t)cpu->r[RCX] == 0)
 CONDITIONAL_JUMP(rcxz, cpu->r[RCX] == 0)
 
+/* --- a comparison and the jump that follows it, in one body --- */
+
+/* Both instructions stay in the block, and a branch may enter between them. `insn` moves to the jump. */
+#define PAIR(name, bits, statement, cc, condition)        \
+    REGISTER_BODY(pair_##name##bits##_j##cc)              \
+    {                                                     \
+        statement                                         \
+        insn++;                                           \
+        if (condition)                                    \
+            TAKE_DIRECT(insn->disp);                      \
+        NEXT;                                             \
+    }
+#define PAIR_CMP_R(cc, condition, bits) PAIR(cmp_r, bits, DIFFERENCE(bits, R##bits(insn->dst), R##bits(insn->src), 0), cc, condition)
+#define PAIR_CMP_I(cc, condition, bits) PAIR(cmp_i, bits, DIFFERENCE(bits, R##bits(insn->dst), insn->imm, 0), cc, condition)
+#define PAIR_TEST(cc, condition, bits) PAIR(test, bits, LOGICAL(bits, R##bits(insn->dst) & R##bits(insn->src)), cc, condition)
+#define COUNTED(OPERATION, bits)                          \
+    const uint64_t kept_cf = cf & 1;                      \
+    OPERATION(bits, R##bits(insn->dst), 1, 0);            \
+    cf = kept_cf;                                         \
+    SET_R##bits(insn->dst, result);
+#define PAIR_DEC(cc, condition, bits) PAIR(dec, bits, COUNTED(DIFFERENCE, bits), cc, condition)
+#define PAIR_INC(cc, condition, bits) PAIR(inc, bits, COUNTED(SUM, bits), cc, condition)
+#define OF_16(cc, condition) \
+    PAIR_CMP_R(cc, condition, 16) PAIR_CMP_I(cc, condition, 16) PAIR_TEST(cc, condition, 16) PAIR_DEC(cc, condition, 16) PAIR_INC(cc, condition, 16)
+#define OF_32(cc, condition) \
+    PAIR_CMP_R(cc, condition, 32) PAIR_CMP_I(cc, condition, 32) PAIR_TEST(cc, condition, 32) PAIR_DEC(cc, condition, 32) PAIR_INC(cc, condition, 32)
+#define OF_64(cc, condition) \
+    PAIR_CMP_R(cc, condition, 64) PAIR_CMP_I(cc, condition, 64) PAIR_TEST(cc, condition, 64) PAIR_DEC(cc, condition, 64) PAIR_INC(cc, condition, 64)
+CONDITIONS(OF_16)
+CONDITIONS(OF_32)
+CONDITIONS(OF_64)
+
+Handler_t exec_cmp_r16_r16, exec_cmp_r16_i, exec_test_r16_r16, exec_dec_r16, exec_inc_r16;
+Handler_t exec_cmp_r32_r32, exec_cmp_r32_i, exec_test_r32_r32, exec_dec_r32, exec_inc_r32;
+Handler_t exec_cmp_r64_r64, exec_cmp_r64_i, exec_test_r64_r64, exec_dec_r64, exec_inc_r64;
+
+Handler_t *pair_body(Handler_t *first, Handler_t *jump)
+{
+    static Handler_t *const firsts[] = {
+#define FIRSTS(bits) exec_cmp_r##bits##_r##bits, exec_cmp_r##bits##_i, exec_test_r##bits##_r##bits, exec_dec_r##bits, exec_inc_r##bits
+        FIRSTS(16), FIRSTS(32), FIRSTS(64),
+    };
+    enum { KINDS = sizeof firsts / sizeof *firsts };
+    static const struct {
+        Handler_t *jump, *pairs[KINDS];
+    } jumps[] = {
+#define PAIRS(cc, bits) pair_cmp_r##bits##_j##cc, pair_cmp_i##bits##_j##cc, pair_test##bits##_j##cc, pair_dec##bits##_j##cc, pair_inc##bits##_j##cc
+#define JUMP(cc, condition) {exec_j##cc##_rel, {PAIRS(cc, 16), PAIRS(cc, 32), PAIRS(cc, 64)}},
+        CONDITIONS(JUMP)
+    };
+    for (unsigned kind = 0; kind < KINDS; kind++)
+        if (firsts[kind] == first)
+            for (unsigned i = 0; i < sizeof jumps / sizeof *jumps; i++)
+                if (jumps[i].jump == jump)
+                    return jumps[i].pairs[kind];
+    return NULL;
+}
+
 #define LOOPS(name, condition)                                                                      \
     REGISTER_BODY(exec_##name##_rel)                                                                \
     {                                                                                               \

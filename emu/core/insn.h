@@ -91,6 +91,9 @@ Handler_t exec_onward;  /* pseudo-instruction after a block's last: go on at the
 Handler_t exec_hooked;  /* pseudo-instruction before one that is hooked */
 Handler_t exec_wide_offset; /* pseudo-instruction: gives the next one a 64-bit offset in r[REG_OFFSET] */
 
+/* One body for a comparison (or INC, DEC) and the conditional jump after it; NULL where there is none. exec_flow.c. */
+Handler_t *pair_body(Handler_t *first, Handler_t *jump);
+
 /* Runs from a block on until something must be looked at, with the state in CPU and Clock; a Status. */
 int64_t exec_enter(CPU *cpu, const Insn *first);
 
