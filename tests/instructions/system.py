@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import asm
 import emu
+from emu.stop import StopReason
 
 GDT, IDT, TSS, TSS2, LDT = 0x1000, 0x2000, 0x3000, 0x3400, 0x3800
 HANDLERS, REAL_CODE = 0x5000, 0xC000
@@ -200,7 +201,7 @@ class Bench:
 
     def go_on(self, limit: int = 10000) -> Frame:
         stop = self.cpu.run(instructions=limit)
-        assert stop.reason == emu.StopReason.HALTED, (stop, hex(self.cpu.rip))
+        assert stop.reason == StopReason.HALTED, (stop, hex(self.cpu.rip))
         place = self.cpu.cs.base + self.cpu.rip - 1 - HANDLERS
         vector = place >> 4 if 0 <= place < 0x1000 else None
         return Frame(vector, self.stack(8, 4 if self.cpu.cs.access & 0x4000 else 2))
