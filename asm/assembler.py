@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from asm import output_bin
-from asm.diagnostics import AsmError, Diagnostic, Note, did_you_mean
+from asm.diagnostics import AsmError, Diagnostic, Note, did_you_mean, nearest_forms
 from asm.expression import HERE, SCALAR, START, ExpressionError, Linear, Section, Symbol, evaluate, is_constant
 from asm.ir import (
     MAX_IMAGE, Branch, Equ, Fixed, Instruction, Item, Mode, Patch, Reserve, Switch, Times, encoded, undefined,
 )  # fmt: skip
 from asm.layout import Layout
-from asm.operands import EncodeError, Imm, Mem
+from asm.operands import EncodeError, Imm, Mem, Operand
 from asm.parse import CHARACTERS, NUMBERS, ParseError, TokenError, builder, explain
 from asm.preprocess import Place, Preprocessor, SourceError
 from asm.tokens import DATA, MACRO, RESERVE, TOKEN, Kinds, encode_text, mnemonics, string_bytes, unquote
@@ -99,6 +99,9 @@ class Assembler:
         self.globals: list[str] = []
         self.externals: set[str] = set()
         self.depends_on_layout = False
+        self.operands: Sequence[Operand] = ()  # of the instruction at hand, for messages
+        self.included: set[int] = set()  # items that incbin made
+        self.repeated: dict[int, int] = {}  # items that a constant times made, and how often; both for the listing
         self.offsets: list[int] = []  # of each item in its section, once it is settled
         self.load_order: list[Section] = []
         self._last_label = ""
@@ -200,7 +203,7 @@ class Assembler:
                     return
             self.statement(tokens, shape)
             if len(self.items) == before + 1 and whole is shape and type(self.items[before]) is bytes:
-                if len(self.plain) < 200_000 and self.absolute is None:
+                if len(self.plain) < 200_000 and self.absolute is None and self.preprocessor.record is None:
                     self.plain[text] = self.items[before]  # type: ignore[assignment]
             elif len(self.items) > before and text is not self.preprocessor.raw:
                 self.texts[before] = text
@@ -214,7 +217,7 @@ class Assembler:
         except ExpressionError as error:
             self.report(error.message, text=text, word=error.name)
         except EncodeError as error:
-            self.report(encode_message(error), text=text, word=tokens[0])
+            self.report(encode_message(error, self.operands), text=text, word=tokens[0])
         finally:
             while len(self.places) < len(self.items):
                 self.places.append(self.place)
@@ -350,9 +353,7 @@ class Assembler:
         if build is None:
             raise explain(tokens, shape)
         prefixes, mnemonic, operands, expressions = build(tokens, self.symbol)
-        if not mnemonic:
-            self.items.append(self.bare_prefixes(prefixes))
-            return
+        self.operands = operands
         mode = self.mode
         if mnemonic in BRANCHES and len(operands) == 1 and type(operands[0]) is Imm:
             self.branch(mode, mnemonic, operands[0], prefixes, expressions)
@@ -371,11 +372,6 @@ class Assembler:
         self.items.append(item)
         if all(type(e) is Symbol and e.section is not SCALAR and e.section is not None and e.defined for _, _, e in expressions):
             item.size(self.section, 0)
-
-    def bare_prefixes(self, prefixes: Sequence[str]) -> bytes:
-        """Prefixes alone on a line: the bytes before an instruction that has them."""
-        code = encoded(self.mode, "nop", (), tuple(prefixes)).data
-        return code[:-1]
 
     def fold(self, expressions: Any, operands: Any) -> Any:
         """Puts the values of constant symbols into operands; returns the expressions that remain, and the operands."""
@@ -522,6 +518,7 @@ class Assembler:
         if count is not None and type(body) is bytes:
             if count * len(body) > MAX_IMAGE:
                 raise ExpressionError(f"{count * len(body)} bytes are more than a section may hold ({MAX_IMAGE})")
+            self.repeated[len(self.items)] = count
             self.items.append(body * count)
         else:
             self.items.append(Times(expression if count is None else count, body))
@@ -554,7 +551,14 @@ class Assembler:
             raise TokenError(f"`incbin': unable to open file `{name}': {error.strerror}", parts[0][0][0]) from None
         if len(data) > MAX_IMAGE:
             raise ExpressionError(f"`incbin' of more than {MAX_IMAGE} bytes")
+        self.included.add(len(self.items))
         self.items.append(data)
+
+    def follow(self, text: str) -> None:
+        """Takes note of a line that is only being preprocessed: the directives that the preprocessor can ask about."""
+        tokens, shape = self.preprocessor.tokens, self.preprocessor.shape
+        if shape[0] == "d" and tokens[0].lower() in ("bits", "use16", "use32", "use64", "section", "segment", "absolute"):
+            self.line(tokens, shape, text)
 
     # --- Directives ---------------------------------------------------------------------------------------------------
 
@@ -652,9 +656,14 @@ class Assembler:
         raise TokenError("binary output format does not support common variables", tokens[0])
 
     def directive_ignored(self, tokens: Sequence[str], shape: str) -> None:
-        """``cpu`` and ``float`` restrict or tune what this assembler always accepts; ``list`` steers NASM's listing."""
+        """``cpu`` and ``float`` restrict or tune what this assembler always accepts."""
         if len(tokens) < 2:
             raise TokenError(f"`{tokens[0]}' wants an operand", tokens[0])
+
+    def directive_list(self, tokens: Sequence[str], shape: str) -> None:
+        if shape[1:] not in ("+", "-"):
+            raise TokenError("list wants + or -", tokens[0])
+        self.preprocessor.lists = shape[1] == "+"
 
     def directive_warning(self, tokens: Sequence[str], shape: str) -> None:
         words = "".join(tokens[1:])
@@ -697,10 +706,8 @@ class Assembler:
         """Reserves a gap."""
         if self.absolute is not None:
             self.absolute += self.constant(gap) or 0
-        elif self.section.nobits or self.section is SCALAR:
-            self.items.append(Reserve(gap, 1))
         else:
-            self.items.append(Times(gap, b"\0"))
+            self.items.append(Reserve(gap, 1))
 
     def directive_sectalign(self, tokens: Sequence[str], shape: str) -> None:
         if tokens[1:] and tokens[1].lower() in ("on", "off"):
@@ -805,11 +812,16 @@ class Assembler:
                     else:
                         section.parts.append(code)
                         offset += len(code)
+            if section.nobits and kind is not Reserve and offset != self.offsets[-1] and kind is not Switch:
+                self.place = self.places[index]
+                self.warn("other", "attempt to initialize memory in a nobits section: ignored")
 
     def late_error(self, index: int, error: ExpressionError | EncodeError) -> None:
         """Reports an error in an item after its line has been left."""
         if isinstance(error, EncodeError):
-            message, word = encode_message(error), ""
+            item = self.items[index]
+            operands = item.operands if isinstance(item, Instruction) else ()
+            message, word = encode_message(error, operands), ""
         else:
             message, word = error.message, error.name
             if word in self.externals:
@@ -936,11 +948,13 @@ def column_of_word(text: str, word: str) -> int:
     return first
 
 
-def encode_message(error: EncodeError) -> str:
+def encode_message(error: EncodeError, operands: Sequence[Operand]) -> str:
     """An encoder's message with the forms that exist."""
     if not error.forms:
         return error.message
-    return f"{error.message}; the forms are: {'; '.join(error.forms[:12])}{'; ...' if len(error.forms) > 12 else ''}"
+    forms = nearest_forms(operands, error.forms)
+    what = "the nearest forms are" if len(forms) < len(error.forms) else "the forms are"
+    return f"{error.message}; {what}: {'; '.join(forms)}"
 
 
 def make_diagnostic(
@@ -1004,7 +1018,7 @@ _DIRECTIVES: dict[str, Callable[[Assembler, Sequence[str], str], None]] = {
     "common": Assembler.directive_common,
     "cpu": Assembler.directive_ignored,
     "float": Assembler.directive_ignored,
-    "list": Assembler.directive_ignored,
+    "list": Assembler.directive_list,
     "warning": Assembler.directive_warning,
     "align": Assembler.directive_align,
     "alignb": Assembler.directive_align,
@@ -1035,6 +1049,11 @@ class Program:
             for name, symbol in assembler.symbols.items()
             if symbol.section is not None and symbol.defined
         }
+
+    @property
+    def dependencies(self) -> list[str]:
+        """The files that the source includes."""
+        return list(dict.fromkeys(self._assembler.preprocessor.dependencies))
 
     @property
     def lines(self) -> list[tuple[int, str, int]]:

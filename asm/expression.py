@@ -148,16 +148,17 @@ def _signed_remainder(a: int, b: int) -> int:
     return wrap(a - b * _signed_quotient(a, b))
 
 
+# The count of a shift is taken modulo 64, which is what NASM's host processor makes of it.
 def _shift_left(a: int, b: int) -> int:
-    return wrap(a << b) if 0 <= b < 64 else 0
+    return wrap(a << (b & 63))
 
 
 def _shift_right(a: int, b: int) -> int:
-    return wrap((a & MASK) >> b) if 0 <= b < 64 else 0
+    return wrap((a & MASK) >> (b & 63))
 
 
 def _shift_right_signed(a: int, b: int) -> int:
-    return a >> b if 0 <= b < 64 else -(a < 0)
+    return a >> (b & 63)
 
 
 SCALAR_OPERATORS = {

@@ -168,11 +168,12 @@ class Branch:
 
     def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
         chosen = self.short if self.length == self.short_length else self.near
-        return patched(chosen.data, _branch_patches(chosen, self.expression), section, offset, warn, start)
+        return patched(chosen.data, self.patches(), section, offset, warn, start)
 
-
-def _branch_patches(code: Encoded, expression: Expression) -> tuple[Patch, ...]:
-    return tuple(Patch(f.offset, f.size, f.kind, expression) for f in code.fixups)
+    def patches(self) -> tuple[Patch, ...]:
+        """The field that holds the distance, in the form chosen last."""
+        chosen = self.short if self.length == self.short_length else self.near
+        return tuple(Patch(f.offset, f.size, f.kind, self.expression) for f in chosen.fixups)
 
 
 class Instruction:

@@ -110,7 +110,7 @@ def base_and_index(terms: dict[object, int], scaled: frozenset[str]) -> tuple[st
 
 
 def _scaled(scale: int, register: str) -> tuple[str | None, str | None, int]:
-    return (register, None, 1) if scale == 1 else base_and_index({register: scale}, frozenset((register,)))
+    return (None, register, 1) if scale == 1 else base_and_index({register: scale}, frozenset((register,)))
 
 
 def _two(first: str, second: str) -> tuple[str | None, str | None, int]:
@@ -487,9 +487,10 @@ def explain(tokens: Sequence[str], shape: str) -> ParseError:
     try:
         _compiled_grammar().parse(shape, start="line")
     except UnexpectedInput as error:
-        index = error.pos_in_stream if isinstance(error.pos_in_stream, int) else len(shape)
-        index = index if 0 <= index < len(shape) else len(shape)
-        terminals = getattr(error, "expected", None) or getattr(error, "allowed", None) or ()
+        token = getattr(error, "token", None)
+        at_end = token is not None and token.type == "$END"
+        index = len(shape) if at_end or not isinstance(error.pos_in_stream, int) else error.pos_in_stream
+        terminals = getattr(error, "accepts", None) or getattr(error, "allowed", None) or ()
         names = sorted({NAMES[name] for name in terminals if name in NAMES})
         if any(name in OPERATORS for name in terminals):
             names.append("an operator")

@@ -139,7 +139,8 @@ class Preprocessor:
         self.calls = 0
         self.made_lines = 0
         self.dependencies: list[str] = []
-        self.record: list[tuple[Place, str, int]] | None = [] if options.listing else None
+        self.record: list[tuple[Place, str, int, int]] | None = [] if options.listing else None
+        self.lists = True  # what [list +] and [list -] say
         self.frames = [Frame("file", name, source_lines(text), None)]
         self.place: Place = (self.frames[0], 0)
         self._predefine(name)
@@ -185,6 +186,7 @@ class Preprocessor:
                 yield from self._slow(frame, text)
                 if frames[-1] is not frame or frame.iterator is not iterator:
                     break
+                number = frame.number
             else:
                 if frames and frames[-1] is frame:
                     self._leave(frame)
@@ -193,8 +195,7 @@ class Preprocessor:
 
     def _slow(self, frame: Frame, text: str) -> Iterator[str]:
         """Handles a line that may hold a directive or a macro, or that is skipped."""
-        if self.record is not None:
-            self._list(frame, text)
+        self._list(frame, text)
         expanded = text
         try:
             if "%" in text:
@@ -249,8 +250,11 @@ class Preprocessor:
         return classify(token)
 
     def _list(self, frame: Frame, text: str) -> None:
-        level = sum(f.kind != "file" for f in self.frames)
-        self.record.append((self.place, text, level, len(self.assembler.items)))  # type: ignore[union-attr, arg-type]
+        if self.record is None or text is CONTINUED or not self.lists or not frame.lists:
+            return
+        if frame.kind != "file":
+            text = "".join(" " if piece.isspace() else piece for piece in pieces(text))
+        self.record.append((self.place, text, len(self.frames) - 1, len(self.assembler.items)))
 
     def _push(self, frame: Frame) -> None:
         if len(self.frames) >= MAX_FRAMES:
@@ -856,7 +860,9 @@ class Preprocessor:
             raise DirectiveError(f"unknown `%use' package: `{name}'", name)
         text = USE_PACKAGES[name]
         if text:
-            self._push(Frame("file", f"<{name}>", source_lines(text), self.place))
+            frame = Frame("file", f"<{name}>", source_lines(text), self.place)
+            frame.lists = False
+            self._push(frame)
 
     def _ignore(self, rest: str) -> None:
         """``%pragma`` and ``%depend`` change no bytes."""
@@ -897,13 +903,16 @@ class Preprocessor:
         return frame.number_of(frame.number)
 
 
+CONTINUED = " " * 3  # stands for a line that has been joined to the one above; told apart by identity
+
+
 def decode(data: bytes) -> str:
     """A source file's text; bytes that are no UTF-8 survive into strings unchanged."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def source_lines(text: str) -> list[str]:
-    """The lines of a source; one that ends in a backslash goes on with the next, and blank ones keep the count."""
+    """The lines of a source; one that ends in a backslash goes on with the next, and fillers keep the count."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
@@ -918,7 +927,7 @@ def source_lines(text: str) -> list[str]:
         while line.endswith("\\") and at + more + 1 < len(lines):
             more += 1
             line = line[:-1] + lines[at + more]
-        result += [""] * more + [line]
+        result += [line, *[CONTINUED] * more]
         at += more + 1
     return result
 

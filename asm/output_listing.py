@@ -1,0 +1,120 @@
+"""The listing, in the format of NASM's -l: line number, offset in the section, bytes, nesting level, source line.
+
+Fields that the placing of sections fills in stand in brackets, those relative to the next instruction in parentheses,
+both with the value they have before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from asm.expression import ExpressionError, Linear, Section, evaluate
+from asm.ir import Branch, Fixed, Instruction, Item, Patch, Reserve, Switch, Times
+from asm.operands import EncodeError
+
+if TYPE_CHECKING:
+    from asm.assembler import Assembler
+
+HEX_WIDTH = 18  # characters of bytes on a line
+BLANK = " " * (HEX_WIDTH + 10)
+
+
+def listing(assembler: Assembler) -> str:
+    """The listing of an assembled program whose preprocessor kept a record of the lines."""
+    record = assembler.preprocessor.record or []
+    sections = _sections_of_items(assembler)
+    warnings: dict[tuple[str, int], list[str]] = {}
+    for diagnostic in assembler.warnings:
+        text = f"{diagnostic.severity}: {diagnostic.message} [-w+{diagnostic.warning}]"
+        warnings.setdefault((diagnostic.file, diagnostic.line), []).append(text)
+    out: list[str] = []
+    for n, ((frame, number), text, level, first) in enumerate(record):
+        last = record[n + 1][3] if n + 1 < len(record) else len(assembler.items)
+        line_number = frame.number_of(number)
+        rows = list(_rows(assembler, sections, first, last))
+        depth = f"{' ' if level < 10 else ''}<{level}>" if level else "    "
+        for row, data in enumerate(rows or [BLANK]):
+            out.append(f"{line_number:6} {data}" + (f"{depth} {text}" if row == 0 else depth if level else ""))
+        for message in warnings.pop((frame.name, line_number), ()):
+            out.append(f"{line_number:6}{' ' * 10}{'*' * 18}       {message}")
+    return "".join(f"{line}\n" for line in out)
+
+
+def _sections_of_items(assembler: Assembler) -> list[Section]:
+    sections = []
+    section = assembler.first
+    for item in assembler.items:
+        if type(item) is Switch:
+            section = item.section
+        sections.append(section)
+    return sections
+
+
+def _rows(assembler: Assembler, sections: list[Section], first: int, last: int) -> Iterator[str]:
+    """The columns of offset and bytes that the items of one line take."""
+    data, start = "", 0
+    for index in range(first, last):
+        for offset, piece in _pieces(assembler, index, sections[index]):
+            if len(data) + len(piece) > HEX_WIDTH:
+                yield f"{start:08X} {data + '-':<{HEX_WIDTH + 1}}"
+                data = ""
+            if not data:
+                start = offset
+            data += piece
+    if data:
+        yield f"{start:08X} {data:<{HEX_WIDTH + 1}}"
+
+
+def _pieces(assembler: Assembler, index: int, section: Section) -> Iterator[tuple[int, str]]:
+    """What an item shows: (offset, text), never cut in two."""
+    item = assembler.items[index]
+    offset = assembler.offsets[index]
+    if index in assembler.included:
+        yield offset, f"<bin {len(item):X}h>"  # type: ignore[arg-type]
+    elif type(item) is Times:
+        if item.count:
+            yield from _item_pieces(assembler, item.body, section, offset)
+            if item.count > 1:
+                yield offset, f"<rep {item.count:X}h>"
+    elif index in assembler.repeated and type(item) is bytes:
+        count = assembler.repeated[index]
+        if count:
+            yield from _item_pieces(assembler, item[: len(item) // count], section, offset)
+            if count > 1:
+                yield offset, f"<rep {count:X}h>"
+    else:
+        yield from _item_pieces(assembler, item, section, offset)
+
+
+def _item_pieces(assembler: Assembler, item: Item, section: Section, offset: int) -> Iterator[tuple[int, str]]:
+    if type(item) is bytes:
+        for n, byte in enumerate(item):
+            yield offset + n, f"{byte:02X}"
+        return
+    if type(item) is Reserve:
+        size = item.size(section, offset)
+        if size > 8:
+            yield offset, f"<res {size:X}h>"
+        elif size:
+            yield offset, "??" * size
+        return
+    if type(item) not in (Fixed, Branch, Instruction):
+        return
+    patches = item.patches  # type: ignore[union-attr]
+    fields: dict[int, Patch] = {patch.offset: patch for patch in (patches if type(item) is Fixed else patches())}  # type: ignore[operator]
+    try:
+        data = item.emit(section, offset, lambda *_: None)  # type: ignore[union-attr]
+    except (ExpressionError, EncodeError):
+        return
+    n = 0
+    while n < len(data):
+        patch = fields.get(n)
+        value = evaluate(patch.expression, section, offset) if patch is not None else None
+        if patch is None or not isinstance(value, Linear) or (patch.kind == "rel" and set(value.terms) == {section}):
+            yield offset + n, f"{data[n]:02X}"
+            n += 1
+            continue
+        text = (value.const & ((1 << 8 * patch.size) - 1)).to_bytes(patch.size, "little").hex().upper()
+        yield offset + n, f"({text})" if patch.kind == "rel" else f"[{text}]"
+        n += patch.size
