@@ -65,10 +65,10 @@ def operand_sizes(form: Form, long_mode: bool) -> frozenset[int]:
 def candidate(form: Form) -> Candidate:
     """The form with what it matches."""
     found = Candidate(form, (form.fixed >= 0) * 8 + (form.digit >= 0) * 4 + bool(form.prefix) * 2 + form.rex_b0)
-    if form.prefix == "NP":
-        found = found._replace(prefix=frozenset((0, 1) if form.osize else (0,)))
-    elif form.prefix:
+    if form.mandatory_prefix:
         found = found._replace(prefix=frozenset((PREFIXES.index(form.prefix),)))
+    elif form.prefix:
+        found = found._replace(prefix=frozenset((0, 1) if form.prefix == "NFx" else (0,)))
     if form.asize:
         found = found._replace(asize=frozenset((ADDRESS_SIZES.index(form.asize),)))
     if form.rex_b0:

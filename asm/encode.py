@@ -237,7 +237,7 @@ class _Template:
             self.modrm = max(form.digit, 0) << 3
             if not any(type(operand) is Mem for operand in operands):
                 self.modrm |= 0xC0
-        self.before_rex = bytes.fromhex(form.prefix) if form.prefix not in ("", "NP") else b""
+        self.before_rex = form.mandatory_prefix
         self.after_rex = _OPCODE_MAPS[form.map]
         self.registers: list[tuple[int, int]] = []
         self.mem = self.offset = -1

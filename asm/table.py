@@ -111,6 +111,11 @@ class Form(NamedTuple):
     immediates: tuple[str, ...]
 
     @property
+    def mandatory_prefix(self) -> bytes:
+        """66h, F2h or F3h where it is part of the opcode, else nothing."""
+        return b"" if self.prefix in ("", "NP", "NFx") else bytes.fromhex(self.prefix)
+
+    @property
     def decodes(self) -> bool:
         """The decoder knows the row (it is not merely another spelling for the assembler)."""
         return "alias" not in self.notes
@@ -295,7 +300,7 @@ class _Encoding:
                 self.wig = True
             elif token == "REX.B0":
                 self.rex_b0 = True
-            elif not opcode and token in ("NP", "66", "F2", "F3"):
+            elif not opcode and token in ("NP", "NFx", "66", "F2", "F3"):
                 self.prefix = token
             elif token == "/r":
                 self.modrm = True

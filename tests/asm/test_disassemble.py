@@ -1,12 +1,18 @@
 """What the disassembler writes, NASM and our assembler take back to the same bytes."""
 
+import itertools
 import random
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import asm
 from asm import table
-from asm.disassemble import disassemble
+from asm.disassemble import decode, disassemble
 
 NasmLines = Callable[..., list[bytes | None]]
 ESCAPES = (b"", b"\x0f", b"\x0f\x38", b"\x0f\x3a")
@@ -20,14 +26,13 @@ def candidates(bits: int) -> list[bytes]:
     prefixes = [b"", b"\x66", b"\x67", b"\xf3", b"\xf2", b"\x2e", b"\x64", b"\xf0", b"\x66\xf3", b"\x66\x67"]
     found: dict[bytes, None] = {}
     opcodes = {
-        (form.map, opcode, form.prefix, form.modrm)
+        (form.map, opcode, form.mandatory_prefix, form.modrm)
         for form in table.load()
         if form.decodes and bits in form.modes
         for opcode in range(form.opcode, form.opcode + (8 if form.plus_register else 1))
     }
     for number, opcode, mandatory, has_modrm in sorted(opcodes):
         escape = ESCAPES[number] + bytes((opcode,))
-        fixed = bytes.fromhex(mandatory) if mandatory not in ("", "NP") else b""
         for prefix in prefixes:
             for rex in rexes:
                 modrms = range(chooser.randrange(5), 256, 7 if not prefix and not rex else 97) if has_modrm else (0,)
@@ -36,7 +41,7 @@ def candidates(bits: int) -> list[bytes]:
                     if has_modrm:
                         sib = bytes((chooser.randrange(256),))
                         end = bytes((modrm,)) + (sib if modrm & 7 == 4 and modrm < 0xC0 else b"") + end
-                    found[(prefix + fixed + rex + escape + end)[:15]] = None
+                    found[(prefix + mandatory + rex + escape + end)[:15]] = None
     return list(found)
 
 
@@ -59,3 +64,104 @@ def test_back_through_nasm(bits: int, nasm_lines: NasmLines) -> None:
     texts = [text for batch in batches for _, _, text in batch]
     assert sum(not text.startswith("db ") for text in texts) > len(texts) // 3
     assert not wrong, f"{len(wrong)} of {len(texts)} differ:\n" + "\n".join(wrong[:30])
+
+
+@pytest.mark.parametrize("bits", [16, 32, 64])
+def test_back_through_our_assembler(bits: int) -> None:
+    code = b"".join(random.Random(bits).sample(candidates(bits), 2000))[:0xF000]
+    entries = disassemble(code, bits, 0x100)
+    codes = [data for _, data, _ in entries]
+    assert b"".join(codes) == code
+    assert [address for address, _, _ in entries] == [
+        0x100 + n for n in itertools.accumulate(map(len, codes), initial=0)
+    ][:-1]
+    source = "\n".join(["org 0x100", *(text for _, _, text in entries)])
+    assert asm.assemble(source, bits=bits).binary == code
+
+
+SLOT = 32  # bytes a case, filled with NOP, so that the other disassembler is in step again at the next
+MACHINES = {16: "i8086", 32: "i386", 64: "i386:x86-64"}
+# Where objdump is not the judge of a length: the syntax, a pattern of the bytes, and why.
+OBJDUMP_DIFFERS = (
+    (
+        r"NOP .*",
+        r".*0f(0d|1a|1b)",
+        "objdump takes reserved no-operations for PREFETCH and MPX, with forms that do not exist",
+    ),
+    (r"WAIT", r".*4[0-9a-f]9b", "objdump does not take REX before WAIT"),
+    (
+        r"(CALL|JMP|J\w+) rel32",
+        r"(66|6667)",
+        "66h before a near branch in 64-bit code: objdump follows AMD, SDM ignores it",
+    ),
+    (r"BS[FR] .*", r"f2", "objdump knows no F2h before BSF and BSR, which SDM has ignored"),
+)
+
+
+@pytest.mark.parametrize("bits", [16, 32, 64])
+def test_lengths_are_those_of_another_disassembler(bits: int, tmp_path: Path) -> None:
+    """objdump shares no table with us, so that an error in ours cannot hide."""
+    objdump = shutil.which("objdump")
+    if objdump is None:
+        pytest.skip("objdump is not installed")
+    cases = candidates(bits)
+    image = tmp_path / "cases.bin"
+    image.write_bytes(b"".join(case.ljust(SLOT, b"\x90") for case in cases))
+    command = [objdump, "-D", "-b", "binary", "-m", MACHINES[bits], "-M", "intel", "--insn-width=16", "-z", image]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    theirs = {
+        int(match[1], 16): (len(match[2].split()), match[3])
+        for match in re.finditer(r"^ *([0-9a-f]+):\t((?:[0-9a-f]{2} )+) *\t(.*)$", listing, re.MULTILINE)
+    }
+    wrong = []
+    for number, case in enumerate(cases):
+        ours = decode(case, bits)
+        length, text = theirs[number * SLOT]
+        if ours is None or length == ours.length:
+            continue
+        syntax = ours.form.syntax
+        if not any(re.fullmatch(form, syntax) and re.match(start, case.hex()) for form, start, _ in OBJDUMP_DIFFERS):
+            wrong.append(f"{case.hex()}: {ours.form.syntax} {ours.length}, objdump {text} {length}")
+    assert not wrong, f"{len(wrong)} of {len(cases)} differ:\n" + "\n".join(wrong[:40])
+
+
+@pytest.mark.parametrize(
+    ("bits", "code", "text"),
+    [
+        (32, "01c8", "add eax, ecx"),
+        (32, "8b4508", "mov eax, [ebp+8]"),
+        (32, "c7450001000000", "mov dword [ebp], 1"),
+        (32, "ff1500100000", "call dword [0x1000]"),
+        (32, "ff5104", "call dword [ecx+4]"),
+        (16, "ea5be000f0", "jmp 0xf000:0xe05b"),
+        (16, "eb03", "jmp short 0x105"),
+        (16, "2e8b0e3412", "mov cx, [cs:0x1234]"),
+        (32, "f3a4", "rep movsb"),
+        (32, "f3a6", "repe cmpsb"),
+        (32, "f2ae", "repne scasb"),
+        (32, "0fb6c8", "movzx ecx, al"),
+        (32, "0fb608", "movzx ecx, byte [eax]"),
+        (32, "0f0111", "lgdt [ecx]"),
+        (32, "0f22c0", "mov cr0, eax"),
+        (64, "4889e5", "mov rbp, rsp"),
+        (64, "488d0510000000", "lea rax, [rel $+0x17]"),
+        (64, "0f01c2", "vmlaunch"),
+        (64, "0f78c1", "vmread rcx, rax"),
+        (64, "4190", "xchg eax, r8d"),
+        (32, "8204ff05", "db 0x82, 0x04, 0xff, 0x05 ; add byte [edi+edi*8], 5"),
+        (32, "d0f0", "db 0xd0, 0xf0 ; sal al, 1"),
+        (32, "0fff", "db 0x0f"),
+    ],
+)
+def test_text(bits: int, code: str, text: str) -> None:
+    assert disassemble(bytes.fromhex(code), bits, 0x100, count=1)[0][2] == text
+
+
+def test_text_alone() -> None:
+    code = bytes.fromhex("03c1488d0510000000")
+    assert [text for _, _, text in disassemble(code, 64, 0x1000, exact=False)] == [
+        "add eax, ecx",
+        "lea rax, [rel 0x1019]",
+    ]
+    assert disassemble(code, 64, 0x1000, count=0) == []
+    assert disassemble(b"", 32) == []
