@@ -81,14 +81,8 @@ static bool control_register_exists(const CPU *cpu, unsigned number)
     }
 }
 
-static int write_control(CPU *cpu, const Insn *insn, uint64_t value)
+static int write_control_number(CPU *cpu, unsigned number, uint64_t value)
 {
-    const unsigned number = insn->dst;
-    if (!control_register_exists(cpu, number))
-        return fault_ud(cpu);
-    if (cpu->cpl)
-        return fault_gp(cpu, 0);
-    charge_case(cpu, insn, number == 2 ? CASE_CR2 : number == 3 ? CASE_CR3 : CASE_CR0);
     switch (number) {
     case 0: return write_cr0(cpu, value);
     case 2: cpu->cr2 = value; return STATUS_OK;
@@ -100,6 +94,19 @@ static int write_control(CPU *cpu, const Insn *insn, uint64_t value)
         cpu->cr8 = value;
         return STATUS_LOOK;
     }
+}
+
+static int write_control(CPU *cpu, const Insn *insn, uint64_t value)
+{
+    const unsigned number = insn->dst;
+    if (!control_register_exists(cpu, number))
+        return fault_ud(cpu);
+    if (cpu->cpl)
+        return fault_gp(cpu, 0);
+    const int status = write_control_number(cpu, number, value);
+    if (status >= 0)
+        charge_case(cpu, insn, number == 2 ? CASE_CR2 : number == 3 ? CASE_CR3 : CASE_CR0);
+    return status;
 }
 
 static int read_control(CPU *cpu, const Insn *insn)
@@ -146,9 +153,9 @@ static int write_debug(CPU *cpu, const Insn *insn, uint64_t value)
     unsigned number = insn->dst;
     if (check_debug(cpu, &number))
         return STATUS_FAULT;
-    charge_case(cpu, insn, number >= 6 ? CASE_DR67 : CASE_DR03);
     if (number >= 6 && value >> 32)
         return fault_gp(cpu, 0);
+    charge_case(cpu, insn, number >= 6 ? CASE_DR67 : CASE_DR03);
     if (number == 6)
         value = (value & 0x0000e00f) | 0xffff0ff0;
     if (number == 7)
