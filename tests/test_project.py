@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EMU_LAYERS = (
     {"errors"},
     {"models", "stop"},
+    {"model_compiler"},
     {"_core"},
     {"chips", "host"},
     {"board"},
