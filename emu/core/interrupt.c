@@ -159,6 +159,18 @@ static int push_frame(CPU *cpu, const Delivery *d, Stack *stack, unsigned size, 
     return STATUS_OK;
 }
 
+/* The image of EFLAGS goes to the TSS. */
+static int deliver_to_task(CPU *cpu, const Delivery *d, const Descriptor *gate)
+{
+    const uint16_t old_task = cpu->seg[TR].selector;
+    const uint32_t eflags = cpu->eflags;
+    cpu->eflags |= d->flags & FLAG_RF;
+    const int status = task_gate(cpu, gate, TASK_GATE, d->error, d->ext, d->rip);
+    if (cpu->seg[TR].selector == old_task)
+        cpu->eflags = eflags;
+    return status;
+}
+
 /* Protected mode: interrupt and trap gates, task gates. */
 static int deliver_protected(CPU *cpu, const Delivery *d)
 {
@@ -166,7 +178,7 @@ static int deliver_protected(CPU *cpu, const Delivery *d)
     if (fetch_gate(cpu, d, &gate))
         return STATUS_FAULT;
     if (descriptor_type(&gate) == TYPE_TASK_GATE)
-        return task_gate(cpu, &gate, TASK_GATE, d->error, d->ext, d->rip);
+        return deliver_to_task(cpu, d, &gate);
     const uint16_t selector = gate_selector(&gate);
     if (fetch_handler(cpu, d, selector, &code))
         return STATUS_FAULT;
