@@ -36,7 +36,7 @@ cdef class Clock:
     cdef object _error         # the first exception of a callback; the run that it happened in raises it
     cdef CPU *_running         # the processor whose slice runs, NULL between slices
     cdef void *_thread_state   # the interpreter's state while the GIL is released, else NULL
-    cdef unsigned long _thread # whose run it is; 0: nobody's
+    cdef unsigned long _thread  # whose run it is; 0: nobody's
     cdef int _calling          # depth of Python callbacks in the middle of an instruction
     cdef int _stop_code        # what a chip gave to stop()
     cdef int64_t _stop_status
@@ -48,8 +48,8 @@ cdef class Clock:
     cdef void cancel(self, Chip chip, int id) noexcept nogil
     # The cycle it is due at, all ones where it is not scheduled.
     cdef uint64_t due(self, Chip chip, int id) noexcept nogil
-    # Whole periods of numerator/denominator hertz since power-on, now and at a cycle; and the first cycle at which so many
-    # have passed. Exact.
+    # Whole periods of numerator/denominator hertz since power-on, now and at a cycle; and the first cycle at which so
+    # many have passed. Exact.
     cdef uint64_t ticks(self, uint64_t numerator, uint64_t denominator) noexcept nogil
     cdef uint64_t ticks_at(self, uint64_t cycle, uint64_t numerator, uint64_t denominator) noexcept nogil
     cdef uint64_t cycle_of_tick(self, uint64_t ticks, uint64_t numerator, uint64_t denominator) noexcept nogil

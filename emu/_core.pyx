@@ -2,7 +2,7 @@
 """The extension's face: what Python, and the chips, see of the core in emu/core.
 
 In reading order: clock (time, and the state of a run), chip (parts and wires, devices in Python), memory, bus, model,
-run (slices of guest code), hooks, processor, registers, cpu (the bare processor).
+processor, run (slices of guest code), hooks, registers, cpu (the bare processor).
 """
 from binascii import a2b_base64
 from operator import index as operator_index
@@ -20,8 +20,8 @@ from cpython.buffer cimport (
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject, PyTypeObject
-from libc.stdlib cimport calloc, free
-from libc.string cimport memmove
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcmp, memmove, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 from emu import models
@@ -33,8 +33,8 @@ include "face/chip.pxi"
 include "face/memory.pxi"
 include "face/bus.pxi"
 include "face/model.pxi"
+include "face/processor.pxi"
 include "face/run.pxi"
 include "face/hooks.pxi"
-include "face/processor.pxi"
 include "face/registers.pxi"
 include "face/cpu.pxi"

@@ -151,7 +151,8 @@ cdef class Bus:
             raise ConfigError(f"memory at {base:#x}, {length:#x} bytes: not whole pages of {PAGE_SIZE} bytes")
         if flags & ~<uint32_t>(REGION_READ | REGION_WRITE | REGION_ROM):
             raise ConfigError(f"memory at {base:#x}: unknown flags {flags:#x}")
-        cdef int id = bus_map_memory(&self.c, base, length, memory.host + offset, memory.pages + offset // PAGE_SIZE, flags)
+        cdef uint8_t *pages = memory.pages + offset // PAGE_SIZE
+        cdef int id = bus_map_memory(&self.c, base, length, memory.host + offset, pages, flags)
         number = self.keep_region(id, memory)
         memory.answers_on(self)
         self._touched |= memory._touched

@@ -187,7 +187,7 @@ cdef class Device(Chip):
     cdef Irq *output(self, str name) except NULL:
         names = self.outputs
         if name not in names or names.index(name) >= DEVICE_OUTPUTS:
-            raise ConfigError(f"{self.name} has no output {name!r}: Device.outputs names them, at most {DEVICE_OUTPUTS}")
+            raise ConfigError(f"{self.name} has no output {name!r}: `outputs` names them, at most {DEVICE_OUTPUTS}")
         return &self._wires[names.index(name)]
 
     def read(self, address, size):

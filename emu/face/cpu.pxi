@@ -14,8 +14,8 @@ cdef class Cpu(Processor):
         memory: size in bytes.
         cpu: a processor model.
         timing: "static", the model's clocks; "unit", one cycle an instruction.
-        faults: "raise" makes exceptions CpuFault and ends the run at INT n; "deliver" sends them through the guest's IVT
-            or IDT.
+        faults: "raise" makes exceptions CpuFault and ends the run at INT n; "deliver" sends them through the guest's
+            IVT or IDT.
 
     HLT ends a run. Nobody answers at ports until something is mapped on `bus`.
 

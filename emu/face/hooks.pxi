@@ -15,7 +15,23 @@ cdef extern from "emu/core/block.h" nogil:
     void blocks_hook_page(CpuState *cpu, uint64_t la)
     void blocks_unhook_all(CpuState *cpu)
 
-HOOK_KINDS = ("instruction", "block", "memory", "io", "interrupt", "vm_exit")
+cdef enum:
+    GROUP_INSTRUCTION
+    GROUP_BLOCK
+    GROUP_MEMORY
+    GROUP_IO
+    GROUP_INTERRUPT
+    GROUP_VM_EXIT
+
+cdef struct HookRange:
+    int group
+    uint64_t first, last
+
+# By HOOK_*: the place of its name in HOOK_KINDS.
+cdef int[8] HOOK_GROUP = [
+    GROUP_INSTRUCTION, GROUP_BLOCK, GROUP_MEMORY, GROUP_MEMORY, GROUP_IO, GROUP_IO, GROUP_INTERRUPT, GROUP_VM_EXIT,
+]
+cdef tuple HOOK_KINDS = ("instruction", "block", "memory", "io", "interrupt", "vm_exit")
 
 
 cdef class Hook:
@@ -39,11 +55,86 @@ cdef class Hook:
         if self in hooks:
             # A new list: the old one may be walked over now.
             self.processor._hooks[self.kind] = [hook for hook in hooks if hook is not self]
-            self.processor.place_hooks()
+            place_hooks(self.processor)
 
     def __repr__(self):
         return f"<hook {self.kind} {self.first:#x}-{self.last:#x}: {self.callback!r}>"
 
 
+cdef int place_hooks(Processor self) except -1:
+    """Tells the core what is hooked, and keeps the ranges where they can be looked at without the GIL."""
+    cdef CpuState *cpu = self.c
+    cdef Hook hook
+    cdef uint64_t page
+    hooks = [hook for kind in HOOK_KINDS for hook in self._hooks.get(kind, ())]
+    cdef HookRange *ranges = <HookRange *>realloc(self._ranges, (len(hooks) + 1) * sizeof(HookRange))
+    if ranges == NULL:
+        raise MemoryError()
+    self._ranges = ranges
+    self._range_count = len(hooks)
+    for i, hook in enumerate(hooks):
+        ranges[<int>i] = HookRange(HOOK_KINDS.index(hook.kind), hook.first, hook.last)
+    cpu.hooks_memory = bool(self._hooks.get("memory"))
+    cpu.hook_owner = <void *>self
+    cpu.hook = NULL
+    if self._has_until or hooks:
+        cpu.hook = hook_callback
+    blocks_unhook_all(cpu)
+    if self._has_until:
+        blocks_hook_page(cpu, self._until)
+    for hook in self._hooks.get("instruction", ()):
+        if hook.last - hook.first > 1 << 20:
+            blocks_hook_page(cpu, 0xFFFFFFFFFFFFFFFF)
+            break
+        for page in range(hook.first >> 12, (hook.last >> 12) + 1):
+            blocks_hook_page(cpu, page << 12)
+    cpu_update_mode(cpu)
+    clock_leave(&self.clock.c)
+    return 0
+
+
+cdef void hooked(Processor self, int kind, uint64_t address, unsigned size, uint64_t value) noexcept nogil:
+    cdef int group = HOOK_GROUP[kind]
+    cdef uint64_t last = address
+    cdef int i
+    if group == GROUP_MEMORY or group == GROUP_IO:
+        last = address + size - 1
+    if group == GROUP_INSTRUCTION and self._has_until and address == self._until:
+        self._until_reached = True
+        self.clock.leave()
+    for i in range(self._range_count):
+        if self._ranges[i].group == group and self._ranges[i].first <= last and address <= self._ranges[i].last:
+            break
+    else:
+        return
+    self.clock.keep_gil()
+    with gil:
+        try:
+            call_hooks(self, kind, group, address, last, value)
+        except BaseException as error:
+            self.clock.store_error(error)
+
+
+cdef int call_hooks(Processor self, int kind, int group, uint64_t address, uint64_t last, uint64_t value) except -1:
+    cdef Hook hook
+    cdef bint between = group == GROUP_INSTRUCTION
+    if group == GROUP_INSTRUCTION:
+        arguments = (address,)
+    elif group == GROUP_MEMORY or group == GROUP_IO:
+        arguments = (address, last - address + 1, value, kind == HOOK_MEMORY_WRITE or kind == HOOK_IO_WRITE)
+    else:
+        arguments = (address, value)
+    if not between:
+        self.clock._calling += 1
+    try:
+        for hook in self._hooks.get(HOOK_KINDS[group], ()):
+            if hook.first <= last and address <= hook.last:
+                hook.callback(*arguments)
+    finally:
+        if not between:
+            self.clock._calling -= 1
+    return 0
+
+
 cdef void hook_callback(void *owner, int kind, uint64_t address, unsigned size, uint64_t value) noexcept nogil:
-    (<Processor>owner).hooked(kind, address, size, value)
+    hooked(<Processor>owner, kind, address, size, value)

@@ -18,6 +18,7 @@ cdef class Memory:
     cdef uint8_t *pages
     cdef readonly uint64_t size
     cdef list _buses        # where it is mapped, as weak references: decoded code there must go when the host writes
+    cdef dict _saved        # the last snapshot's pages, by number; those of zeros are left out
     cdef int _views         # writable views that are alive
     cdef bint _touched      # one may have been written through since the last run
     cdef Py_ssize_t _shape[1]
@@ -25,6 +26,7 @@ cdef class Memory:
 
     def __cinit__(self, uint64_t size):
         self._buses = []
+        self._saved = {}
         if size == 0 or size & (PAGE_SIZE - 1) or size > 1ull << 40:
             raise ValueError(f"a memory of {size} bytes: not whole pages, or not within 4 KiB to 1 TiB")
         self.pages = <uint8_t *>calloc(size // PAGE_SIZE, 1)
@@ -126,6 +128,72 @@ cdef class Memory:
         if self._touched:
             self._touched = self._views > 0
             self.written(0, self.size)
+
+    def save(self):
+        """The pages that are not all zeros, by number (address / 4096): a snapshot, not to be changed.
+
+        Pages that were not written since the last snapshot are shared with it, so it costs the dirty ones.
+        """
+        cdef uint64_t page, pages = self.size // PAGE_SIZE
+        cdef uint8_t *host
+        self.check_idle()
+        self.before_run()
+        saved = dict(self._saved)
+        for page in range(pages):
+            if self.pages[page] & PAGE_DIRTY:
+                self.pages[page] &= ~<uint8_t>PAGE_DIRTY
+                host = self.host + page * PAGE_SIZE
+                if host[0] == 0 and memcmp(host, host + 1, PAGE_SIZE - 1) == 0:
+                    saved.pop(page, None)
+                else:
+                    saved[page] = PyBytes_FromStringAndSize(<char *>host, PAGE_SIZE)
+        self._saved = saved
+        self.forget_translations()
+        return saved
+
+    def load(self, dict pages not None):
+        """Makes the memory what it was when save() gave `pages`; costs what differs.
+
+        Raises:
+            BadInput: that was another memory; nothing has changed then.
+        """
+        cdef uint64_t page, count = self.size // PAGE_SIZE
+        cdef dict saved = self._saved
+        self.check_idle()
+        for number, data in pages.items():
+            whole = isinstance(data, bytes) and len(data) == PAGE_SIZE
+            if not (whole and isinstance(number, int) and 0 <= number < count):
+                raise BadInput(f"page {number!r} is none of a memory of {self.size:#x} bytes")
+        self.before_run()
+        changed = {number for number in saved.keys() | pages.keys() if saved.get(number) is not pages.get(number)}
+        for page in range(count):
+            if self.pages[page] & PAGE_DIRTY:
+                changed.add(page)
+        for number in changed:
+            page = number
+            data = pages.get(number)
+            if data is None:
+                memset(self.host + page * PAGE_SIZE, 0, PAGE_SIZE)
+            else:
+                memmove(self.host + page * PAGE_SIZE, PyBytes_AS_STRING(data), PAGE_SIZE)
+            self.written(page * PAGE_SIZE, PAGE_SIZE)
+            self.pages[page] &= ~<uint8_t>PAGE_DIRTY
+        self._saved = dict(pages)
+        self.forget_translations()
+
+    cdef int check_idle(self) except -1:
+        for bus in self.buses():
+            (<Bus>bus).clock.check_idle()
+        return 0
+
+    cdef void forget_translations(self) noexcept:
+        """A page that is clean again must be seen at its next store: no translation for stores may be kept."""
+        cdef BusMap *bus
+        cdef uint32_t i
+        for mapped in self.buses():
+            bus = <BusMap *>&(<Bus>mapped).c
+            for i in range(bus.cpu_count):
+                tlb_flush(<CpuState *>bus.cpus[i], True)
 
     @property
     def array(self):

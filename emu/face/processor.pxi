@@ -100,7 +100,8 @@ cdef uint8_t chip_acknowledge(void *controller) noexcept nogil:
 cdef class Processor:
     """A processor on a bus: its registers (defined in face/registers.pxi), its run loop (face/run.pxi) and hooks.
 
-    While another thread runs it, everything raises RunningError. In a callback of its own run the registers can be read;
+    While another thread runs it, everything raises RunningError. In a callback of its own run the registers can be
+    read (the arithmetic flags may be those of an earlier instruction, unless the callback is a hook of instructions);
     they can be written in hooks of instructions and blocks, which lie between two instructions.
     """
     cdef CpuState *c
@@ -112,6 +113,8 @@ cdef class Processor:
     cdef object _reset         # what a pulse on the reset line calls; None: the processor alone is reset
     cdef list _polls           # called between slices
     cdef dict _hooks           # kind of hook to list of Hook
+    cdef HookRange *_ranges    # the same, for a look without the GIL
+    cdef int _range_count
     cdef uint64_t _until
     cdef bint _has_until, _until_reached
     cdef uint32_t _run_flags   # RUN_* of every run
@@ -133,12 +136,13 @@ cdef class Processor:
         self.c = cpu_create(&bus.c, &bus.clock.c, model.c)
         if self.c == NULL:
             raise MemoryError()
-        bus._touched = 1 # whatever views exist may have written
+        bus._touched = 1  # whatever views exist may have written
         return 0
 
     def __dealloc__(self):
         if self.c != NULL:
             cpu_destroy(self.c)
+        free(self._ranges)
 
     cdef int check_writable(self) except -1:
         if self.clock._thread != 0:
@@ -222,123 +226,20 @@ cdef class Processor:
         if until is None:
             if every is not None:
                 raise ValueError("every: only with a predicate as until")
-            return self.run_for(most, cycle_limit, deadline)
+            return run_for(self, most, cycle_limit, deadline)
         if callable(until):
-            return self.run_while_not(until, within(1 if every is None else every, 1 << 62), most, cycle_limit, deadline)
+            pace = within(1 if every is None else every, 1 << 62)
+            return run_while_not(self, until, pace, most, cycle_limit, deadline)
         if every is not None:
             raise ValueError("every: only with a predicate as until")
         self._until = within(until, 0xFFFFFFFFFFFFFFFF)
         self._has_until = True
         try:
-            self.place_hooks()
-            return self.run_for(most, cycle_limit, deadline)
+            place_hooks(self)
+            return run_for(self, most, cycle_limit, deadline)
         finally:
             self._has_until = False
-            self.place_hooks()
-
-    cdef object run_while_not(self, object until, uint64_t every, uint64_t most, uint64_t cycle_limit, int64_t deadline):
-        cdef uint64_t goal = saturating_add(self.c.instructions, most)
-        if every == 0:
-            raise ValueError("every: 0 instructions")
-        while not until(self):
-            stop = self.run_for(min(every, goal - self.c.instructions), cycle_limit, deadline)
-            if stop is not LIMIT or self.c.instructions >= goal or clock_now(&self.clock.c) >= cycle_limit:
-                return stop
-            if deadline and host_ns() >= deadline:
-                return stop
-        return BREAKPOINT
-
-    cdef object run_for(self, uint64_t most, uint64_t cycle_limit, int64_t deadline):
-        """The run loop: slices of about a millisecond. deadline: in host_ns(), 0: none."""
-        cdef CpuState *cpu = self.c
-        cdef Clock clock = self.clock
-        cdef uint64_t goal = saturating_add(cpu.instructions, most)
-        cdef uint64_t end
-        cdef int64_t started, taken
-        cdef bint release = most > SHORT_RUN
-        self.begin_run()
-        try:
-            started = host_ns()
-            while True:
-                end = min(cycle_limit, saturating_add(clock_now(&clock.c), self._slice))
-                clock._running = <CPU *>cpu
-                if release:
-                    code = run_slice(clock, cpu, end, goal - cpu.instructions, self._run_flags)
-                else:
-                    code = cpu_run(cpu, end, goal - cpu.instructions, self._run_flags)
-                clock._running = NULL
-                stop = self.settle(code, goal, cycle_limit)
-                if stop is not None:
-                    return stop
-                taken = host_ns() - started
-                if taken > SLICE_NS:
-                    self._slice = max(self._slice // 2, <uint64_t>LEAST_SLICE)
-                elif taken < SLICE_NS // 4 and code == STOP_LIMIT:
-                    self._slice = min(self._slice * 2, <uint64_t>MOST_SLICE)
-                PyErr_CheckSignals()
-                for poll in self._polls:
-                    poll()
-                clock.raise_error()
-                if clock._stop_asked:
-                    return STOPPED
-                started = host_ns()
-                if deadline and started >= deadline:
-                    return LIMIT
-        finally:
-            self.end_run()
-
-    cdef int begin_run(self) except -1:
-        self.clock.check_idle()
-        self.clock.raise_error()
-        if self.bus._touched:
-            self.bus.before_run()
-        self.clock._thread = PyThread_get_thread_ident()
-        self.clock._stop_code = CHIP_STOP_NONE
-        self._until_reached = False
-        cpu_clear(self.c, REQUEST_STOP)
-        return 0
-
-    cdef void end_run(self) noexcept:
-        self.clock._running = NULL
-        self.clock._stop_asked = 0
-        self.clock._thread = 0
-
-    cdef object settle(self, StopCode code, uint64_t goal, uint64_t cycle_limit):
-        """What a slice's end means: a Stop, an exception, or None to go on."""
-        cdef CpuState *cpu = self.c
-        cdef Clock clock = self.clock
-        clock.raise_error()
-        if clock._stop_code == CHIP_STOP_POWERED_OFF:
-            return Stop(StopReason.POWERED_OFF, clock._stop_status)
-        if clock._stop_code == CHIP_STOP_DEBUG_EXIT:
-            return Stop(StopReason.DEBUG_EXIT, clock._stop_status)
-        if self._until_reached:
-            return BREAKPOINT
-        if clock._stop_asked:
-            return STOPPED
-        if code == STOP_FAULT:
-            raise self.fault()
-        if code == STOP_BREAKPOINT:
-            return Stop(StopReason.BREAKPOINT, None, cpu.fault.vector)
-        if code == STOP_HALTED:
-            return HALTED
-        if code == STOP_TRIPLE_FAULT:
-            return TRIPLE_FAULT
-        if code == STOP_RESET:
-            if self._reset is None:
-                cpu_reset(cpu)
-            else:
-                self._reset()
-            return None
-        if code == STOP_REQUEST or code == STOP_HOOK:
-            cpu_clear(cpu, REQUEST_STOP)
-            return None
-        if cpu.instructions >= goal or clock_now(&clock.c) >= cycle_limit:
-            return LIMIT
-        # HLT with nothing scheduled: only the host could end that.
-        if cpu.activity != ACTIVITY_ACTIVE and clock_next(&clock.c) == CYCLE_NEVER and not self._polls:
-            return HALTED
-        return None
+            place_hooks(self)
 
     def step(self):
         """Runs one instruction (one iteration of a REP instruction), with what is due before it.
@@ -351,16 +252,16 @@ cdef class Processor:
             RunningError: it runs already.
             Whatever a device or hook raised.
         """
-        self.begin_run()
+        begin_run(self)
         self.clock._running = <CPU *>self.c
         cdef uint64_t goal = self.c.instructions + 1
         cdef StopCode code
         try:
             code = cpu_run(self.c, CYCLE_NEVER, 1, self._run_flags | RUN_STEP)
-            stop = self.settle(code, goal, CYCLE_NEVER)
+            stop = settle(self, code, goal, CYCLE_NEVER)
             return LIMIT if stop is None else stop
         finally:
-            self.end_run()
+            end_run(self)
 
     def stop(self):
         """Ends the run: in a callback of it after the current instruction, from another thread within a millisecond."""
@@ -405,72 +306,8 @@ cdef class Processor:
             raise ValueError(f"{where!r} is not a range of consecutive numbers within 64 bits")
         hook = Hook(self, kind, callback, first, last)
         self._hooks[kind] = [*self._hooks.get(kind, ()), hook]
-        self.place_hooks()
+        place_hooks(self)
         return hook
-
-    cdef int place_hooks(self) except -1:
-        """Tells the core what is hooked."""
-        cdef CpuState *cpu = self.c
-        cdef Hook hook
-        cdef uint64_t page
-        cdef dict hooks = self._hooks
-        cpu.hooks_memory = bool(hooks.get("memory"))
-        cpu.hook_owner = <void *>self
-        cpu.hook = NULL
-        if self._has_until or any(hooks.values()):
-            cpu.hook = hook_callback
-        blocks_unhook_all(cpu)
-        if self._has_until:
-            blocks_hook_page(cpu, self._until)
-        for hook in hooks.get("instruction", ()):
-            if hook.last - hook.first > 1 << 20:
-                blocks_hook_page(cpu, 0xFFFFFFFFFFFFFFFF)
-                break
-            for page in range(hook.first >> 12, (hook.last >> 12) + 1):
-                blocks_hook_page(cpu, page << 12)
-        cpu_update_mode(cpu)
-        clock_leave(&self.clock.c)
-        return 0
-
-    cdef void hooked(self, int kind, uint64_t address, unsigned size, uint64_t value) noexcept nogil:
-        if kind == HOOK_INSTRUCTION and self._has_until and address == self._until:
-            self._until_reached = True
-            self.clock.leave()
-        self.clock.keep_gil()
-        with gil:
-            try:
-                self.call_hooks(kind, address, size, value)
-            except BaseException as error:
-                self.clock.store_error(error)
-
-    cdef int call_hooks(self, int kind, uint64_t address, unsigned size, uint64_t value) except -1:
-        cdef Hook hook
-        cdef uint64_t last = address
-        cdef bint between = kind == HOOK_INSTRUCTION or kind == HOOK_BLOCK
-        if kind == HOOK_INSTRUCTION:
-            name, arguments = "instruction", (address,)
-        elif kind == HOOK_BLOCK:
-            name, arguments = "block", (address,)
-        elif kind == HOOK_MEMORY_READ or kind == HOOK_MEMORY_WRITE:
-            name, arguments = "memory", (address, size, value, kind == HOOK_MEMORY_WRITE)
-            last = address + size - 1
-        elif kind == HOOK_IO_READ or kind == HOOK_IO_WRITE:
-            name, arguments = "io", (address, size, value, kind == HOOK_IO_WRITE)
-            last = address + size - 1
-        elif kind == HOOK_INTERRUPT:
-            name, arguments = "interrupt", (address, value)
-        else:
-            name, arguments = "vm_exit", (address, value)
-        if not between:
-            self.clock._calling += 1
-        try:
-            for hook in self._hooks.get(name, ()):
-                if hook.first <= last and address <= hook.last:
-                    hook.callback(*arguments)
-        finally:
-            if not between:
-                self.clock._calling -= 1
-        return 0
 
     @property
     def pins(self):
@@ -664,7 +501,7 @@ cdef class Processor:
             state[scalar_names[i]] = scalar_get(self.c, scalars[i])
         return state
 
-    def load(self, dict state not None):
+    def restore(self, dict state not None):
         """Takes what save() gave.
 
         Raises:

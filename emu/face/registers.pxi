@@ -137,7 +137,7 @@ cdef int add_register(str name, void *field, int bytes, uint64_t most, Effect ef
 
 
 cdef int add_registers() except -1:
-    cdef CpuState *cpu = NULL # so that a field's address is its offset
+    cdef CpuState *cpu = NULL  # so that a field's address is its offset
     cdef int i
     cdef uint64_t all64 = 0xFFFFFFFFFFFFFFFF
     legacy = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")
@@ -316,7 +316,8 @@ cdef uint64_t scalar_get(const CpuState *cpu, Scalar scalar) noexcept:
     return field_get(<const char *>cpu + scalar.offset, scalar.bytes)
 
 cdef int scalar_set(CpuState *cpu, Scalar scalar, object value) except -1:
-    field_set(<char *>cpu + scalar.offset, scalar.bytes, within(value, 0xFFFFFFFFFFFFFFFFull >> (64 - 8 * scalar.bytes)))
+    cdef uint64_t most = 0xFFFFFFFFFFFFFFFFull >> (64 - 8 * scalar.bytes)
+    field_set(<char *>cpu + scalar.offset, scalar.bytes, within(value, most))
     return 0
 
 cdef int add_scalar(str name, void *field, int bytes) except -1:
