@@ -69,6 +69,8 @@ int linear_read(CPU *cpu, uint64_t la, unsigned size, unsigned access)
             value |= bus_read(cpu->bus, i < first ? pa + i : next + (i - first), 1) << 8 * i;
         cpu->data = value;
     }
+    if (unlikely(cpu->breakpoints) && !(access & ACCESS_SYSTEM))
+        debug_access(cpu, la, size, DEBUG_READ);
     if (unlikely(cpu->hooks_memory) && cpu->hook)
         cpu->hook(cpu->hook_owner, HOOK_MEMORY_READ, la, size, cpu->data);
     return STATUS_OK;
@@ -105,6 +107,8 @@ int linear_write(CPU *cpu, uint64_t la, unsigned size, uint64_t value, unsigned 
         for (unsigned i = 0; i < size; i++)
             bus_write(cpu->bus, i < first ? pa + i : next + (i - first), value >> 8 * i & 0xff, 1);
     }
+    if (unlikely(cpu->breakpoints) && !(access & ACCESS_SYSTEM))
+        debug_access(cpu, la, size, DEBUG_WRITE);
     if (unlikely(cpu->hooks_memory) && cpu->hook)
         cpu->hook(cpu->hook_owner, HOOK_MEMORY_WRITE, la, size, value);
     return STATUS_OK;

@@ -315,6 +315,10 @@ void segment_load_real(CPU *cpu, unsigned index, uint16_t selector);
 int segment_load(CPU *cpu, unsigned index, uint16_t selector); /* MOV, POP, LDS ...: ES SS DS FS GS */
 void code_segment_changed(CPU *cpu);
 
+/* debug.c: notes in CPU.trap which breakpoints of DR0 to DR3 an access meets. Called where CPU.breakpoints is set. */
+typedef enum DebugAccess { DEBUG_READ, DEBUG_WRITE, DEBUG_IO } DebugAccess;
+void debug_access(CPU *cpu, uint64_t address, unsigned size, DebugAccess kind);
+
 /* interrupt.c: delivers an exception, an INT n or an external interrupt through the IVT or IDT. STATUS_BRANCH or
  * STATUS_SHUTDOWN; STATUS_FAULT where an INT n, INT3, INTO or INT1 itself faults. next_rip is what is pushed. */
 int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip);

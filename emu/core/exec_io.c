@@ -29,10 +29,18 @@ static int check_permission(CPU *processor, unsigned port, unsigned size)
     return processor->data & bits ? fault_gp(processor, 0) : STATUS_OK;
 }
 
+/* SDM Vol. 3, "Debug Control Register (DR7)": CR4.DE makes R/W = 2 a breakpoint on a port. */
+static void check_breakpoints(CPU *processor, unsigned port, unsigned size)
+{
+    if (unlikely(processor->breakpoints) && (processor->cr4 & CR4_DE))
+        debug_access(processor, port, size, DEBUG_IO);
+}
+
 /* An access with what watches it. */
 static uint32_t input(CPU *processor, unsigned port, unsigned size)
 {
     const uint32_t value = port_read(processor->bus, (uint16_t)port, size);
+    check_breakpoints(processor, port, size);
     if (unlikely(processor->hook != NULL))
         processor->hook(processor->hook_owner, HOOK_IO_READ, port, size, value);
     return value;
@@ -41,6 +49,7 @@ static uint32_t input(CPU *processor, unsigned port, unsigned size)
 static void output(CPU *processor, unsigned port, unsigned size, uint32_t value)
 {
     port_write(processor->bus, (uint16_t)port, value, size);
+    check_breakpoints(processor, port, size);
     if (unlikely(processor->hook != NULL))
         processor->hook(processor->hook_owner, HOOK_IO_WRITE, port, size, value);
 }
@@ -48,7 +57,10 @@ static void output(CPU *processor, unsigned port, unsigned size, uint32_t value)
 /* --- IN, OUT: the device is called between two hot bodies, at the time before the instruction; where permission has to
  * be looked up or somebody watches, by a cold body --- */
 
-INLINE bool is_plain(const CPU *processor) { return all_ports_allowed(processor) && !processor->hook; }
+INLINE bool is_plain(const CPU *processor)
+{
+    return all_ports_allowed(processor) && !processor->hook && !processor->breakpoints;
+}
 
 /* What is given back of the dearest case. */
 INLINE int64_t io_refund(const CPU *processor, const Insn *instruction)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import asm
 import emu
@@ -89,6 +90,7 @@ class Bench:
     def __init__(self, faults: str = "deliver", bits: int = 32) -> None:
         self.cpu = cpu = emu.Cpu(bits=bits, memory=1 << 20, faults=faults)
         self.bits = bits
+        self.pic: Any = None
         self.code = CODE if bits == 32 else REAL_CODE
         cpu.memory.write(HANDLERS, b"\xf4".ljust(16, b"\xcc") * 256)
         if bits == 16:
