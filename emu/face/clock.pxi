@@ -96,6 +96,7 @@ cdef class Clock:
     cdef void leave(self) noexcept nogil:
         if self._running != NULL:
             cpu_pulse(self._running, REQUEST_STOP)
+            clock_leave(&self.c)
 
     cdef void keep_gil(self) noexcept nogil:
         cdef PyThreadState *state = <PyThreadState *>self._thread_state

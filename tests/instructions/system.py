@@ -91,6 +91,7 @@ class Bench:
         self.cpu = cpu = emu.Cpu(bits=bits, memory=1 << 20, faults=faults)
         self.bits = bits
         self.pic: Any = None
+        self.port: Any = None
         self.code = CODE if bits == 32 else REAL_CODE
         cpu.memory.write(HANDLERS, b"\xf4".ljust(16, b"\xcc") * 256)
         if bits == 16:
