@@ -105,7 +105,7 @@ class Row(Protocol):
     @property
     def repz(self) -> bool: ...
     @property
-    def decodes(self) -> bool: ...
+    def executes(self) -> bool: ...
 
 
 def _number(where: str, value: object, most: int, least: int = 0) -> int:
@@ -153,7 +153,7 @@ def _glob(pattern: str) -> re.Pattern[str]:
 def _rows_of(pattern: str, rows: Sequence[Row]) -> list[int]:
     encoding, bar, syntax = pattern.rpartition("|")
     by_syntax = _glob(syntax)
-    found = [number for number, row in enumerate(rows) if row.decodes and by_syntax.fullmatch(row.syntax)]
+    found = [number for number, row in enumerate(rows) if row.executes and by_syntax.fullmatch(row.syntax)]
     if bar:
         by_encoding = _glob(encoding)
         found = [number for number in found if by_encoding.fullmatch(rows[number].encoding)]
@@ -207,9 +207,9 @@ def compile_model(
             cost = _cost(f"{name}.toml, {pattern!r}", value)
             found = _rows_of(pattern, rows)
             if not found:
-                raise BadInput(f"{name}.toml: {pattern!r} is no row of the instruction table that is decoded")
+                raise BadInput(f"{name}.toml: {pattern!r} is no row of the instruction table that is executed")
             costs.update(dict.fromkeys(found, cost))
-    executed = [number for number, row in enumerate(rows) if row.decodes and present[row.since]]
+    executed = [number for number, row in enumerate(rows) if row.executes and present[row.since]]
     if free := [_row_name(rows[number]) for number in executed if number not in costs]:
         raise BadInput(f"{name}.toml: no clocks for {len(free)} rows, such as {'; '.join(free[:8])}")
     repeated = [number for number in executed if rows[number].rep or rows[number].repz]
