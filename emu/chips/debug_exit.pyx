@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """A port that ends the run: a write of v gives the exit status (v << 1) | 1, which is always odd.
 
 No chip of a real PC; the convention is that of QEMU's isa-debug-exit, so that one test image runs on both.

@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """A port whose bytes go to the host: the debug console of Bochs and QEMU, usually at E9h.
 
 No chip of a real PC. Reading it gives E9h, by which firmware finds that it is there.

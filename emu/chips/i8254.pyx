@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Intel 8254 Programmable Interval Timer (datasheet 231164): "Programming the 8254", "Mode Definitions".
 
 CLK is 105/88 MHz (14.31818 MHz / 12), exact against the processor's clock. Counting is worked out when somebody looks

@@ -1,9 +1,9 @@
-# cython: language_level=3
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Intel 8259A Programmable Interrupt Controller (datasheet 231468), with the ELCR of the 82371AB (PIIX4).
 
 8259A: "Interrupt Sequence", "Programming the 8259A", "Initialization Command Words", "Operation Command Words".
 82371AB: "ELCR1 - Interrupt Controller 1 Edge/Level Control Register", "ELCR2". One object is one chip: the board
-cascades two by wires. Input lines 0-7 are IR0-IR7; lines CAS and up carry what the master puts on CAS0-2.
+cascades two by wires. Input lines 0-7 are IR0-IR7; line CAS carries what the master puts on CAS0-2.
 """
 from libc.stdint cimport uint8_t, uint16_t
 
@@ -32,11 +32,11 @@ cdef enum:
     OCW3_SMM = 0x20
     OCW3_ESMM = 0x40
     ELCR_PORT = 0x400  # set in 4D0h and 4D1h, clear in the chip's own two ports
-    CAS = 8            # input line
+    CAS_LINE = 8
 
 
 cdef class I8259(Isa8):
-    """One 8259A. Pins: IR0-IR7 in, INT out; a master's CAS wire goes to its slave's line 8.
+    """One 8259A. Pins: IR0-IR7 in, INT out; a master's CAS wire goes to its slave's line CAS.
 
     Args:
         clock: the machine's clock.
@@ -44,6 +44,9 @@ cdef class I8259(Isa8):
         master: what the SP/EN pin says; a slave gives a vector only when the master names its identity.
         elcr_mask: the inputs that the ELCR can make level-triggered; 0 for a chip without ELCR, which obeys LTIM.
     """
+
+    #: The input line at which a slave hears CAS0-2.
+    CAS = CAS_LINE
 
     cdef Irq int_, cas
     cdef uint8_t elcr_mask
@@ -82,7 +85,7 @@ cdef class I8259(Isa8):
 
     cdef void input(self, int line, int level) noexcept nogil:
         cdef uint8_t bit
-        if line >= CAS:
+        if line >= CAS_LINE:
             self.cascade = <uint8_t>level
             return
         bit = <uint8_t>(1 << (line & 7))

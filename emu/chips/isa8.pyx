@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """An 8-bit part on the ISA bus: a wider access reaches it as byte cycles at ascending ports.
 
 PC/AT Technical Reference, "System Board", "Data Conversion": a 16-bit access to an 8-bit device becomes two cycles.

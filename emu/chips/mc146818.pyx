@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Motorola MC146818A real-time clock plus RAM, grown to 128 bytes as in the PC/AT and the 82371AB (PIIX4).
 
 MC146818A datasheet: "Time, Calendar, and Alarm Locations", "Interrupts", "Divider Stages", "Update Cycle",
@@ -55,7 +55,7 @@ cdef enum:
     UPDATE_CYCLE = 65
     UIP_LEAD = 8
 
-cdef uint8_t[12] DAYS = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+cdef uint8_t[13] DAYS = [0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 
 
 cdef class MC146818(Isa8):
@@ -211,7 +211,7 @@ cdef class MC146818(Isa8):
         cdef uint32_t day = self.get(DATE_OF_MONTH) + 1
         cdef uint32_t month = self.get(MONTH)
         cdef uint32_t year = self.get(YEAR)
-        cdef uint32_t days = DAYS[month - 1] if 1 <= month <= 12 else 31
+        cdef uint32_t days = DAYS[month] if 1 <= month <= 12 else 31
         if month == 2 and year % 4 == 0:
             days = 29
         self.put(DAY_OF_WEEK, self.get(DAY_OF_WEEK) % 7 + 1)

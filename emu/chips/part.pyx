@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """What the built-in chips share: their state as named fields, in one list that serves saving and loading."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -60,7 +60,7 @@ cdef class Fields:
     cdef int numbers(self, str name, uint64_t *field, size_t count) except -1:
         cdef size_t at
         if self.loading:
-            if len(self.values[name]) != count:
+            if <size_t>len(self.values[name]) != count:
                 raise BadInput(f"{name} has {len(self.values[name])} numbers, {count} are needed")
             for at in range(count):
                 field[at] = self.values[name][at]

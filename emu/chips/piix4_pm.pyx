@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Intel 82371AB (PIIX4) power management: the ACPI fixed registers in its I/O space.
 
 Datasheet 290562, "Power Management I/O Space Registers": PMSTS, PMEN, PMCNTRL, PMTMR. The timer counts 315/88 MHz

@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Port 61h of the PC/AT: the speaker's and timer 2's gate, the refresh toggle and the NMI status.
 
 82371AB (PIIX4), "NMISC - NMI Status and Control Register". Bits 6 and 7 report IOCHK# and SERR#, input lines 0 and 1

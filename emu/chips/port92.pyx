@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Port 92h: fast A20 and fast reset.
 
 82371AB (PIIX4), "PORT 92 REGISTER". The A20 wire is high where address line 20 passes.

@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Port 80h: the POST code display of the PC/AT (Technical Reference, "Diagnostics"), with a memory.
 
 A guest may write here in a loop, so a write stores one number and one time and does nothing else.

@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Port CF9h: the reset control register.
 
 82371AB (PIIX4), "RC - Reset Control Register": RCPU going from 0 to 1 resets, by SRST the whole board or the processor.

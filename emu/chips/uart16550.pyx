@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """National PC16550D UART with FIFOs.
 
 Datasheet TL/C/8652, "8.0 Registers", "8.4 Interrupt Identification Register", "8.6 FIFO Interrupt Mode Operation".

@@ -1,0 +1,150 @@
+"""The PC's schematic: a line a chip, a line an address range, a line a wire.
+
+Memory map (82371AB and 82443BX practice): RAM below 640 KiB; nothing where a display adapter would be; the last 128 KiB
+of the ROM below 1 MiB; RAM from 1 MiB; the whole ROM below 4 GiB; RAM that found no room below that from 4 GiB.
+"""
+
+from emu._core import READ, ROM, BoardCpu, Bus, Chip, Clock, Memory, Model, Pins
+from emu.chips.a20_gate import A20Gate
+from emu.chips.debug_exit import DebugExit
+from emu.chips.debugcon import DebugCon
+from emu.chips.i8254 import I8254
+from emu.chips.i8259 import I8259
+from emu.chips.mc146818 import MC146818
+from emu.chips.piix4_pm import Piix4Pm
+from emu.chips.port61 import Port61
+from emu.chips.port92 import Port92
+from emu.chips.post import Post
+from emu.chips.reset_control import ResetControl
+from emu.chips.uart16550 import Uart16550
+from emu.errors import BadInput, ConfigError
+
+__all__ = ["PM_BASE", "Board"]
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+LOW_RAM = 640 * KIB
+LOW_ROM = 128 * KIB
+RAM_END = 3 * GIB  # of RAM below 4 GiB; above it lie devices and the ROM
+ROM_MOST = 16 * MIB
+PM_BASE = 0x600  # where the PIIX4's PMBA stands
+
+
+class Board:
+    """A PC: processor, RAM, ROM and chips, wired. `reset` is power-on; nothing runs before it.
+
+    Args:
+        model: the processor.
+        memory: RAM in bytes: whole MiB, at least one.
+        rom: the firmware image; ends at 4 GiB. A multiple of 4 KiB, at most 16 MiB.
+        debugcon, debug_exit: I/O ports of the two chips that no PC has, or None.
+
+    Raises:
+        ConfigError: memory of such a size, or two chips at one port.
+        BadInput: an image of such a size.
+    """
+
+    def __init__(
+        self, model: Model, memory: int, rom: bytes, *, debugcon: int | None = None, debug_exit: int | None = None
+    ) -> None:
+        if memory < MIB or memory % MIB:
+            raise ConfigError(f"{memory} bytes of memory: not whole MiB")
+        self.clock = clock = Clock(model.hz)
+        self.bus = bus = Bus(clock)
+        self.cpu = cpu = BoardCpu(bus, model)
+        self.memory = Memory(memory)
+        self.rom = rom_memory(rom)
+        self.map_memory()
+
+        # The parts.
+        self.pic1 = I8259(clock, "pic1", master=True, elcr_mask=0xF8)
+        self.pic2 = I8259(clock, "pic2", master=False, elcr_mask=0xDE)
+        self.pit = I8254(clock, "pit")
+        self.port61 = Port61(clock, "port61", self.pit)
+        self.rtc = MC146818(clock, "rtc")
+        self.com1 = Uart16550(clock, "com1")
+        self.post = Post(clock, "post")
+        self.a20 = A20Gate(clock, "a20", bus)
+        self.port92 = Port92(clock, "port92")
+        self.reset_control = ResetControl(clock, "reset_control")
+        self.pm = Piix4Pm(clock, "pm")
+        self.debugcon = DebugCon(clock, "debugcon") if debugcon is not None else None
+        self.debug_exit = DebugExit(clock, "debug_exit") if debug_exit is not None else None
+        self.chips: list[Chip] = [
+            self.pic1, self.pic2, self.pit, self.port61, self.rtc, self.com1, self.post, self.a20, self.port92,
+            self.reset_control, self.pm, *filter(None, (self.debugcon, self.debug_exit)),
+        ]  # fmt: skip
+
+        # Where they answer.
+        bus.map_ports(0x020, 2, self.pic1)
+        bus.map_ports(0x040, 4, self.pit)
+        bus.map_ports(0x061, 1, self.port61)
+        bus.map_ports(0x070, 2, self.rtc)
+        bus.map_ports(0x080, 1, self.post)
+        bus.map_ports(0x092, 1, self.port92)
+        bus.map_ports(0x0A0, 2, self.pic2)
+        bus.map_ports(0x3F8, 8, self.com1)
+        bus.map_ports(0x4D0, 1, self.pic1)
+        bus.map_ports(0x4D1, 1, self.pic2)
+        bus.map_ports(PM_BASE, 64, self.pm)
+        bus.map_ports(0xCF9, 1, self.reset_control)
+        if self.debugcon is not None and debugcon is not None:
+            bus.map_ports(debugcon, 1, self.debugcon)
+        if self.debug_exit is not None and debug_exit is not None:
+            bus.map_ports(debug_exit, 4, self.debug_exit)
+
+        # The wires.
+        self.pic1.connect("INT", cpu.pins, Pins.INTR)
+        self.pic1.connect("CAS", self.pic2, I8259.CAS)
+        self.pic2.connect("INT", *self.irq(2))
+        self.pit.connect("OUT0", *self.irq(0))
+        self.com1.connect("INTR", *self.irq(4))
+        self.rtc.connect("IRQ", *self.irq(8))
+        self.pm.connect("SCI", *self.irq(9))
+        self.port61.connect("GATE2", self.pit, 2)
+        self.port61.connect("NMI", cpu.pins, Pins.NMI)
+        self.port92.connect("A20", self.a20, 0)
+        self.port92.connect("INIT", cpu.pins, Pins.INIT)
+        self.reset_control.connect("INIT", cpu.pins, Pins.INIT)
+        self.reset_control.connect("RESET", cpu.pins, Pins.RESET)
+        cpu.interrupt_controller(self.pic1)
+        cpu.on_reset(self.reset)
+        self.reset()
+
+    def map_memory(self) -> None:
+        """RAM and ROM in the processor's address space."""
+        size, rom, bus = len(self.memory), len(self.rom), self.bus
+        low_rom = min(rom, LOW_ROM)
+        bus.map_memory(0, self.memory, 0, LOW_RAM)
+        bus.map_memory(MIB - low_rom, self.rom, rom - low_rom, low_rom, READ | ROM)
+        if size > MIB:
+            bus.map_memory(MIB, self.memory, MIB, min(size, RAM_END) - MIB)
+        if size > RAM_END:
+            bus.map_memory(4 * GIB, self.memory, RAM_END, size - RAM_END)
+        bus.map_memory(4 * GIB - rom, self.rom, 0, rom, READ | ROM)
+
+    def irq(self, number: int) -> tuple[Chip, int]:
+        """The chip and input line that ISA interrupt request `number` ends at.
+
+        Raises:
+            ConfigError: it is not within 0 to 15.
+        """
+        if not 0 <= number < 16:
+            raise ConfigError(f"IRQ {number}: not within 0 to 15")
+        return (self.pic1, number) if number < 8 else (self.pic2, number - 8)
+
+    def reset(self) -> None:
+        """Power-on, and the reset line: RAM, the clock's battery-backed side and the POST codes stay."""
+        for chip in self.chips:
+            chip.reset()
+        self.cpu.reset()
+
+
+def rom_memory(image: bytes) -> Memory:
+    """The ROM chip that holds an image."""
+    if not image or len(image) % (4 * KIB) or len(image) > ROM_MOST:
+        raise BadInput(f"a ROM image of {len(image)} bytes: not a multiple of 4 KiB, or more than 16 MiB")
+    rom = Memory(len(image))
+    rom.write(0, image)
+    return rom
