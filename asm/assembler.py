@@ -10,9 +10,11 @@ from typing import Any
 
 from asm import output_bin
 from asm.diagnostics import AsmError, Diagnostic, Note, did_you_mean, nearest_forms
-from asm.expression import HERE, SCALAR, START, ExpressionError, Linear, Section, Symbol, evaluate, is_constant
+from asm.expression import (
+    HERE, SCALAR, START, UNDEFINED, ExpressionError, Linear, Section, Symbol, evaluate, is_constant,
+)  # fmt: skip
 from asm.ir import (
-    MAX_IMAGE, Branch, Equ, Fixed, Instruction, Item, Mode, Patch, Reserve, Switch, Times, encoded, undefined,
+    MAX_IMAGE, Branch, Equ, Fixed, Instruction, Item, Mode, Patch, Reserve, Switch, Times, encoded,
 )  # fmt: skip
 from asm.layout import Layout
 from asm.operands import EncodeError, Imm, Mem, Operand
@@ -95,7 +97,7 @@ class Assembler:
         self.scope = ""  # the last label that local labels hang on
         self.origin: int | None = None
         self.absolute: int | None = None  # the place in `absolute`, while it is a constant
-        self.structures: list[tuple[str, str, Any]] = []  # open struc and istruc
+        self.structures: list[tuple[str, str, Any, Place]] = []  # open struc and istruc
         self.globals: list[str] = []
         self.externals: set[str] = set()
         self.depends_on_layout = False
@@ -165,8 +167,8 @@ class Assembler:
             self.place = preprocessor.place
             self.line(preprocessor.tokens, preprocessor.shape, text)
         self.place = preprocessor.place
-        for kind, name, _ in self.structures:
-            self.report(f"{kind} `{name}' is not closed")
+        for kind, name, _, place in self.structures:
+            self.report(f"{kind} `{name}' is not closed", place=place)
 
     def line(self, tokens: list[str], shape: str, text: str) -> None:
         """Assembles one line.
@@ -210,12 +212,17 @@ class Assembler:
         except TokenError as error:
             self.report(error.message, text=text, word=error.text)
         except ParseError as error:
+            if shape[:1] in ("d", "["):
+                self.report(error.message, text=text, column=column_of(text, error.index + 1))
+                return
             whole_line = explain(self.preprocessor.tokens, self.preprocessor.shape)
             if whole_line.index:
                 error = whole_line
             self.report(error.message, text=text, column=column_of(text, error.index))
         except ExpressionError as error:
             self.report(error.message, text=text, word=error.name)
+        except RecursionError:
+            self.report("expression is nested too deeply", text=text)
         except EncodeError as error:
             self.report(encode_message(error, self.operands), text=text, word=tokens[0])
         finally:
@@ -340,11 +347,22 @@ class Assembler:
             if self.absolute is not None:
                 value = evaluate(expression, SCALAR, self.absolute)
         if value is None:
-            error = undefined(expression)
-            raise ExpressionError(f"{error.message.removesuffix(' not defined')} not defined before use", error.name)
+            raise self.undefined_before_use(expression)
         if isinstance(value, Linear):
             raise ExpressionError("a constant is wanted here, not an address")
         return value
+
+    @staticmethod
+    def undefined_before_use(expression: Any) -> ExpressionError:
+        """The error that a symbol without a value is where one is needed at once."""
+        waiting = [expression]
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, Symbol) and part.section is None:
+                return ExpressionError(f"symbol `{part.name}' not defined before use", part.name)
+            if isinstance(part, tuple):
+                waiting += reversed(part)
+        return ExpressionError("expression has no value yet")
 
     # --- Statements ---------------------------------------------------------------------------------------------------
 
@@ -400,6 +418,9 @@ class Assembler:
 
     def data(self, tokens: Sequence[str], shape: str) -> None:
         width = DATA[tokens[0].lower()]
+        if len(shape) == 1:
+            self.warn("db-empty", "no operand for data declaration")
+            return
         if shape[2::2].strip(",") or not len(shape) % 2 == 0:
             elements = _split(tokens, shape, 1)
         elif width == 1 and not shape[1::2].strip("n"):
@@ -723,14 +744,14 @@ class Assembler:
             raise TokenError("struc wants a name, and maybe an offset", tokens[0])
         start = self.expression(*parts[1]) if len(parts) == 2 else 0
         name = parts[0][0][0]
-        self.structures.append(("struc", name, self.preprocessor.section_line))
+        self.structures.append(("struc", name, self.preprocessor.section_line, self.place))
         self.enter_absolute(start)
         self.label(name)
 
     def directive_endstruc(self, tokens: Sequence[str], shape: str) -> None:
         if not self.structures or self.structures[-1][0] != "struc":
             raise TokenError("endstruc without struc", tokens[0])
-        _, name, section_line = self.structures.pop()
+        _, name, section_line, _ = self.structures.pop()
         size = ("-", HERE, self.symbols[name])
         symbol = self.define(f"{name}_size")
         value = self.constant(size)
@@ -752,12 +773,12 @@ class Assembler:
         start = self.symbols[f"..@{self._anonymous}.istruc"]
         start.defined = True
         self.items.append(start)
-        self.structures.append(("istruc", tokens[1], start))
+        self.structures.append(("istruc", tokens[1], start, self.place))
 
     def inside_istruc(self, tokens: Sequence[str]) -> tuple[str, Symbol]:
         if not self.structures or self.structures[-1][0] != "istruc":
             raise TokenError(f"{tokens[0]} without istruc", tokens[0])
-        _, name, start = self.structures[-1]
+        _, name, start, _ = self.structures[-1]
         return name, start
 
     def directive_at(self, tokens: Sequence[str], shape: str) -> None:
@@ -783,6 +804,9 @@ class Assembler:
         """Settles the layout, places the sections and writes their bytes."""
         self.layout.settle(list(self.sections.values()))
         output_bin.place(self)
+        for symbol in self.symbols.values():
+            if symbol.section is None:
+                symbol.section = UNDEFINED
         for section in self.sections.values():
             section.offset = 0
         section, offset = self.first, 0
@@ -1047,7 +1071,7 @@ class Program:
         self.symbols = {
             name: symbol.offset + (symbol.section.base if symbol.section is not SCALAR else 0)
             for name, symbol in assembler.symbols.items()
-            if symbol.section is not None and symbol.defined
+            if symbol.defined
         }
 
     @property
@@ -1088,22 +1112,25 @@ def run(name: str, text: str, options: Options) -> Program:
     """
     known: dict[str, tuple[str, int]] = {}
     for _ in range(MAX_ROUNDS):
-        assembler = Assembler(name, text, options, known)
+        try:
+            assembler = Assembler(name, text, options, known)
+        except SourceError as error:
+            raise AsmError([Diagnostic("fatal", error.message, name, 0, 0, "")]) from None
+        program = None
         try:
             assembler.collect()
             if not assembler.errors or not assembler.depends_on_layout:
                 assembler.finish()
-        except SourceError as error:
+                program = Program(assembler)
+        except (SourceError, ExpressionError) as error:
             assembler.report(error.message)
-        except ExpressionError as error:
-            assembler.report(error.message)
-        if assembler.errors:
+        if assembler.errors or program is None:
             raise AsmError(assembler.errors, assembler.warnings)
         settled = {
             n: (s.section.name, s.offset) for n, s in assembler.symbols.items() if s.section is not None and s.defined
         }
         if not assembler.depends_on_layout or settled == known:
-            return Program(assembler)
+            return program
         known = settled
     assembler.report(f"%if and %assign on addresses do not settle after {MAX_ROUNDS} rounds")
     raise AsmError(assembler.errors, assembler.warnings)

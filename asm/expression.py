@@ -51,6 +51,8 @@ class Section:
 
 
 SCALAR = Section("scalar")  # the section of symbols that are plain numbers
+UNDEFINED = Section("undefined")  # that of symbols that the whole source does not define
+UNKNOWN = Section("unknown")  # the base of values that this pass does not know: the difference of two of them counts as 0
 
 
 class Symbol:
@@ -238,8 +240,15 @@ def evaluate(expression: Expression, section: Section, offset: int) -> Value:
     """The value of an expression in the statement that starts at `offset` of `section`.
 
     Raises:
-        ExpressionError: the expression has no value, in this pass or any other.
+        ExpressionError: the expression has no value, in this pass or any other; `name` is a symbol not defined.
     """
+    if type(expression) is int:
+        return expression
+    value = _evaluate(expression, section, offset)
+    return None if type(value) is Linear and UNKNOWN in value.terms else value
+
+
+def _evaluate(expression: Expression, section: Section, offset: int) -> int | Linear:
     kind = type(expression)
     if kind is int:
         return expression  # type: ignore[no-any-return]
@@ -247,7 +256,11 @@ def evaluate(expression: Expression, section: Section, offset: int) -> Value:
         home = expression.section
         if home is SCALAR:
             return expression.offset  # type: ignore[no-any-return]
-        return None if home is None else Linear({home: 1}, expression.offset)
+        if home is None:
+            return Linear({UNKNOWN: 1}, 0)
+        if home is UNDEFINED:
+            raise ExpressionError(f"symbol `{expression.name}' not defined", expression.name)
+        return Linear({home: 1}, expression.offset)
     if expression is HERE:
         return Linear({section: 1}, offset) if section is not SCALAR else offset
     if expression is START:
@@ -256,31 +269,26 @@ def evaluate(expression: Expression, section: Section, offset: int) -> Value:
     if operator == "reg":
         return Linear({expression[1]: 1}, 0)
     if operator == "disp":  # an address without its registers
-        value = evaluate(expression[1], section, offset)
+        value = _evaluate(expression[1], section, offset)
         if not isinstance(value, Linear):
             return value
         terms = {term: count for term, count in value.terms.items() if not isinstance(term, str)}
         return Linear(terms, value.const) if terms else value.const
     if operator == "?":
-        condition = evaluate(expression[1], section, offset)
+        condition = _evaluate(expression[1], section, offset)
         if isinstance(condition, Linear):
+            if UNKNOWN in condition.terms:
+                return condition
             raise ExpressionError("`?' condition must be a scalar value")
-        return None if condition is None else evaluate(expression[2 if condition else 3], section, offset)
+        return _evaluate(expression[2 if condition else 3], section, offset)
     if operator == "wrt":
         raise ExpressionError("binary output format does not support WRT")
-    values = [evaluate(operand, section, offset) for operand in expression[1:]]
-    if None in values:
-        return None
-    return apply(operator, *values) if len(values) == 2 else apply_unary(operator, *values)  # type: ignore[arg-type]
-
-
-def symbols(expression: Expression) -> list[Symbol]:
-    """The symbols that an expression names."""
-    if isinstance(expression, Symbol):
-        return [expression]
-    if isinstance(expression, tuple):
-        return [symbol for operand in expression[1:] for symbol in symbols(operand)]
-    return []
+    values = [_evaluate(operand, section, offset) for operand in expression[1:]]
+    if operator not in "+-" or len(values) == 1:
+        for value in values:
+            if type(value) is Linear and UNKNOWN in value.terms:
+                return Linear({UNKNOWN: 1}, 0)
+    return apply(operator, *values) if len(values) == 2 else apply_unary(operator, *values)
 
 
 def is_constant(expression: Expression) -> bool:

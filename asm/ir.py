@@ -65,22 +65,12 @@ def final_value(expression: Expression, section: Section, offset: int) -> int:
     """The value of an expression in the last pass.
 
     Raises:
-        ExpressionError: it has none; `name` is the symbol that is not defined.
+        ExpressionError: it has none; `name` is a symbol that is not defined.
     """
     value = evaluate(expression, section, offset)
     if value is None:
-        raise undefined(expression)
+        raise ExpressionError("expression has no value")
     return address_of(value)
-
-
-def undefined(expression: Expression) -> ExpressionError:
-    """The error that an expression's missing symbol is."""
-    from asm.expression import symbols
-
-    for symbol in symbols(expression):
-        if symbol.section is None:
-            return ExpressionError(f"symbol `{symbol.name}' not defined", symbol.name)
-    return ExpressionError("expression has no value")
 
 
 class Patch(NamedTuple):
@@ -297,8 +287,6 @@ class Times:
 
     def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
         value = evaluate(self.expression, section, offset)
-        if value is None:
-            raise undefined(self.expression)
         if isinstance(value, int) and value < 0:
             raise ExpressionError(f"TIMES value {value} is negative")
         self.size(section, offset)
@@ -339,9 +327,6 @@ class Reserve:
         return size
 
     def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
-        value = evaluate(self.expression, section, offset)
-        if value is None:
-            raise undefined(self.expression)
         size = self.size(section, offset)
         if section.nobits or section is SCALAR:
             return b""
@@ -373,8 +358,7 @@ class Equ:
         return 0
 
     def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
-        if evaluate(self.expression, section, offset) is None:
-            raise undefined(self.expression)
+        self.size(section, offset)
         return b""
 
 

@@ -456,7 +456,10 @@ def builder(start: str, shape: str) -> Builder | None:
                 tree = _compiled_grammar().parse(shape, start=start)
             except UnexpectedInput:
                 return None
-            code = _builder_code(start, tree)
+            try:
+                code = _builder_code(start, tree)
+            except (RecursionError, MemoryError, SyntaxError):  # how the compiler refuses what is nested too deeply
+                raise RecursionError from None
         if len(_builders[start]) > 20_000:  # shapes of hostile sources are not kept for ever
             _builders[start].clear()
         found = _builders[start][shape] = eval(code, _NAMESPACE)

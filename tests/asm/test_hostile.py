@@ -1,0 +1,80 @@
+"""Sources that are made to hang, to fill memory or to overrun something: each ends soon, with an error that says why."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+import asm
+from asm import preprocess
+
+HOSTILE = {
+    "recursive rmacro": ("%rmacro m 0\nm\n%endmacro\nm\n", "nested more than"),
+    "mutual macros that double": (
+        "\n".join(f"%macro m{n} 0\nm{n + 1}\nm{n + 1}\n%endmacro" for n in range(40)) + "\n%macro m40 0\n%endmacro\nm0\n",
+        "make more than",
+    ),
+    "doubling definitions": (
+        "\n".join(f"%define d{n} d{n + 1} d{n + 1}" for n in range(60)) + "\n db d0\n",
+        "macro expansion of more than",
+    ),
+    "deep definitions": ("\n".join(f"%define d{n} (d{n + 1})" for n in range(3000)) + "\n db d0\n", "nested more than"),
+    "a billion repetitions": ("%rep 1000000000\nnop\n%endrep\n", "exceeds limit"),
+    "nested repetitions": ("%rep 100000\n%rep 100000\n%assign x 1\n%endrep\n%endrep\n", "make more than"),
+    "a huge times": (" times 1000000000000 db 1\n", "more than a section may hold"),
+    "a huge times of a label": ("x: times 1000000000000 dw x\n", "more than a section may hold"),
+    "a huge times behind a name": (" times y db 1\ny equ 1000000000000\n", "more than a section may hold"),
+    "a huge resb": (" resb 1000000000000\n", "more than a section may hold"),
+    "a huge align": (" nop\n align 0x4000000000000000\n", "more than a section may hold"),
+    "a huge dup": (" db 1000000000000 dup (1)\n", "more than"),
+    "nested dups": (" db 100000 dup (100000 dup (1, 2))\n", "more than"),
+    "a far start": ("section .a start=0x100000000000\n db 1\nsection .b start=0\n db 1\n", "starts too high"),
+    "deep parentheses": (" db " + "-(" * 5000 + "x" + ")" * 5000 + "\nx:\n", "nested too deeply"),
+    "a circular equ": ("a equ b\nb equ a\n db a\n", "not defined"),
+    "an equ that runs away": ("a equ b + 1\nb equ a + 1\n times a db 1\n", ""),
+    "a contradiction": ("x: times (y - x = 0) db 1\ny: \n", ""),
+    "growth without end": ("x: times y - x + 1 db 0\ny:\n", "unable to find valid values"),
+    "pasting without end": ("%define a a %+ a\n db a\n", ""),
+    "self-pasting": ("%define aa a %+ a\n db aa\n", ""),
+    "many errors": ("bad bad\n" * 5000, "unknown instruction"),
+    "zero bytes": ("mov ax, \0\0\n", "unexpected"),
+    "only punctuation": ("," * 2000 + "\n", "unexpected"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_ends_soon_with_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preprocess, "MAX_LINES", 50_000)  # a million takes half a minute to reach
+    text, message = HOSTILE[name]
+    begin = time.process_time()
+    with pytest.raises(asm.AsmError) as caught:
+        asm.assemble(text)
+    assert time.process_time() - begin < 60
+    assert message in caught.value.errors[0].message
+    assert len(caught.value.errors) <= 1000
+
+
+def test_an_include_loop_ends(tmp_path: Path) -> None:
+    loop = tmp_path / "loop.asm"
+    loop.write_text('%include "loop.asm"\n')
+    with pytest.raises(asm.AsmError, match="nested more than"):
+        asm.assemble_file(loop)
+
+
+def test_a_directory_is_no_include_file(tmp_path: Path) -> None:
+    main = tmp_path / "main.asm"
+    main.write_text(f'%include "{tmp_path}"\n')
+    with pytest.raises(asm.AsmError, match="unable to open include file"):
+        asm.assemble_file(main)
+
+
+def test_a_large_bss_costs_nothing() -> None:
+    program = asm.assemble("section .bss\nresb 0x100000000\nx: resb 1\n")
+    assert program.binary == b""
+    assert program.symbols["x"] == 0x100000000
+
+
+def test_bytes_that_are_no_text_survive_in_strings(tmp_path: Path) -> None:
+    source = tmp_path / "latin.asm"
+    source.write_bytes(b"db '\xe9\xff\x80' ; \xa0\r\ndb 1\r\n")
+    assert asm.assemble_file(source).binary == b"\xe9\xff\x80\x01"
