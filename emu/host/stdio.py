@@ -1,0 +1,99 @@
+"""The process's own input and output. A terminal passes every key on, except that Ctrl-C stays the host's."""
+
+import atexit
+import contextlib
+import os
+import select
+import sys
+import termios
+import time
+
+from emu.host.backend import Backend, Output
+
+__all__ = ["StdioBackend"]
+
+WAITING_LIMIT = 16 << 20
+WRITE_SIZE = 4096  # a pipe that polls as writable takes this much without blocking (pipe(7), PIPE_BUF)
+CLOSE_SECONDS = 2.0  # how long close() waits for a slow reader
+
+
+class StdioBackend(Backend):
+    """Standard input and output.
+
+    Args:
+        source, sink: file descriptors to use instead of standard input and output.
+    """
+
+    def __init__(self, source: int | None = None, sink: int | None = None) -> None:
+        self.source = sys.stdin.fileno() if source is None else source
+        self.sink = sys.stdout.fileno() if sink is None else sink
+        self.output = Output(WAITING_LIMIT)
+        self.readable = True
+        self.writable = True
+        self.saved_mode: list[int | list[bytes | int]] | None = None
+        self.use_terminal()
+
+    @property
+    def lost(self) -> int:  # type: ignore[override]
+        """Bytes dropped because the reader was too slow."""
+        return self.output.lost
+
+    def use_terminal(self) -> None:
+        """Keys come one at a time and unechoed, Enter as CR. In the background the terminal is left alone."""
+        if not os.isatty(self.source):
+            return
+        try:
+            self.readable = os.tcgetpgrp(self.source) == os.getpgrp()
+        except OSError:
+            return  # some other session's terminal: it may be read, not configured
+        if not self.readable:
+            return
+        self.saved_mode = termios.tcgetattr(self.source)
+        mode = termios.tcgetattr(self.source)
+        mode[0] &= ~termios.ICRNL
+        mode[3] &= ~(termios.ICANON | termios.ECHO)
+        termios.tcsetattr(self.source, termios.TCSANOW, mode)
+        atexit.register(self.restore_terminal)
+
+    def restore_terminal(self) -> None:
+        """The terminal as it was found."""
+        if self.saved_mode is not None:
+            termios.tcsetattr(self.source, termios.TCSADRAIN, self.saved_mode)
+            self.saved_mode = None
+            atexit.unregister(self.restore_terminal)
+
+    def write(self, data: bytes) -> None:
+        self.output.put(data)
+        self.flush(0)
+
+    def flush(self, seconds: float) -> None:
+        """Passes on what the sink takes within so many seconds. A sink that nobody reads any more takes nothing."""
+        deadline = time.monotonic() + seconds
+        while self.output.waiting and self.writable:
+            wait = max(0.0, deadline - time.monotonic())
+            if not select.select([], [self.sink], [], wait)[1]:
+                return
+            try:
+                self.output.taken(os.write(self.sink, self.output.waiting[:WRITE_SIZE]))
+            except BlockingIOError:
+                return
+            except OSError:
+                self.writable = False
+
+    def read(self, limit: int) -> bytes:
+        if not self.readable or limit <= 0 or not select.select([self.source], [], [], 0)[0]:
+            return b""
+        try:
+            data = os.read(self.source, limit)
+        except BlockingIOError:
+            return b""
+        except OSError:
+            data = b""
+        self.readable = bool(data)
+        return data
+
+    def close(self) -> None:
+        self.flush(CLOSE_SECONDS)
+        with contextlib.suppress(termios.error):
+            self.restore_terminal()
+        self.readable = self.writable = False
