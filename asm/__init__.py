@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from asm.diagnostics import AsmError, Diagnostic, Note
 
 if TYPE_CHECKING:
-    from asm.assembler import Program
+    from asm.program import Program
 
 __all__ = ["AsmError", "Diagnostic", "Note", "assemble", "assemble_file"]
 
@@ -22,7 +22,7 @@ __all__ = ["AsmError", "Diagnostic", "Note", "assemble", "assemble_file"]
 def assemble(
     text: str,
     bits: int = 16,
-    defines: Mapping[str, object] = {},  # noqa: B006 (never changed)
+    defines: Mapping[str, object] = {},
     include: Sequence[str | os.PathLike[str]] = (),
     filename: str = "<string>",
     *,
@@ -48,7 +48,8 @@ def assemble(
     >>> assemble("jmp start\\ntimes 3 nop\\nstart: hlt").symbols
     {'start': 5}
     """
-    from asm.assembler import Options, run
+    from asm.options import Options
+    from asm.program import run
 
     if bits not in (16, 32, 64):
         raise ValueError(f"bits must be 16, 32 or 64, not {bits}")
@@ -59,7 +60,7 @@ def assemble(
 def assemble_file(
     path: str | os.PathLike[str],
     bits: int = 16,
-    defines: Mapping[str, object] = {},  # noqa: B006 (never changed)
+    defines: Mapping[str, object] = {},
     include: Sequence[str | os.PathLike[str]] = (),
     *,
     optimise: bool = True,

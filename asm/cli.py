@@ -38,6 +38,11 @@ Example: emu-asm -f bin -l boot.lst -o boot.bin boot.asm
 """
 
 
+OBJECT_FORMATS = frozenset(
+    ("elf", "elf32", "elf64", "elfx32", "obj", "win32", "win64", "macho", "macho32", "macho64", "ith", "srec")
+)
+
+
 class ArgumentError(Exception):
     """A command line that makes no sense."""
 
@@ -247,12 +252,11 @@ def _main(argv: Sequence[str]) -> int:
         print(f"NASM version {VERSION} compatible: emu-asm")
         return 0
     if arguments.format != "bin":
-        known = ("elf", "elf32", "elf64", "elfx32", "obj", "win32", "win64", "macho", "macho32", "macho64", "ith", "srec")
-        what = "is not made in this version" if arguments.format in known else "is unknown"
+        what = "is not made in this version" if arguments.format in OBJECT_FORMATS else "is unknown"
         raise ArgumentError(f"output format `{arguments.format}' {what}; there is `bin'")
     if arguments.messages:
-        with open(arguments.messages, "w", encoding="utf-8", errors="surrogateescape") as stream:
-            return _assemble(arguments, lambda text: print(text, file=stream))
+        with open(arguments.messages, "w", encoding="utf-8", errors="surrogateescape") as messages:
+            return _assemble(arguments, lambda text: print(text, file=messages))
     stream = sys.stdout if arguments.to_stdout else sys.stderr
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")
@@ -263,9 +267,10 @@ def _assemble(arguments: Arguments, say: Callable[[str], None]) -> int:
     import gc
 
     gc.disable()  # a short-lived process: collecting garbage costs more than it frees
-    from asm.assembler import Options, run
     from asm.diagnostics import AsmError, Diagnostic
+    from asm.options import Options
     from asm.preprocess import decode
+    from asm.program import run
 
     def show(diagnostic: Diagnostic) -> None:
         text = str(diagnostic)

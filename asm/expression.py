@@ -1,12 +1,13 @@
 """Expressions: symbols, relocatable values and NASM's operators.
 
 An expression is an int, a `Symbol`, `HERE` (``$``), `START` (``$$``) or a tuple ``(operator, operand, ...)`` whose
-operator is a token kind of tokens.py. Its value is an int (a scalar, signed 64-bit), a `Linear` (a sum with section bases
-or registers in it) or None while a symbol in it has no value yet.
+operator is a token kind of tokens.py. Its value is an int (a scalar, signed 64-bit), a `Linear` (a sum with section
+bases or registers in it) or None while a symbol in it has no value yet.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 MASK = 0xFFFFFFFFFFFFFFFF
@@ -52,7 +53,7 @@ class Section:
 
 SCALAR = Section("scalar")  # the section of symbols that are plain numbers
 UNDEFINED = Section("undefined")  # that of symbols that the whole source does not define
-UNKNOWN = Section("unknown")  # the base of values that this pass does not know: the difference of two of them counts as 0
+UNKNOWN = Section("unknown")  # the base of what this pass does not know: the difference of two such values counts as 0
 
 
 class Symbol:
@@ -163,7 +164,7 @@ def _shift_right_signed(a: int, b: int) -> int:
     return a >> (b & 63)
 
 
-SCALAR_OPERATORS = {
+SCALAR_OPERATORS: dict[str, Callable[[int, int], int]] = {
     "/": lambda a, b: wrap((a & MASK) // (_divisor(b) & MASK)),
     "%": lambda a, b: wrap((a & MASK) % (_divisor(b) & MASK)),
     "Q": _signed_quotient,
@@ -180,7 +181,7 @@ SCALAR_OPERATORS = {
     "X": lambda a, b: int(bool(a) != bool(b)),
 }
 # Of the difference of the operands, so that two labels of one section can be compared.
-RELATIONS = {
+RELATIONS: dict[str, Callable[[int], int]] = {
     "=": lambda d: int(d == 0),
     "N": lambda d: int(d != 0),
     "<": lambda d: int(d < 0),

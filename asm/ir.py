@@ -1,8 +1,8 @@
 """What a program is made of between parsing and output: one item a statement that has bytes or a value.
 
 A program is a list of items in the order of the source. An item is plain ``bytes``, a `Symbol` (a label stands here) or
-one of the classes below, whose length or contents depend on symbols. In each pass of the layout `size` is asked once, in
-order, and `emit` at the end, when every symbol has its address.
+one of the classes below, whose length or contents depend on symbols. In each pass of the layout `size` is asked once,
+in order, and `emit` at the end, when every symbol has its address.
 """
 
 from __future__ import annotations
@@ -246,7 +246,8 @@ def _with_value(operand: Operand, field: str, value: int | Linear | None) -> Ope
     if isinstance(operand, Imm):
         return operand._replace(value=number, relocatable=relocatable)
     if isinstance(operand, Far):
-        return operand._replace(**{field: number, "relocatable": operand.relocatable or relocatable})
+        operand = operand._replace(relocatable=operand.relocatable or relocatable)
+        return operand._replace(seg=number) if field == "seg" else operand._replace(off=number)
     if not isinstance(operand, Mem):
         raise ExpressionError("a register has no value")
     if field == "disp":

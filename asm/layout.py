@@ -1,7 +1,7 @@
 """Gives every item its place: passes over the program until no symbol moves, as NASM's -Ox does.
 
-In a pass a symbol that stands above has this pass's value, one that stands below that of the pass before; in the first it
-has none, and jumps to it count as short. Only what can still change its length is looked at again: runs of bytes whose
+In a pass a symbol that stands above has this pass's value, one that stands below that of the pass before; in the first
+it has none, and jumps to it count as short. Only what can still change its length is looked at again: runs of bytes whose
 length is known are skipped as one gap.
 """
 
@@ -103,9 +103,10 @@ class Layout:
             if kind is bytes:
                 continue
             try:
-                if kind is Switch:
+                if isinstance(item, Switch):
                     section.offset = offset
-                    section, offset = item.section, self.origin(item, section, offset)  # type: ignore[union-attr, arg-type]
+                    offset = self.origin(item, section, offset)
+                    section = item.section
                 else:
                     offset += item.size(section, offset)  # type: ignore[union-attr]
                     if kind is Equ:

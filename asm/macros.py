@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-
-
 MAX_EXPANSION = 1_000_000  # tokens on one line; macros that double each other must not fill memory
 MAX_NESTING = 200
 
@@ -27,9 +25,7 @@ PIECE = re.compile(
 pieces = PIECE.findall
 
 # What stands for a macro's parameter or local label in its body; strings and comments are let through.
-REFERENCE = re.compile(
-    r"""('[^']*'|"[^"]*"|`(?:\\.|[^\\`])*`|;.*|%\{[^}]*\}|%%[A-Za-z_.?@][\w.$\#@~?]*|%[-+]?\d+)"""
-)
+REFERENCE = re.compile(r"""('[^']*'|"[^"]*"|`(?:\\.|[^\\`])*`|;.*|%\{[^}]*\}|%%[A-Za-z_.?@][\w.$\#@~?]*|%[-+]?\d+)""")
 
 
 class MacroError(Exception):
@@ -354,8 +350,8 @@ class Expander:
             if macro.function is not None:
                 out += pieces(macro.function())
             else:
-                body = [name if part in ("%?", "%??") else part for part in macro.body]
-                out += self._expand(body, active | {name}, depth + 1)  # type: ignore[arg-type]
+                own = [name if part in ("%?", "%??") else str(part) for part in macro.body]
+                out += self._expand(own, active | {name}, depth + 1)
             return at
         place = at
         while place < len(parts) and parts[place].isspace():
@@ -386,12 +382,12 @@ class Expander:
             if n in chosen.quoted:
                 value = [quote("".join(value))]
             values.append(value)
-        body = []
+        body: list[str] = []
         for piece in chosen.body:
-            if type(piece) is int:
+            if isinstance(piece, int):
                 body += values[piece]
             else:
-                body.append(name if piece in ("%?", "%??") else piece)  # type: ignore[arg-type]
+                body.append(name if piece in ("%?", "%??") else piece)
         out += self._expand(body, active | {name}, depth + 1)
         return after
 
@@ -472,5 +468,3 @@ def quote(text: str) -> str:
     if '"' not in text:
         return f'"{text}"'
     return "`" + text.replace("\\", "\\\\").replace("`", "\\`") + "`"
-
-

@@ -7,6 +7,7 @@ their alignment (4 if they have none). Sections without contents get addresses b
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,20 @@ if TYPE_CHECKING:
 DEFAULT_ALIGN = 4
 _NUMERIC = ("align", "valign", "start", "vstart")
 _NAMES = ("follows", "vfollows")
-_OTHER_FORMATS = ("code", "data", "rdata", "bss", "text", "exec", "noexec", "write", "nowrite", "alloc", "noalloc", "tls")
+_OTHER_FORMATS = (
+    "code",
+    "data",
+    "rdata",
+    "bss",
+    "text",
+    "exec",
+    "noexec",
+    "write",
+    "nowrite",
+    "alloc",
+    "noalloc",
+    "tls",
+)
 
 
 def section_attributes(assembler: Assembler, section: Section, tokens: Sequence[str], shape: str) -> None:
@@ -61,7 +75,9 @@ def _end_of_value(tokens: Sequence[str], shape: str, at: int) -> int:
     end = at + 1
     depth = shape[at : at + 1].count("(")
     while end < len(tokens):
-        if not depth and (shape[end : end + 1] in "iId" and (shape[end - 1] in "in)" or shape[end + 1 : end + 2] == "=")):
+        if not depth and (
+            shape[end : end + 1] in "iId" and (shape[end - 1] in "in)" or shape[end + 1 : end + 2] == "=")
+        ):
             break
         depth += (shape[end] == "(") - (shape[end] == ")")
         end += 1
@@ -105,7 +121,7 @@ def place(assembler: Assembler) -> None:
     nobits = _ordered_nobits([section for section in sections.values() if section.nobits])
     starts = _load_addresses(progbits, assembler.origin)
     chain = progbits + nobits
-    before = {section.name: previous for previous, section in zip(chain, chain[1:], strict=False)}
+    before = {section.name: previous for previous, section in itertools.pairwise(chain)}
     bases: dict[str, int] = {}
     waiting: set[str] = set()
 

@@ -99,14 +99,14 @@ def _item_pieces(assembler: Assembler, item: Item, section: Section, offset: int
         elif size:
             yield offset, "??" * size
         return
-    if type(item) not in (Fixed, Branch, Instruction):
+    if not isinstance(item, Fixed | Branch | Instruction):
         return
-    patches = item.patches  # type: ignore[union-attr]
-    fields: dict[int, Patch] = {patch.offset: patch for patch in (patches if type(item) is Fixed else patches())}  # type: ignore[operator]
     try:
-        data = item.emit(section, offset, lambda *_: None)  # type: ignore[union-attr]
+        data = item.emit(section, offset, lambda *_: None)
     except (ExpressionError, EncodeError):
         return
+    patches = item.patches if isinstance(item, Fixed) else item.patches()
+    fields: dict[int, Patch] = {patch.offset: patch for patch in patches}
     n = 0
     while n < len(data):
         patch = fields.get(n)

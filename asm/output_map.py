@@ -1,4 +1,4 @@
-"""The map file: sections with their addresses and sizes, and symbols by section, as NASM's map of a flat binary has them."""
+"""The map file: sections with addresses and sizes, and symbols by section, as NASM's map of a flat binary has them."""
 
 from __future__ import annotations
 

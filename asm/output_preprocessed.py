@@ -8,7 +8,7 @@ from asm.diagnostics import AsmError, Diagnostic
 from asm.preprocess import Place, SourceError
 
 if TYPE_CHECKING:
-    from asm.assembler import Options
+    from asm.options import Options
 
 
 def preprocess(name: str, text: str, options: Options) -> tuple[list[str], list[Diagnostic], list[str]]:

@@ -2,8 +2,8 @@
 
 The first line of a shape is parsed by Lark; the tree is translated to a small Python function, the builder, that makes
 the operands of any line of that shape from its tokens. Builders and the compiled grammar are saved at build time
-(`build_grammar_cache`), so that an ordinary source never imports Lark. A line that does not parse is parsed whole by Lark
-for the place of the error and what could have stood there.
+(`build_grammar_cache`), so that an ordinary source never imports Lark. A line that does not parse is parsed whole by
+Lark for the place of the error and what could have stood there.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
-from asm.expression import HERE, SCALAR_OPERATORS, START, ExpressionError, Linear, apply, apply_unary, wrap
+from asm.expression import HERE, SCALAR_OPERATORS, START, ExpressionError, apply, apply_unary, wrap
 from asm.operands import Far, Imm, Mem, Operand, Reg
-from asm.tokens import REGISTERS, SIZES, parse_number, string_value
+from asm.tokens import SIZES, parse_number, string_value
 
 if TYPE_CHECKING:
     from lark import Lark, Token, Tree
@@ -172,13 +172,13 @@ def _expression(node: Tree[Token] | Token) -> Code:
         left, operator, right = node.children  # type: ignore[union-attr]
         return _binary(_expression(left), str(operator), _expression(right))
     if node.data == "unary":  # type: ignore[union-attr]
-        operator, operand = node.children  # type: ignore[union-attr]
+        operator, operand = str(node.children[0]), node.children[1]  # type: ignore[union-attr]
         code = _expression(operand)
         if code.kind != CONSTANT or operator == "g":
-            return Code(f"({str(operator)!r},{code.source})", max(code.kind, SYMBOLIC))
+            return Code(f"({operator!r},{code.source})", max(code.kind, SYMBOLIC))
         if operator in "-~+":
             return Code(f"W({operator}{code.source})", CONSTANT)
-        return Code(f"UNARY({str(operator)!r},{code.source})", CONSTANT)
+        return Code(f"UNARY({operator!r},{code.source})", CONSTANT)
     parts = [_expression(child) for child in node.children if not (_is_token(child) and child.type == "WRT")]  # type: ignore[union-attr]
     operator = "?" if node.data == "conditional" else "wrt"  # type: ignore[union-attr]
     return Code(f"({operator!r},{','.join(p.source for p in parts)})", max(SYMBOLIC, *(p.kind for p in parts)))
@@ -429,7 +429,7 @@ def _load_builders() -> None:
     except OSError:
         data = b""
     key = _sources_key()
-    _codes.update(marshal.loads(data[len(key) :]) if data.startswith(key) else dict.fromkeys(STARTS, {}))
+    _codes.update(marshal.loads(data[len(key) :]) if data.startswith(key) else {start: {} for start in STARTS})
 
 
 def builder(start: str, shape: str) -> Builder | None:
@@ -475,7 +475,7 @@ NAMES = {
     "LSQB": "`['", "RSQB": "`]'", "COLON": "`:'", "QMARK": "`?'", "$END": "the end of the line",
 }  # fmt: skip
 OPERATORS = frozenset(
-    "OR XOR AND RELATION BITOR BITXOR BITAND SHIFT PLUS MINUS PRODUCT NOT".split()
+    ["OR", "XOR", "AND", "RELATION", "BITOR", "BITXOR", "BITAND", "SHIFT", "PLUS", "MINUS", "PRODUCT", "NOT"]
 )  # fmt: skip
 
 
@@ -516,11 +516,70 @@ def build_directly(start: str, tree: Any) -> Builder:
     return made
 
 
-_MEMORY = (
-    "[r] [i] [n] [i+n] [i-n] [r+n] [r-n] [r+i] [i+r] [r+r] [r*n] [r+r*n] [r+r+n] [r+r-n] [r+r*n+n] [r+r*n-n] [r*n+n]"
-    " [i+r*n] [r*n+i] [r+r+i] [r+i+n] [r+i-n] [i+r+n] [r:r] [r:i] [r:n] [r:r+n] [r:r-n] [r:r+r] [r:i+n] [li] [lr+n]"
-).split()
-_VALUES = "r n -n i s i+n i-n i-i H n*n n+n n-n n|n iLn nLn i|i ~n i*n (i-i) i-i+n i|n tn zn zi z-n zs ztn zi+n".split()
+_MEMORY = [
+    "[r]",
+    "[i]",
+    "[n]",
+    "[i+n]",
+    "[i-n]",
+    "[r+n]",
+    "[r-n]",
+    "[r+i]",
+    "[i+r]",
+    "[r+r]",
+    "[r*n]",
+    "[r+r*n]",
+    "[r+r+n]",
+    "[r+r-n]",
+    "[r+r*n+n]",
+    "[r+r*n-n]",
+    "[r*n+n]",
+    "[i+r*n]",
+    "[r*n+i]",
+    "[r+r+i]",
+    "[r+i+n]",
+    "[r+i-n]",
+    "[i+r+n]",
+    "[r:r]",
+    "[r:i]",
+    "[r:n]",
+    "[r:r+n]",
+    "[r:r-n]",
+    "[r:r+r]",
+    "[r:i+n]",
+    "[li]",
+    "[lr+n]",
+]
+_VALUES = [
+    "r",
+    "n",
+    "-n",
+    "i",
+    "s",
+    "i+n",
+    "i-n",
+    "i-i",
+    "H",
+    "n*n",
+    "n+n",
+    "n-n",
+    "n|n",
+    "iLn",
+    "nLn",
+    "i|i",
+    "~n",
+    "i*n",
+    "(i-i)",
+    "i-i+n",
+    "i|n",
+    "tn",
+    "zn",
+    "zi",
+    "z-n",
+    "zs",
+    "ztn",
+    "zi+n",
+]
 
 
 def _common_shapes() -> dict[str, list[str]]:
@@ -554,7 +613,9 @@ def build_grammar_cache(folder: Path | str) -> list[Path]:
     key = _sources_key()
     grammar_key = key + f"{lark.__version__}\n".encode()
     paths = folder / GRAMMAR_CACHE, folder / BUILDERS_CACHE
-    if all(path.exists() and path.read_bytes().startswith(k) for path, k in zip(paths, (grammar_key, key), strict=True)):
+    if all(
+        path.exists() and path.read_bytes().startswith(k) for path, k in zip(paths, (grammar_key, key), strict=True)
+    ):
         return list(paths)
     compiled = _compile_grammar()
     saved = io.BytesIO()

@@ -13,13 +13,23 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from asm.expression import ExpressionError
 from asm.macros import (
-    Call, Context, Expander, Macro, MacroError, MultiLineMacro, pieces, quote, split_parameters, strip_comment,
+    Call,
+    Context,
+    Expander,
+    Macro,
+    MacroError,
+    MultiLineMacro,
+    pieces,
+    quote,
+    split_parameters,
+    strip_comment,
 )  # fmt: skip
 from asm.parse import ParseError, TokenError
 from asm.tokens import MACRO, split, unquote
 
 if TYPE_CHECKING:
-    from asm.assembler import Assembler, Options
+    from asm.assembler import Assembler
+    from asm.options import Options
 
 MAX_FRAMES = 500  # nested includes and macro calls
 MAX_INCLUDES = 100
@@ -423,7 +433,7 @@ class Preprocessor:
         """
         pattern = BODY_END[kind]
         depth = 1
-        lines = []
+        lines: list[str] = []
         place = self.place
         for text in frame.iterator:
             frame.number += 1
@@ -449,7 +459,9 @@ class Preprocessor:
         place = self.place
         first = frame.number_of(frame.number) + 1
         body = self._body(frame, "macro")
-        match = re.match(r"\s*(\S+?)(?:\s+([0-9]+)(?:-([0-9]+|\*))?(\+)?((?:\.nolist)?)(?![\w.])\s*(.*))?$", strip_comment(rest))
+        match = re.match(
+            r"\s*(\S+?)(?:\s+([0-9]+)(?:-([0-9]+|\*))?(\+)?((?:\.nolist)?)(?![\w.])\s*(.*))?$", strip_comment(rest)
+        )
         if match is None or (match.group(2) is None and not NAME.fullmatch(match.group(1))):
             raise DirectiveError(f"%{directive} wants a name and a number of parameters")
         name, least, most, greedy, nolist, defaults = match.groups()
@@ -568,7 +580,7 @@ class Preprocessor:
         test = _CONDITIONS.get(name[1:] if negative else name)
         if test is None:
             raise DirectiveError(f"unknown preprocessor directive `%if{name}'")
-        return test(self, text) != negative
+        return bool(test(self, text)) != negative
 
     def _if_defined(self, text: str) -> bool:
         for name in text.split():
@@ -666,7 +678,8 @@ class Preprocessor:
         name, rest = self._split_name(strip_comment(rest))
         parameters: list[str] | None = None
         greedy = False
-        evaluated, quoted = set(), set()
+        evaluated: set[int] = set()
+        quoted: set[int] = set()
         if rest.startswith("("):
             head, closed, rest = rest[1:].partition(")")
             if not closed:

@@ -36,11 +36,55 @@ SIZES = {
 DATA = {"db": 1, "dw": 2, "dd": 4, "dq": 8, "dt": 10, "do": 16, "ddq": 16, "dy": 32, "dz": 64}
 RESERVE = {"resb": 1, "resw": 2, "resd": 4, "resq": 8, "rest": 10, "reso": 16, "resdq": 16, "resy": 32, "resz": 64}
 PREFIXES = frozenset(
-    "lock rep repe repz repne repnz a16 a32 a64 o16 o32 o64 asp osp wait xacquire xrelease bnd nobnd".split()
+    [
+        "lock",
+        "rep",
+        "repe",
+        "repz",
+        "repne",
+        "repnz",
+        "a16",
+        "a32",
+        "a64",
+        "o16",
+        "o32",
+        "o64",
+        "asp",
+        "osp",
+        "wait",
+        "xacquire",
+        "xrelease",
+        "bnd",
+        "nobnd",
+    ]
 )
 DIRECTIVES = frozenset(
-    """bits use16 use32 use64 org section segment absolute extern global common static required cpu default float
-    align alignb sectalign struc endstruc istruc at iend""".split()
+    [
+        "bits",
+        "use16",
+        "use32",
+        "use64",
+        "org",
+        "section",
+        "segment",
+        "absolute",
+        "extern",
+        "global",
+        "common",
+        "static",
+        "required",
+        "cpu",
+        "default",
+        "float",
+        "align",
+        "alignb",
+        "sectalign",
+        "struc",
+        "endstruc",
+        "istruc",
+        "at",
+        "iend",
+    ]
 )
 
 KEYWORDS: dict[str, str] = {

@@ -63,7 +63,9 @@ def mixed_source(lines: int, seed: int = 1) -> str:
         elif kind < 64:
             out.append(f"    {pick.choice(ARITHMETIC[:8])} {memory()}, {pick.choice(REGISTERS_16)}")
         elif kind < 68:
-            out.append(f"    {pick.choice(('shl', 'shr', 'sar', 'rol'))} {pick.choice(REGISTERS_8)}, {pick.randrange(8)}")
+            out.append(
+                f"    {pick.choice(('shl', 'shr', 'sar', 'rol'))} {pick.choice(REGISTERS_8)}, {pick.randrange(8)}"
+            )
         elif kind < 74:
             out.append(f"    {pick.choice(('push', 'pop', 'inc', 'dec', 'neg'))} {pick.choice(REGISTERS_32)}")
         elif kind < 79:

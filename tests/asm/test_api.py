@@ -35,7 +35,9 @@ def test_wrong_bits() -> None:
 
 def test_defines_and_include(tmp_path: Path) -> None:
     (tmp_path / "part.inc").write_text("db VALUE\n")
-    program = asm.assemble('%include "part.inc"\n db OTHER', defines={"VALUE": 7, "OTHER": "VALUE + 1"}, include=[tmp_path])
+    program = asm.assemble(
+        '%include "part.inc"\n db OTHER', defines={"VALUE": 7, "OTHER": "VALUE + 1"}, include=[tmp_path]
+    )
     assert program.binary == b"\7\10"
     assert program.dependencies == [str(tmp_path / "part.inc")]
 

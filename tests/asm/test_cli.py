@@ -47,9 +47,30 @@ def test_the_output_is_named_after_the_source(folder: Path) -> None:
 
 
 def test_listing_map_and_dependencies(folder: Path) -> None:
-    options = ["-I", "inc", "-DVALUE=1", "-l", "out.lst", "--map", "out.map", "-MD", "out.d", "-o", "out.bin", "good.asm"]
+    options = [
+        "-I",
+        "inc",
+        "-DVALUE=1",
+        "-l",
+        "out.lst",
+        "--map",
+        "out.map",
+        "-MD",
+        "out.d",
+        "-o",
+        "out.bin",
+        "good.asm",
+    ]
     assert main(options) == 0
-    assert (folder / "out.lst").read_text().splitlines()[1].split() == ["2", "00000000", "B80100", "start:", "mov", "ax,", "VALUE"]
+    assert (folder / "out.lst").read_text().splitlines()[1].split() == [
+        "2",
+        "00000000",
+        "B80100",
+        "start:",
+        "mov",
+        "ax,",
+        "VALUE",
+    ]
     assert "start" in (folder / "out.map").read_text()
     assert (folder / "out.d").read_text() == "out.bin : good.asm inc/part.inc\n"
 

@@ -35,7 +35,9 @@ def test_bytes_are_nasms(source: Path, flag: str, tmp_path: Path, monkeypatch: p
 
 
 @needs_nasm
-@pytest.mark.parametrize("source", [path for path in CORPUS if path.stem not in LISTED_DIFFERENTLY], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "source", [path for path in CORPUS if path.stem not in LISTED_DIFFERENTLY], ids=lambda p: p.stem
+)
 def test_listing_is_nasms(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listing = tmp_path / "nasm.lst"
     assert nasm(source, tmp_path / "nasm.bin", "-l", str(listing)).returncode == 0
@@ -48,7 +50,7 @@ def test_listing_is_nasms(source: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_an_assembled_source_survives_being_preprocessed_first(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from asm.assembler import Options
+    from asm.options import Options
     from asm.output_preprocessed import preprocess
 
     source = Path(__file__).parent / "corpus" / f"{name}.asm"

@@ -11,7 +11,8 @@ from asm import preprocess
 HOSTILE = {
     "recursive rmacro": ("%rmacro m 0\nm\n%endmacro\nm\n", "nested more than"),
     "mutual macros that double": (
-        "\n".join(f"%macro m{n} 0\nm{n + 1}\nm{n + 1}\n%endmacro" for n in range(40)) + "\n%macro m40 0\n%endmacro\nm0\n",
+        "\n".join(f"%macro m{n} 0\nm{n + 1}\nm{n + 1}\n%endmacro" for n in range(40))
+        + "\n%macro m40 0\n%endmacro\nm0\n",
         "make more than",
     ),
     "doubling definitions": (

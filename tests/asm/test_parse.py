@@ -41,7 +41,7 @@ def test_instructions_come_out_alike_on_both_paths() -> None:
     for line in plain_lines():
         tokens, shape = tokens_of(line)
         start = next((n for n, kind in enumerate(shape) if kind in "Ipr"), None)
-        if start is None or "T" in shape or shape[start] == "I" and shape[start + 1 : start + 2] == ":":
+        if start is None or "T" in shape or (shape[start] == "I" and shape[start + 1 : start + 2] == ":"):
             continue
         if start and shape[:start] not in ("i:", "i"):
             continue
@@ -79,7 +79,9 @@ def test_a_data_lines_elements_come_out_alike_on_both_paths() -> None:
             continue  # it calls a macro
         for datum in subtrees(tree, "datum"):
             (node,) = datum.children
-            positions = [t.start_pos for t in node.scan_values(lambda _: True)] if isinstance(node, Tree) else [node.start_pos]
+            positions = (
+                [t.start_pos for t in node.scan_values(lambda _: True)] if isinstance(node, Tree) else [node.start_pos]
+            )
             first, last = min(positions), max(positions)
             while shape[first - 1] == "(" and shape[last + 1 : last + 2] == ")":
                 first, last = first - 1, last + 1

@@ -129,7 +129,11 @@ class Program:
             macro, count = self.pick.choice(self.macros)
             self.lines.append(f"  {macro} " + ", ".join(str(self.pick.randrange(256)) for _ in range(count)))
         elif kind == 3:
-            self.lines += [f"%assign {name} 0", f"%rep {self.pick.randrange(5)}", f"  db {name}, {self.pick.randrange(9)}"]
+            self.lines += [
+                f"%assign {name} 0",
+                f"%rep {self.pick.randrange(5)}",
+                f"  db {name}, {self.pick.randrange(9)}",
+            ]
             self.lines += [f"  {self.instruction()}", f"  %assign {name} {name} + {self.pick.randrange(4)}", "%endrep"]
         else:
             self.lines += [f"%if ({self.expression()}) > 3", f"  {self.instruction()}", "%elif 1", f"  {self.data()}"]

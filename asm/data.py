@@ -1,0 +1,172 @@
+"""Data in the source: db and its family, dup, floating-point constants, incbin."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from asm.expression import ExpressionError
+from asm.ir import MAX_IMAGE, Fixed, Patch
+from asm.parse import NUMBERS, TokenError, explain
+from asm.tokens import DATA, string_bytes, unquote
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from asm.assembler import Assembler
+
+
+def data(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    width = DATA[tokens[0].lower()]
+    if len(shape) == 1:
+        assembler.warn("db-empty", "no operand for data declaration")
+        return
+    if shape[2::2].strip(",") or len(shape) % 2:
+        elements = split_list(tokens, shape, 1)
+    elif width == 1 and not shape[1::2].strip("n"):
+        values = [NUMBERS[text] for text in tokens[1::2]]
+        try:
+            assembler.items.append(bytes(values))
+            return
+        except ValueError:
+            elements = [([text], "n") for text in tokens[1::2]]
+    else:
+        elements = [([text], kind) for text, kind in zip(tokens[1::2], shape[1::2], strict=True)]
+    data, patches = _elements(assembler, elements, width)
+    assembler.items.append(Fixed(data, tuple(patches)) if patches else data)
+
+
+def _elements(
+    assembler: Assembler, elements: Iterable[tuple[Sequence[str], str]], width: int
+) -> tuple[bytes, list[Patch]]:
+    """The bytes of a list of data, and the fields in it that have no value yet."""
+    data = bytearray()
+    patches = []
+    mask = (1 << 8 * width) - 1
+    for tokens, shape in elements:
+        if shape == "n":
+            value: Any = NUMBERS[tokens[0]]
+        elif shape == "s":
+            string = string_bytes(tokens[0])
+            data += string + bytes(-len(string) % width)
+            continue
+        elif shape == "?":
+            data += bytes(width)
+            continue
+        elif shape in ("f", "-f", "+f"):
+            data += float_bytes("".join(tokens), width)
+            continue
+        elif "u" in shape:
+            more, fields = _dup(assembler, tokens, shape, width)
+            if len(data) + len(more) > MAX_IMAGE:
+                raise ExpressionError(f"data of more than {MAX_IMAGE} bytes")
+            patches += [field._replace(offset=field.offset + len(data)) for field in fields]
+            data += more
+            continue
+        else:
+            value = assembler.expression(tokens, shape)
+            if type(value) is not int:
+                constant = assembler.constant(value)
+                if constant is None:
+                    patches.append(Patch(len(data), width, "abs", value))
+                value = constant or 0
+        if width == 10:
+            raise TokenError("integer supplied as DT data", tokens[0])
+        if not -(mask >> 1) - 1 <= value <= mask:
+            name = {1: "byte", 2: "word", 4: "dword"}.get(width, "")
+            assembler.warn("number-overflow", f"{name} data exceeds bounds")
+        data += (value & mask).to_bytes(width, "little")
+    return bytes(data), patches
+
+
+def _dup(assembler: Assembler, tokens: Sequence[str], shape: str, width: int) -> tuple[bytes, list[Patch]]:
+    """``count dup (data, ...)``."""
+    at = shape.index("u")
+    if shape[at + 1 : at + 2] != "(" or shape[-1] != ")":
+        raise explain(["db", *tokens], "D" + shape)
+    count = assembler.constant(assembler.expression(tokens[:at], shape[:at]))
+    if count is None or count < 0:
+        raise TokenError("dup needs a constant count that is not negative", tokens[at])
+    data, patches = _elements(assembler, split_list(tokens[:-1], shape[:-1], at + 2), width)
+    if count * len(data) > MAX_IMAGE:
+        raise ExpressionError(f"data of more than {MAX_IMAGE} bytes")
+    repeated = [p._replace(offset=p.offset + n * len(data)) for n in range(count if patches else 0) for p in patches]
+    return data * count, repeated
+
+
+def incbin(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    parts = split_list(tokens, shape, 1)
+    if parts[0][1] != "s" or len(parts) > 3:
+        raise explain(tokens, shape)
+    values = [assembler.constant(assembler.expression(*part)) for part in parts[1:]]
+    if None in values:
+        raise ExpressionError("incbin needs constant offset and length")
+    skip = max(values[0] or 0, 0) if values else 0
+    name = unquote(parts[0][0][0])
+    try:
+        with assembler.preprocessor.open(name) as file:
+            file.seek(skip)
+            data = file.read(MAX_IMAGE + 1 if len(values) < 2 else min(max(values[1] or 0, 0), MAX_IMAGE + 1))
+    except OSError as error:
+        raise TokenError(f"`incbin': unable to open file `{name}': {error.strerror}", parts[0][0][0]) from None
+    if len(data) > MAX_IMAGE:
+        raise ExpressionError(f"`incbin' of more than {MAX_IMAGE} bytes")
+    assembler.included.add(len(assembler.items))
+    assembler.items.append(data)
+
+
+def split_list(tokens: Sequence[str], shape: str, start: int, most: int = -1) -> list[tuple[list[str], str]]:
+    """Splits tokens from `start` on at the commas outside parentheses, at most `most` times."""
+    parts = []
+    depth = 0
+    begin = start
+    for index in range(start, len(shape)):
+        kind = shape[index]
+        if kind in "([{":
+            depth += 1
+        elif kind in ")]}":
+            depth -= 1
+        elif kind == "," and depth == 0 and most:
+            parts.append((list(tokens[begin:index]), shape[begin:index]))
+            begin = index + 1
+            most -= 1
+    if begin < len(shape) or not parts:
+        parts.append((list(tokens[begin:]), shape[begin:]))
+    return parts
+
+
+def float_bytes(text: str, width: int) -> bytes:
+    """A floating-point constant in IEEE 754's binary16, binary32, binary64 or the processor's 80-bit format."""
+    from fractions import Fraction  # slow to import, and few sources need it
+
+    digits = text.replace("_", "")
+    try:
+        if width in (2, 4, 8):
+            return struct.pack({2: "<e", 4: "<f", 8: "<d"}[width], float(digits))
+        if width == 10:
+            return extended(Fraction(digits))
+    except (OverflowError, ValueError):
+        raise TokenError(f"overflow or error in floating-point constant `{text}'", text) from None
+    raise TokenError("floating-point constant in a size that has none", text)
+
+
+def extended(value: Fraction) -> bytes:
+    """A Fraction rounded to the nearest double extended-precision number, ties to even."""
+    sign = 0x8000 if value < 0 else 0
+    value = abs(value)
+    if not value:
+        return (sign << 64).to_bytes(10, "little")
+    exponent = value.numerator.bit_length() - value.denominator.bit_length()
+    if value < (1 << exponent if exponent >= 0 else type(value)(1, 1 << -exponent)):
+        exponent -= 1
+    exponent = max(exponent, -16382)
+    shift = 63 - exponent
+    mantissa = round(value * (1 << shift) if shift >= 0 else value / (1 << -shift))
+    if mantissa >> 64:
+        mantissa >>= 1
+        exponent += 1
+    biased = exponent + 16383 if mantissa >> 63 else 0
+    if biased >= 0x7FFF:
+        raise OverflowError
+    return ((sign | biased) << 64 | mantissa).to_bytes(10, "little")

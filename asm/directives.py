@@ -1,0 +1,250 @@
+"""The assembler's directives, each a function of the assembler and of the tokens and shape of its line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from asm import output_bin
+from asm.data import split_list
+from asm.expression import HERE, SCALAR, START, Symbol
+from asm.ir import Equ, Reserve, Switch, Times
+from asm.parse import TokenError
+from asm.places import at_place
+from asm.tokens import TOKEN, unquote
+
+if TYPE_CHECKING:
+    from asm.assembler import Assembler
+
+
+def _bits(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    value = assembler.evaluate_now(tokens[1:], shape[1:])
+    if value not in (16, 32, 64):
+        raise TokenError(f"`{value}' is not a valid segment size; must be 16, 32 or 64", tokens[-1])
+    assembler.set_mode(bits=value)
+
+
+def _use(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    if len(shape) > 1:
+        raise TokenError(f"`{tokens[0]}' takes no operand", tokens[1])
+    assembler.set_mode(bits=int(tokens[0][3:]))
+
+
+def _default(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    for token in tokens[1:]:
+        word = token.lower()
+        if word in ("rel", "abs"):
+            assembler.set_mode(default_rel=word == "rel")
+        elif word not in ("bnd", "nobnd", ","):
+            raise TokenError(f"unrecognized default `{token}'", token)
+
+
+def _org(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    value = assembler.evaluate_now(tokens[1:], shape[1:])
+    if assembler.origin is not None:
+        raise TokenError("program origin redefined", tokens[0])
+    assembler.origin = value
+
+
+def _section(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    if len(tokens) == 1:
+        raise TokenError("a section's name is wanted", tokens[0])
+    at = 1
+    name = tokens[1]
+    while (at + 1 < len(tokens) and shape[at + 1] == "-") or (at + 1 < len(tokens) and tokens[at][-1:] == "-"):
+        at += 1  # a name with a dash in it comes as several tokens
+        name += tokens[at]
+    if shape[1] == "s":
+        name = unquote(name)
+    section = assembler.enter_section(name)
+    output_bin.section_attributes(assembler, section, tokens[at + 1 :], shape[at + 1 :])
+    assembler.absolute = None
+    assembler.section = section
+    assembler.items.append(Switch(section))
+
+
+def _absolute(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    expression = assembler.expression(tokens[1:], shape[1:])
+    assembler.enter_absolute(expression)
+
+
+def _global(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    for names, kinds in split_list(tokens, shape, 1):
+        if not kinds or kinds[0] not in "iId":
+            raise TokenError(f"`{tokens[0]}' wants the names of symbols", tokens[0])
+        if len(kinds) > 1:
+            raise TokenError("binary output format does not support any special symbol types", names[1])
+        if tokens[0].lower() == "extern":
+            assembler.externals.add(names[0])
+        else:
+            assembler.globals.append(names[0])
+
+
+def _common(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    raise TokenError("binary output format does not support common variables", tokens[0])
+
+
+def _ignored(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    """``cpu`` and ``float`` restrict or tune what this assembler always accepts."""
+    if len(tokens) < 2:
+        raise TokenError(f"`{tokens[0]}' wants an operand", tokens[0])
+
+
+def _list(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    if shape[1:] not in ("+", "-"):
+        raise TokenError("list wants + or -", tokens[0])
+    assembler.preprocessor.lists = shape[1] == "+"
+
+
+def _warning(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    words = "".join(tokens[1:])
+    if words in ("push", "pop"):
+        if words == "push":
+            assembler._warning_states.append(dict(assembler.options.warnings))
+        elif assembler._warning_states:
+            assembler.options.warnings = assembler._warning_states.pop()
+        return
+    name = words.lstrip("+-*")
+    if not name:
+        raise TokenError("the name of a warning is wanted", tokens[0])
+    assembler.options.warnings[name] = not words.startswith("-")
+
+
+def _align(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    parts = split_list(tokens, shape, 1, 1)
+    size = assembler.evaluate_now(*parts[0])
+    if size < 1 or size & (size - 1):
+        raise TokenError(f"alignment `{size}' is not a power of two", tokens[1])
+    if assembler.section is not SCALAR:
+        assembler.section.align = max(assembler.section.align or 1, size)
+    gap = ("&", ("-", START, HERE), size - 1)
+    if len(parts) > 1:
+        _filled(assembler, gap, *parts[1])
+    elif tokens[0].lower() == "alignb":
+        _pad(assembler, gap)
+    else:
+        assembler.items.append(Times(gap, b"\x90"))
+
+
+def _filled(assembler: Assembler, count: Any, tokens: Sequence[str], shape: str) -> None:
+    """Repeats a statement to fill a gap."""
+    before = len(assembler.items)
+    assembler.statement(list(tokens), shape)
+    made = assembler.items[before:]
+    del assembler.items[before:]
+    if len(made) == 1:
+        assembler.items.append(Times(count, made[0]))
+
+
+def _pad(assembler: Assembler, gap: Any) -> None:
+    """Reserves a gap."""
+    if assembler.absolute is not None:
+        assembler.absolute += assembler.constant(gap) or 0
+    else:
+        assembler.items.append(Reserve(gap, 1))
+
+
+def _sectalign(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    if tokens[1:] and tokens[1].lower() in ("on", "off"):
+        return
+    size = assembler.evaluate_now(tokens[1:], shape[1:])
+    if size < 1 or size & (size - 1):
+        raise TokenError(f"alignment `{size}' is not a power of two", tokens[1])
+    assembler.section.align = max(assembler.section.align or 1, size)
+
+
+def _struc(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    parts = split_list(tokens, shape, 1)
+    if parts[0][1] != "i" or len(parts) > 2:
+        raise TokenError("struc wants a name, and maybe an offset", tokens[0])
+    start = assembler.expression(*parts[1]) if len(parts) == 2 else 0
+    name = parts[0][0][0]
+    assembler.structures.append(("struc", name, assembler.preprocessor.section_line, assembler.place))
+    assembler.enter_absolute(start)
+    assembler.label(name)
+
+
+def _endstruc(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    if not assembler.structures or assembler.structures[-1][0] != "struc":
+        raise TokenError("endstruc without struc", tokens[0])
+    _, name, section_line, _ = assembler.structures.pop()
+    size = ("-", HERE, assembler.symbols[name])
+    symbol = assembler.define(f"{name}_size")
+    value = assembler.constant(size)
+    if value is not None:
+        symbol.section, symbol.offset, symbol.constant = SCALAR, value, True
+    else:
+        assembler.items.append(Equ(symbol, size if assembler.absolute is None else at_place(size, assembler.absolute)))
+    _reenter(assembler, section_line)
+
+
+def _reenter(assembler: Assembler, section_line: str) -> None:
+    """Goes back to the section that a directive text names."""
+    tokens = [token for token in TOKEN.findall(section_line) if token]
+    assembler.primitive(tokens[1:-1], "".join(map(assembler.kinds.__getitem__, tokens[1:-1])))
+
+
+def _istruc(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    if shape[1:] != "i":
+        raise TokenError("istruc wants the name of a struc", tokens[0])
+    assembler._anonymous += 1
+    start = assembler.symbols[f"..@{assembler._anonymous}.istruc"]
+    start.defined = True
+    assembler.items.append(start)
+    assembler.structures.append(("istruc", tokens[1], start, assembler.place))
+
+
+def _inside_istruc(assembler: Assembler, tokens: Sequence[str]) -> tuple[str, Symbol]:
+    if not assembler.structures or assembler.structures[-1][0] != "istruc":
+        raise TokenError(f"{tokens[0]} without istruc", tokens[0])
+    _, name, start, _ = assembler.structures[-1]
+    return name, start
+
+
+def _at(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    name, start = _inside_istruc(assembler, tokens)
+    parts = split_list(tokens, shape, 1, 1)
+    field: Any
+    if parts[0][1] == "i" and parts[0][0][0][0] == ".":
+        field = assembler.symbols[name + parts[0][0][0]]
+    else:
+        field = assembler.expression(*parts[0])
+    assembler.items.append(Times(("-", ("-", field, assembler.symbols[name]), ("-", HERE, start)), b"\0"))
+    if len(parts) > 1 and parts[1][1]:
+        assembler.statement(list(parts[1][0]), parts[1][1])
+
+
+def _iend(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    name, start = _inside_istruc(assembler, tokens)
+    assembler.structures.pop()
+    assembler.items.append(Times(("-", assembler.symbols[f"{name}_size"], ("-", HERE, start)), b"\0"))
+
+
+DIRECTIVES: dict[str, Callable[[Assembler, Sequence[str], str], None]] = {
+    "bits": _bits,
+    "use16": _use,
+    "use32": _use,
+    "use64": _use,
+    "default": _default,
+    "org": _org,
+    "section": _section,
+    "segment": _section,
+    "absolute": _absolute,
+    "global": _global,
+    "extern": _global,
+    "static": _global,
+    "required": _global,
+    "common": _common,
+    "cpu": _ignored,
+    "float": _ignored,
+    "list": _list,
+    "warning": _warning,
+    "align": _align,
+    "alignb": _align,
+    "sectalign": _sectalign,
+    "struc": _struc,
+    "endstruc": _endstruc,
+    "istruc": _istruc,
+    "at": _at,
+    "iend": _iend,
+}

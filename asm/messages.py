@@ -1,0 +1,83 @@
+"""Makes diagnostics: finds the column, and the way through macros and includes that brought the line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from asm.diagnostics import Diagnostic, Note, nearest_forms
+from asm.operands import EncodeError, Operand
+from asm.preprocess import Place
+from asm.tokens import TOKEN
+
+
+def column_of(text: str, index: int) -> int:
+    """The column, from 1, of the token of an index; that of the line's end where there are fewer."""
+    for number, match in enumerate(match for match in TOKEN.finditer(text) if match.group(1)):
+        if number == index:
+            return match.start(1) + 1
+    return len(TOKEN.sub(lambda m: m.group(0) if m.group(1) else "", text).rstrip()) + 1
+
+
+def column_of_word(text: str, word: str) -> int:
+    """The column of a token; of the first token where it is not in the line."""
+    first = 0
+    for match in TOKEN.finditer(text):
+        token = match.group(1)
+        if token:
+            first = first or match.start(1) + 1
+            if token == word or (word and word.endswith(token) and token[0] == "."):
+                return match.start(1) + 1
+    return first
+
+
+def encode_message(error: EncodeError, operands: Sequence[Operand]) -> str:
+    """An encoder's message with the forms that exist."""
+    if not error.forms:
+        return error.message
+    forms = nearest_forms(operands, error.forms)
+    what = "the nearest forms are" if len(forms) < len(error.forms) else "the forms are"
+    return f"{error.message}; {what}: {'; '.join(forms)}"
+
+
+def make_diagnostic(
+    severity: str, message: str, place: Place, text: str | None, column: int, word: str, warning: str
+) -> Diagnostic:
+    """A diagnostic at a place, with the backtrace of the frames around it."""
+    frame, number = place
+    raw = frame.line(number)
+    shown = raw if text is None else text
+    if not column:
+        column = column_of_word(shown, word)
+    notes = []
+    if frame.kind == "file":
+        if shown is not raw and shown.strip() != raw.strip():
+            notes.append(Note(frame.name, number, "the line expands to", shown, column))
+            column = column_of_word(raw, word)
+    else:
+        notes.append(Note(frame.name, frame.number_of(number), f"in {frame.title}", shown, column))
+        column = 0
+    while frame.parent is not None:
+        outer, number = frame.parent
+        if outer.kind != "file":
+            notes.append(Note(outer.name, outer.number_of(number), f"in {outer.title}", outer.line(number)))
+        elif frame.kind == "file":
+            notes.append(Note(outer.name, number, "included from here"))
+        frame = outer
+        if frame.kind == "file":
+            break
+    origin, number = place
+    while origin.kind != "file" and origin.parent is not None:
+        origin, number = origin.parent
+    outermost, from_line = origin, number
+    if origin is not place[0]:
+        raw = origin.line(number)
+        column = column_of_word(raw, "")
+    else:
+        raw = shown if text is not None and text.strip() == raw.strip() else raw
+    while outermost.parent is not None:
+        above, from_line = outermost.parent
+        note = Note(above.name, from_line, "included from here")
+        if note not in notes:
+            notes.append(note)
+        outermost = above
+    return Diagnostic(severity, message, origin.name, origin.number_of(number), column, raw, tuple(notes), warning)

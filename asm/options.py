@@ -1,0 +1,32 @@
+"""What a command line or a call asks of the assembler."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+
+class Options:
+    """What a command line or a call asks for."""
+
+    def __init__(
+        self,
+        bits: int = 16,
+        defines: Mapping[str, object] | Iterable[tuple[str, object]] = (),
+        undefines: Sequence[str] = (),
+        include: Sequence[str | os.PathLike[str]] = (),
+        preinclude: Sequence[str] = (),
+        optimise: bool = True,
+        listing: bool = False,
+        warnings: Mapping[str, bool] | None = None,
+        output_format: str = "bin",
+    ) -> None:
+        self.bits = bits
+        self.defines = list(defines.items() if isinstance(defines, Mapping) else defines)
+        self.undefines = list(undefines)
+        self.include = [os.fspath(path) for path in include]
+        self.preinclude = list(preinclude)
+        self.optimise = optimise
+        self.listing = listing
+        self.warnings = dict(warnings or {})
+        self.output_format = output_format

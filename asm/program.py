@@ -1,0 +1,95 @@
+"""An assembled program, and the rounds that it takes to assemble one."""
+
+from __future__ import annotations
+
+import copy
+
+from asm import output_bin
+from asm.assembler import Assembler
+from asm.diagnostics import AsmError, Diagnostic
+from asm.expression import SCALAR, ExpressionError
+from asm.options import Options
+from asm.preprocess import SourceError
+
+MAX_ROUNDS = 20  # of assembling again where %if or %assign looked at addresses
+
+
+class Program:
+    """An assembled source.
+
+    binary: the flat image. symbols: name to value (for a label its address). origin: the address of the image's first
+    byte. sections: name to `asm.expression.Section`. warnings: what there was to warn of.
+    """
+
+    def __init__(self, assembler: Assembler) -> None:
+        self._assembler = assembler
+        self.binary = output_bin.image(assembler)
+        self.origin = output_bin.origin(assembler)
+        self.sections = {name: section for name, section in assembler.sections.items() if section.size or section.parts}
+        self.warnings = assembler.warnings
+        self.symbols = {
+            name: symbol.offset + (symbol.section.base if symbol.section is not SCALAR else 0)
+            for name, symbol in assembler.symbols.items()
+            if symbol.defined and symbol.section is not None
+        }
+
+    @property
+    def dependencies(self) -> list[str]:
+        """The files that the source includes."""
+        return list(dict.fromkeys(self._assembler.preprocessor.dependencies))
+
+    @property
+    def lines(self) -> list[tuple[int, str, int]]:
+        """Where code comes from: (address, file, line) for each statement that has bytes, in order of the source."""
+        return output_bin.line_map(self._assembler)
+
+    @property
+    def listing(self) -> str:
+        """The listing in NASM's format; unless it was asked for, the source is assembled once more for it."""
+        from asm.output_listing import listing
+
+        assembler = self._assembler
+        if assembler.preprocessor.record is None:
+            options = copy.copy(assembler.options)
+            options.listing = True
+            assembler = run(assembler.name, assembler.text, options)._assembler
+        return listing(assembler)
+
+    @property
+    def map(self) -> str:
+        """The sections and symbols as text."""
+        from asm.output_map import symbol_map
+
+        return symbol_map(self._assembler)
+
+
+def run(name: str, text: str, options: Options) -> Program:
+    """Assembles a source, again where its preprocessor asked for addresses, until they agree.
+
+    Raises:
+        AsmError: the source has errors.
+    """
+    known: dict[str, tuple[str, int]] = {}
+    for _ in range(MAX_ROUNDS):
+        try:
+            assembler = Assembler(name, text, options, known)
+        except SourceError as error:
+            raise AsmError([Diagnostic("fatal", error.message, name, 0, 0, "")]) from None
+        program = None
+        try:
+            assembler.collect()
+            if not assembler.errors or not assembler.depends_on_layout:
+                assembler.finish()
+                program = Program(assembler)
+        except (SourceError, ExpressionError) as error:
+            assembler.report(error.message)
+        if assembler.errors or program is None:
+            raise AsmError(assembler.errors, assembler.warnings)
+        settled = {
+            n: (s.section.name, s.offset) for n, s in assembler.symbols.items() if s.section is not None and s.defined
+        }
+        if not assembler.depends_on_layout or settled == known:
+            return program
+        known = settled
+    assembler.report(f"%if and %assign on addresses do not settle after {MAX_ROUNDS} rounds")
+    raise AsmError(assembler.errors, assembler.warnings)
