@@ -1,8 +1,8 @@
 """Gives every item its place: passes over the program until no symbol moves, as NASM's -Ox does.
 
 In a pass a symbol that stands above has this pass's value, one that stands below that of the pass before; in the first
-it has none, and jumps to it count as short. Only what can still change its length is looked at again: runs of bytes whose
-length is known are skipped as one gap.
+it has none, and jumps to it count as short. Only what can still change its length is looked at again: runs of bytes
+whose length is known are skipped as one gap.
 """
 
 from __future__ import annotations

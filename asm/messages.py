@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from asm.diagnostics import Diagnostic, Note, nearest_forms
-from asm.operands import EncodeError, Operand
+from asm.diagnostics import Diagnostic, Note
+from asm.operands import EncodeError, Far, Mem, Operand, Reg
 from asm.preprocess import Place
+from asm.table import REGISTERS_8, REGISTERS_8_REX, REGISTERS_16, REGISTERS_32, REGISTERS_64
 from asm.tokens import TOKEN
 
 
@@ -81,3 +82,43 @@ def make_diagnostic(
             notes.append(note)
         outermost = above
     return Diagnostic(severity, message, origin.name, origin.number_of(number), column, raw, tuple(notes), warning)
+
+
+def nearest_forms(operands: Iterable[Operand], forms: Iterable[str], most: int = 8) -> list[str]:
+    """The forms of an instruction that come nearest to operands that fit none, nearest first.
+
+    Args:
+        forms: in the manual's syntax, as ``ADD r/m32, imm8``.
+    """
+    given = list(operands)
+
+    def distance(form: str) -> int:
+        _, _, text = form.partition(" ")
+        wanted = text.split(", ") if text else []
+        total = 4 * abs(len(wanted) - len(given)) + ("moffs" in form)
+        return total + sum(_mismatch(operand, spec) for operand, spec in zip(given, wanted, strict=False))
+
+    return sorted(dict.fromkeys(forms), key=distance)[:most]
+
+
+def _mismatch(operand: Operand, spec: str) -> int:
+    """How far an operand is from what a form wants: 0 it fits, 1 but for its size, 3 it is of another kind."""
+    if isinstance(operand, Reg):
+        if spec.lower() == operand.name:
+            return 0
+        if not spec.startswith(("r", "Sreg", "CR", "DR")) or spec.startswith("rel"):
+            return 3 if spec.islower() else 2
+        return 0 if str(register_size(operand.name)) in spec else 1
+    if isinstance(operand, Mem):
+        if not spec.startswith(("m", "r/m")) and "/m" not in spec:
+            return 3
+        return 0 if not operand.size or spec.endswith(str(operand.size)) else 1
+    if isinstance(operand, Far):
+        return 0 if spec.startswith("ptr") else 3
+    return 0 if spec.startswith(("imm", "simm", "rel", "1")) else 3
+
+
+def register_size(name: str) -> int:
+    """The size of a general register in bits; 0 of another."""
+    sizes = {8: (REGISTERS_8, REGISTERS_8_REX), 16: (REGISTERS_16,), 32: (REGISTERS_32,), 64: (REGISTERS_64,)}
+    return next((size for size, sets in sizes.items() if any(name in names for names in sets)), 0)

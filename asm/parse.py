@@ -436,7 +436,7 @@ def builder(start: str, shape: str) -> Builder | None:
     """The builder for a shape: a function of the tokens and of what gives a symbol its object.
 
     Args:
-        start: ``statement`` (an instruction with prefixes: the builder gives a `Statement`) or ``expr`` (an expression).
+        start: ``statement`` (an instruction with prefixes: the builder gives a `Statement`) or ``expr``.
         shape: the kinds of the tokens.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The preprocessor: hands the assembler the lines that remain when includes, conditionals, macros and repetitions are done.
+"""The preprocessor: gives the assembler the lines that are left of includes, conditionals, macros and repetitions.
 
 It works line by line beside the assembler, since conditions may ask where the assembler is. A line without a percent
 sign and without a macro's name goes through untouched.

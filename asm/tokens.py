@@ -1,7 +1,7 @@
 """Splits a source line into tokens and gives each token a one-letter kind.
 
-The string of a line's kinds is its shape: lines of one shape are parsed alike, so that the grammar is asked once a shape
-(see parse.py). A kind is a letter of asm/grammar.lark.
+The string of a line's kinds is its shape: lines of one shape are parsed alike, so that the grammar is asked once a
+shape (see parse.py). A kind is a letter of asm/grammar.lark.
 """
 
 from __future__ import annotations

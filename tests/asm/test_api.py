@@ -68,8 +68,8 @@ def test_two_programs_share_nothing() -> None:
 
 
 def test_sections_of_a_bin_file() -> None:
-    source = "section .data\nd: db 1\nsection .bss\nb: resb 4\nsection .text\nt: dw d, b\nsection .v vstart=0x8000\nv: db 2\n"
-    program = asm.assemble("org 0x1000\n" + source)
+    source = "org 0x1000\nsection .data\nd: db 1\nsection .bss\nb: resb 4\nsection .text\nt: dw d, b\n"
+    program = asm.assemble(source + "section .v vstart=0x8000\nv: db 2\n")
     assert program.symbols == {"d": 0x1004, "b": 0x8004, "t": 0x1000, "v": 0x8000}
     assert program.binary == bytes.fromhex("0410 0480 01 000000 02")
 

@@ -1,4 +1,4 @@
-"""Sources that are made to hang, to fill memory or to overrun something: each ends soon, with an error that says why."""
+"""Sources made to hang, to fill memory or to overrun something: each ends soon, with an error that says why."""
 
 import time
 from pathlib import Path

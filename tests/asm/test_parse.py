@@ -1,6 +1,8 @@
 """The two ways through the grammar agree: the shape cache, and Lark on the whole line."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,26 +118,23 @@ def test_saved_builders_equal_those_made_from_the_grammar(tmp_path: Path) -> Non
     assert not shapes.read_bytes().startswith(b"of another")
 
 
+NO_LARK = """
+import pathlib, sys
+import asm.parse
+key = asm.parse._sources_key()  # worked out from the real grammar before the module is pointed at the caches
+asm.parse._sources_key = lambda: key
+asm.parse.GRAMMAR = pathlib.Path(sys.argv[1], "grammar.lark")
+import asm
+asm.assemble("org 0x7c00\\nstart: mov ax, [bx + si + 4]\\n jz start\\ndb 1, 2, 'text'\\ntimes 510 - ($ - $$) db 0\\n")
+assert "lark" not in sys.modules
+"""
+
+
 def test_an_ordinary_source_needs_no_lark(tmp_path: Path) -> None:
     """In a process of its own, since this one has Lark; with the caches that the build makes."""
-    import subprocess
-    import sys
-
-    code = (
-        "import sys, pathlib, asm.parse as p\n"
-        f"p.GRAMMAR = pathlib.Path({str(tmp_path)!r}, 'grammar.lark')\n"
-        f"p._sources_key = lambda key=p._sources_key(): key\n"
-        "import asm\n"
-        "asm.assemble('org 0x7c00\\nstart: mov ax, [bx+si+4]\\n jz start\\ndb 1, 2, \"text\"\\ntimes 510-($-$$) db 0\\n')\n"
-        "assert 'lark' not in sys.modules\n"
-    )
-    code = code.replace("p._sources_key()", "__import__('asm.parse').parse._sources_key()")
-    # The key is worked out from the real grammar before the module is pointed at the folder with the caches.
-    code = "import asm.parse as q\nk = q._sources_key()\n" + code.replace(
-        "p._sources_key = lambda key=__import__('asm.parse').parse._sources_key(): key", "p._sources_key = lambda: k"
-    )
     parse.build_grammar_cache(tmp_path)
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", NO_LARK, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
