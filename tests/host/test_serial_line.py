@@ -205,7 +205,7 @@ def test_stdio_leaves_a_terminal_of_another_session_alone() -> None:
 
 
 def test_stdio_puts_a_terminal_of_its_own_back() -> None:
-    """In a child process that has the terminal as its own, Enter comes as CR, unechoed, and all is undone at the end."""
+    """In a child process with a terminal of its own, Enter comes as CR, unechoed, and all is undone at the end."""
     pid, keyboard = os.forkpty()
     if pid == 0:
         status = 1
