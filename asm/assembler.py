@@ -13,7 +13,7 @@ from asm.ir import MAX_IMAGE, Branch, Equ, Fixed, Instruction, Item, Mode, Patch
 from asm.layout import Layout
 from asm.macros import CONDITION_CODES
 from asm.messages import column_of, encode_message, make_diagnostic
-from asm.operands import EncodeError, Imm, Mem, Operand
+from asm.operands import Encoded, EncodeError, Imm, Mem, Operand
 from asm.options import Options
 from asm.parse import NUMBERS, ParseError, TokenError, builder, explain
 from asm.places import at_place, without_places
@@ -472,12 +472,15 @@ class Assembler:
     def directive(self, tokens: Sequence[str], shape: str) -> None:
         DIRECTIVES[tokens[0].lower()](self, tokens, shape)
 
-    def set_mode(self, bits: int | None = None, default_rel: bool | None = None) -> None:
+    def set_mode(
+        self, bits: int | None = None, default_rel: bool | None = None, near_conditions: bool | None = None
+    ) -> None:
         """Changes what instructions are encoded for."""
         self.mode = Mode(
             self.mode.bits if bits is None else bits,
             self.options.optimise,
             self.mode.default_rel if default_rel is None else default_rel,
+            self.mode.near_conditions if near_conditions is None else near_conditions,
         )
         self.plain.clear()
 
@@ -562,12 +565,25 @@ def _branch_forms(mode: Mode, mnemonic: str, operand: Imm, prefixes: tuple[str, 
     """The encoding of a branch, and its near one if it may turn out to need that."""
     code = encoded(mode, mnemonic, (operand,), prefixes)
     is_short = any(fixup.kind == "rel" and fixup.size == 1 for fixup in code.fixups)
+    conditional = mnemonic[0] == "j" and mnemonic[1:] in CONDITION_CODES
+    if conditional and not mode.near_conditions:
+        if operand.distance == "near":
+            raise EncodeError("this processor has no near conditional jump")
+        return code, None if operand.distance or operand.strict else _around(mode, mnemonic, operand, prefixes)
     if operand.distance or operand.strict or not is_short:
         return code, None
     try:
         return code, encoded(mode, mnemonic, (operand._replace(distance="near"),), prefixes)
     except EncodeError:
         return code, None
+
+
+def _around(mode: Mode, mnemonic: str, operand: Imm, prefixes: tuple[str, ...]) -> Encoded:
+    """A conditional jump for processors that have only short ones: the opposite one around a near jump."""
+    jump = encoded(mode, "jmp", (operand._replace(distance="near"),), prefixes)
+    opposite = encoded(mode, "j" + CONDITION_CODES[mnemonic[1:]], (operand._replace(distance="short"),), ())
+    before = opposite.data[:-1] + bytes((len(jump.data),))
+    return Encoded(before + jump.data, tuple(f._replace(offset=f.offset + len(before)) for f in jump.fixups))
 
 
 def _relative(mode: Mode, operands: Any, expressions: Any) -> Any:

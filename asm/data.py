@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asm.expression import ExpressionError
+from asm.floats import float_bytes
 from asm.ir import MAX_IMAGE, Fixed, Patch
 from asm.parse import NUMBERS, TokenError, explain
 from asm.tokens import DATA, string_bytes, unquote
 
 if TYPE_CHECKING:
-    from fractions import Fraction
-
     from asm.assembler import Assembler
 
 
@@ -134,39 +132,3 @@ def split_list(tokens: Sequence[str], shape: str, start: int, most: int = -1) ->
     if begin < len(shape) or not parts:
         parts.append((list(tokens[begin:]), shape[begin:]))
     return parts
-
-
-def float_bytes(text: str, width: int) -> bytes:
-    """A floating-point constant in IEEE 754's binary16, binary32, binary64 or the processor's 80-bit format."""
-    from fractions import Fraction  # slow to import, and few sources need it
-
-    digits = text.replace("_", "")
-    try:
-        if width in (2, 4, 8):
-            return struct.pack({2: "<e", 4: "<f", 8: "<d"}[width], float(digits))
-        if width == 10:
-            return extended(Fraction(digits))
-    except (OverflowError, ValueError):
-        raise TokenError(f"overflow or error in floating-point constant `{text}'", text) from None
-    raise TokenError("floating-point constant in a size that has none", text)
-
-
-def extended(value: Fraction) -> bytes:
-    """A Fraction rounded to the nearest double extended-precision number, ties to even."""
-    sign = 0x8000 if value < 0 else 0
-    value = abs(value)
-    if not value:
-        return (sign << 64).to_bytes(10, "little")
-    exponent = value.numerator.bit_length() - value.denominator.bit_length()
-    if value < (1 << exponent if exponent >= 0 else type(value)(1, 1 << -exponent)):
-        exponent -= 1
-    exponent = max(exponent, -16382)
-    shift = 63 - exponent
-    mantissa = round(value * (1 << shift) if shift >= 0 else value / (1 << -shift))
-    if mantissa >> 64:
-        mantissa >>= 1
-        exponent += 1
-    biased = exponent + 16383 if mantissa >> 63 else 0
-    if biased >= 0x7FFF:
-        raise OverflowError
-    return ((sign | biased) << 64 | mantissa).to_bytes(10, "little")

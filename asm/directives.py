@@ -13,6 +13,8 @@ from asm.parse import TokenError
 from asm.places import at_place
 from asm.tokens import TOKEN, unquote
 
+OLD_PROCESSORS = frozenset(("8086", "186", "80186", "i186", "286", "80286", "i286"))  # conditional jumps are short only
+
 if TYPE_CHECKING:
     from asm.assembler import Assembler
 
@@ -84,8 +86,15 @@ def _common(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     raise TokenError("binary output format does not support common variables", tokens[0])
 
 
+def _cpu(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    name = "".join(tokens[1:]).lower()
+    if not name:
+        raise TokenError("cpu wants the name of a processor", tokens[0])
+    assembler.set_mode(near_conditions=name not in OLD_PROCESSORS)
+
+
 def _ignored(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
-    """``cpu`` and ``float`` restrict or tune what this assembler always accepts."""
+    """``float`` tunes what no flat binary shows."""
     if len(tokens) < 2:
         raise TokenError(f"`{tokens[0]}' wants an operand", tokens[0])
 
@@ -235,7 +244,7 @@ DIRECTIVES: dict[str, Callable[[Assembler, Sequence[str], str], None]] = {
     "static": _global,
     "required": _global,
     "common": _common,
-    "cpu": _ignored,
+    "cpu": _cpu,
     "float": _ignored,
     "list": _list,
     "warning": _warning,

@@ -24,6 +24,7 @@ class Mode(NamedTuple):
     bits: int
     optimise: bool
     default_rel: bool
+    near_conditions: bool = True  # there are conditional jumps of more than a byte, as from the 80386 on
 
 
 _encodings: dict[Mode, dict[tuple[str, tuple[Operand, ...], tuple[str, ...]], Encoded]] = {}

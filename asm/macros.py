@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 MAX_EXPANSION = 1_000_000  # tokens on one line; macros that double each other must not fill memory
 MAX_NESTING = 200
@@ -36,7 +36,7 @@ class Macro:
     """A single-line macro.
 
     parameters: None where it takes no list. body: pieces, a parameter's place is its index. function: of a macro that
-    the assembler works out itself.
+    the assembler works out itself; it takes what `evaluate` is and the arguments.
     """
 
     __slots__ = ("body", "evaluated", "function", "greedy", "insensitive", "name", "parameters", "quoted")
@@ -49,7 +49,7 @@ class Macro:
         *,
         insensitive: bool = False,
         greedy: bool = False,
-        function: Callable[[], str] | None = None,
+        function: Callable[[Callable[[str], int], Sequence[str]], str] | None = None,
         evaluated: frozenset[int] = frozenset(),
         quoted: frozenset[int] = frozenset(),
     ) -> None:
@@ -246,6 +246,7 @@ class Expander:
         self.contexts = contexts
         self.evaluate = evaluate
         self.environment: Callable[[str], str | None] = lambda name: None
+        self.functions: Mapping[str, Callable[[Callable[[str], int], Sequence[str]], str]] = {}
         self._budget = 0
 
     def lookup(self, name: str) -> list[Macro] | None:
@@ -330,6 +331,10 @@ class Expander:
             if inner_name[1:2] in ("$", "!", "?"):
                 return self._special(parts, at, inner_name, active, depth, out)
             out.append(part)
+        elif part[1:].lower() in self.functions and parts[at : at + 1] == ["("]:
+            arguments, at = _arguments(parts, at + 1, part)
+            texts = ["".join(self._expand(argument, active, depth + 1)).strip() for argument in arguments]
+            out += pieces(self.functions[part[1:].lower()](self.evaluate, texts))
         else:
             out.append(part)
         return at
@@ -348,7 +353,7 @@ class Expander:
         macro = choices[0]
         if macro.parameters is None:
             if macro.function is not None:
-                out += pieces(macro.function())
+                out += pieces(macro.function(self.evaluate, ()))
             else:
                 own = [name if part in ("%?", "%??") else str(part) for part in macro.body]
                 out += self._expand(own, active | {name}, depth + 1)
@@ -382,6 +387,9 @@ class Expander:
             if n in chosen.quoted:
                 value = [quote("".join(value))]
             values.append(value)
+        if chosen.function is not None:
+            out += pieces(chosen.function(self.evaluate, ["".join(value) for value in values]))
+            return after
         body: list[str] = []
         for piece in chosen.body:
             if isinstance(piece, int):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
+from asm import functions
 from asm.expression import ExpressionError
 from asm.macros import (
     Call,
@@ -138,6 +140,7 @@ class Preprocessor:
         self.contexts: list[Context] = []
         self.expander = Expander(self._evaluate, self.contexts)
         self.expander.environment = os.environ.get
+        self.expander.functions = functions.PERCENT
         self.multi: dict[str, list[MultiLineMacro]] = {}
         self.multi_insensitive: dict[str, list[MultiLineMacro]] = {}
         self.conditions: list[Condition] = []
@@ -219,7 +222,9 @@ class Preprocessor:
                 if frame.call is not None and (self.emitting or text.lstrip()[:5].lower() == "%elif"):
                     expanded = frame.call.expand(text)
                 match = DIRECTIVE.match(expanded)
-                if match is not None:
+                if match is not None and not (
+                    expanded[match.end() : match.end() + 1] == "(" and match.group(1).lower() in functions.PERCENT
+                ):
                     self._directive(match.group(1).lower(), expanded[match.end() :], frame, expanded)
                     return
             if not self.emitting:
@@ -746,14 +751,11 @@ class Preprocessor:
         parts = pieces(text)
         if not parts or parts[0][0] not in "'\"`" or len(parts[0]) < 2:
             raise DirectiveError("`%substr' wants a string", parts[0] if parts else "")
-        string = unquote(parts[0]).encode("utf-8", "surrogateescape")
         rest = "".join(parts[1:]).strip().removeprefix(",").strip()
         start_text, comma, count_text = rest.partition(",")
         start = self._evaluate(start_text)
         count = self._evaluate(count_text) if comma else 1
-        begin = start - 1
-        end = len(string) + count + 1 if count < 0 else begin + count
-        self._set(name, quote(string[max(begin, 0) : max(end, 0)].decode("utf-8", "surrogateescape")))
+        self._set(name, quote(functions.substring(unquote(parts[0]), start, count)))
 
     def _strcat(self, rest: str) -> None:
         name, rest = self._split_name(strip_comment(rest))
@@ -878,6 +880,9 @@ class Preprocessor:
         name = self._message(rest).lower()
         if name not in USE_PACKAGES:
             raise DirectiveError(f"unknown `%use' package: `{name}'", name)
+        if name == "ifunc":
+            for spelling, function in functions.LOGARITHMS.items():
+                self.define(Macro(spelling, parameters=["x"], function=function))
         text = USE_PACKAGES[name]
         if text:
             frame = Frame("file", f"<{name}>", source_lines(text), self.place)
@@ -891,12 +896,21 @@ class Preprocessor:
 
     def _predefine(self, name: str) -> None:
         options = self.options
-        functions = {
+        live: dict[str, Callable[[], str]] = {
             "FILE": lambda: quote(next(f.name for f in reversed(self.frames) if f.kind == "file")),
             "LINE": lambda: str(self._source_line()),
             "BITS": lambda: str(self.assembler.mode.bits),
             "SECT": lambda: self.section_line,
             "PASS": lambda: "1",
+            "DATE": lambda: time.strftime("'%Y-%m-%d'"),
+            "TIME": lambda: time.strftime("'%H:%M:%S'"),
+            "DATE_NUM": lambda: time.strftime("%Y%m%d"),
+            "TIME_NUM": lambda: time.strftime("%H%M%S").lstrip("0") or "0",
+            "UTC_DATE": lambda: time.strftime("'%Y-%m-%d'", time.gmtime()),
+            "UTC_TIME": lambda: time.strftime("'%H:%M:%S'", time.gmtime()),
+            "UTC_DATE_NUM": lambda: time.strftime("%Y%m%d", time.gmtime()),
+            "UTC_TIME_NUM": lambda: time.strftime("%H%M%S", time.gmtime()).lstrip("0") or "0",
+            "POSIX_TIME": lambda: str(int(time.time())),
         }
         texts: dict[str, str] = {
             "NASM_MAJOR": "2", "NASM_MINOR": "16", "NASM_SUBMINOR": "1", "NASM_PATCHLEVEL": "0",
@@ -904,9 +918,11 @@ class Preprocessor:
             "DEBUG_FORMAT": "null",
         }  # fmt: skip
         table = self.expander.macros
-        for word, function in functions.items():
+        for word, text_of in live.items():
             for spelling in (f"__?{word}?__", f"__{word}__"):
-                table[spelling] = [Macro(spelling, function=function)]
+                table[spelling] = [Macro(spelling, function=_constant_function(text_of))]
+        for spelling, function in functions.NAMED.items():
+            table[spelling] = [Macro(spelling, parameters=["x"], function=function)]
         for word, text in texts.items():
             for spelling in (f"__?{word}?__", f"__{word}__"):
                 table[spelling] = [Macro(spelling, (text,))]
@@ -924,6 +940,10 @@ class Preprocessor:
 
 
 CONTINUED = " " * 3  # stands for a line that has been joined to the one above; told apart by identity
+
+
+def _constant_function(text_of: Callable[[], str]) -> functions.Function:
+    return lambda evaluate, arguments: text_of()
 
 
 def decode(data: bytes) -> str:
@@ -953,6 +973,7 @@ def source_lines(text: str) -> list[str]:
 
 
 USE_PACKAGES: dict[str, str] = {
+    "ifunc": "",
     "altreg": "\n".join(
         [f"%define r{n}{s} {r}" for n, row in enumerate((
             ("al", "ax", "eax", "rax"), ("cl", "cx", "ecx", "rcx"), ("dl", "dx", "edx", "rdx"),

@@ -14,7 +14,8 @@ from asm import table
 TOKEN = re.compile(
     r"""\s*(?:(
       [A-Za-z_.?@$][\w.$\#@~?]*
-    | \d+\.\d*(?:[eE][+-]?\d+)?(?![\w.]) | \d+[eE][+-]\d+
+    | 0[xXhH][\dA-Fa-f_]*\.?[\dA-Fa-f_]*[pP][+-]?\d+
+    | \d[\d_]*\.[\d_]*(?:[eE][+-]?\d+)?(?![\w.]) | \d+[eE][+-]\d+
     | \d[\w]*
     | '[^']*' | "[^"]*" | `(?:\\.|[^\\`])*`
     | <<<|>>>|<=>|<<|>>|<=|>=|<>|!=|==|//|%%|&&|\|\||\^\^
@@ -107,6 +108,7 @@ KEYWORDS: dict[str, str] = {
     "$": "H",
     "$$": "S",
     "?": "?",
+    **{f"__{q}{name}{q}__": "f" for name in ("infinity", "nan", "qnan", "snan") for q in ("?", "")},
 }
 
 REGISTERS = frozenset(
@@ -173,7 +175,11 @@ def classify(text: str) -> str:
     if kind:
         return kind
     if first.isdigit() or (first == "$" and text[1:2].isdigit()):
-        if "." in text or (text[:2].lower() not in _PREFIX_RADIX and re.fullmatch(r"[\d_]+[eE][+-]?\d+", text)):
+        if (
+            "." in text
+            or _HEXADECIMAL_FLOAT.match(text)
+            or (text[:2].lower() not in _PREFIX_RADIX and re.fullmatch(r"[\d_]+[eE][+-]?\d+", text))
+        ):
             return "f"
         return "n"
     if first.isalpha() or first in "_.?@$":
@@ -193,6 +199,7 @@ def mnemonics() -> frozenset[str]:
 
 _mnemonics: frozenset[str] | None = None
 _BASE: dict[str, str] = {**KEYWORDS, **OPERATORS, **{c: c for c in PUNCTUATION}}
+_HEXADECIMAL_FLOAT = re.compile(r"0[xh][\da-f_]*\.?[\da-f_]*p", re.IGNORECASE)
 _RADIX = {"h": 16, "x": 16, "d": 10, "t": 10, "o": 8, "q": 8, "b": 2, "y": 2}
 _PREFIX_RADIX = frozenset(f"0{letter}" for letter in _RADIX)
 

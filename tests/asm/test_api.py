@@ -88,3 +88,10 @@ def test_recursive_macros() -> None:
 def test_comparison_gives_minus_one_as_the_manual_says() -> None:
     """NASM 2.16.01 gives 0 for 1 <=> 2, against its manual (The Comparison Operators)."""
     assert asm.assemble("db 1 <=> 2, 2 <=> 1, 2 <=> 2").binary == b"\xff\1\0"
+
+
+def test_the_manuals_examples() -> None:
+    manual = Path(__file__).parents[2] / "docs" / "assembler.md"
+    assert doctest.testfile(str(manual), module_relative=False).failed == 0
+    example = manual.read_text().split("```nasm\n")[1].split("```")[0]
+    assert asm.assemble(example).binary.hex() == "0500000000000000" "66678b4304" "66b908000000"

@@ -1,0 +1,142 @@
+"""Functions of the preprocessor: ``%strlen(...)`` and its like, and the conversions that are spelt as macros.
+
+Each takes the texts of its arguments, macros expanded, and gives the text that stands for the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from asm.macros import MacroError, pieces, quote
+from asm.tokens import encode_text, unquote
+
+Evaluate = Callable[[str], int]
+Function = Callable[[Evaluate, Sequence[str]], str]
+
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ@_"
+
+
+def string_of(text: str) -> str:
+    """The contents of an argument that is one string.
+
+    Raises:
+        MacroError: it is something else.
+    """
+    text = text.strip()
+    if len(text) < 2 or text[0] not in "'\"`" or len(pieces(text)) != 1:
+        raise MacroError(f"a string is wanted, not `{text}'")
+    return unquote(text)
+
+
+def substring(text: str, start: int, count: int) -> str:
+    """Part of a string as %substr counts: bytes from 1, a negative count from the end."""
+    data = encode_text(text)
+    begin = start - 1
+    end = len(data) + count + 1 if count < 0 else begin + count
+    return data[max(begin, 0) : max(end, 0)].decode("utf-8", "surrogateescape")
+
+
+def _substr(evaluate: Evaluate, arguments: Sequence[str]) -> str:
+    if len(arguments) < 2:
+        raise MacroError("%substr() wants a string, a start and maybe a length")
+    return quote(substring(string_of(arguments[0]), *[evaluate(text) for text in [*arguments[1:3], "-1"][:2]]))
+
+
+def _select(evaluate: Evaluate, arguments: Sequence[str]) -> str:
+    chosen = evaluate(arguments[0])
+    count = len(arguments) - 1
+    return arguments[chosen] if 1 <= chosen <= count else ""
+
+
+def _conditional(evaluate: Evaluate, arguments: Sequence[str]) -> str:
+    if not 2 <= len(arguments) <= 3:
+        raise MacroError("%cond() wants a condition and one or two values")
+    if evaluate(arguments[0]):
+        return arguments[1]
+    return arguments[2] if len(arguments) == 3 else ""
+
+
+def _number(evaluate: Evaluate, arguments: Sequence[str]) -> str:
+    """A number as a string: value, width (a least width if negative), base; a negative base makes it signed."""
+    values = [evaluate(text) for text in arguments]
+    value, width, base = (values + [-1, 10][len(values) - 1 :])[:3] if values else (0, -1, 10)
+    negative = base < 0 and value < 0
+    value = -value if negative else value & 0xFFFFFFFFFFFFFFFF
+    base = abs(base)
+    if not 2 <= base <= 64:
+        raise MacroError(f"%num() cannot use base {base}")
+    text = ""
+    while value or not text:
+        text = DIGITS[value % base] + text
+        value //= base
+    text = "-" * negative + text
+    if width < 0:
+        return quote(text.rjust(-width, "0"))
+    return quote(text.rjust(width, "0")[-width:] if width else text)
+
+
+PERCENT: dict[str, Function] = {
+    "eval": lambda evaluate, arguments: str(evaluate(",".join(arguments))),
+    "strlen": lambda evaluate, arguments: str(len(encode_text(string_of(",".join(arguments))))),
+    "substr": _substr,
+    "strcat": lambda evaluate, arguments: quote("".join(map(string_of, arguments))),
+    "str": lambda evaluate, arguments: quote(",".join(arguments)),
+    "tok": lambda evaluate, arguments: string_of(",".join(arguments)),
+    "count": lambda evaluate, arguments: str(len(arguments)),
+    "sel": _select,
+    "cond": _conditional,
+    "num": _number,
+}
+
+
+def _encoded(codec: str) -> Function:
+    def function(evaluate: Evaluate, arguments: Sequence[str]) -> str:
+        data = string_of(",".join(arguments)).encode(codec, "surrogatepass")
+        return "`" + "".join(f"\\x{byte:02x}" for byte in data) + "`"
+
+    return function
+
+
+def _float(width: int) -> Function:
+    def function(evaluate: Evaluate, arguments: Sequence[str]) -> str:
+        from asm.floats import float_bytes
+
+        return hex(int.from_bytes(float_bytes("".join(arguments).replace(" ", ""), width), "little"))
+
+    return function
+
+
+def _logarithm(up: bool, strict: bool) -> Function:
+    def function(evaluate: Evaluate, arguments: Sequence[str]) -> str:
+        value = evaluate(",".join(arguments)) & 0xFFFFFFFFFFFFFFFF
+        if strict and (value == 0 or value & (value - 1)):
+            raise MacroError(f"ilog2 argument {value} is not a power of two")
+        if not value:
+            return "-1" if not up else "0"
+        return str((value - 1).bit_length() if up else value.bit_length() - 1)
+
+    return function
+
+
+def _spelt(name: str, function: Function) -> dict[str, Function]:
+    return {f"__?{name}?__": function, f"__{name}__": function}
+
+
+NAMED: dict[str, Function] = {
+    **_spelt("utf16", _encoded("utf-16-le")),
+    **_spelt("utf16le", _encoded("utf-16-le")),
+    **_spelt("utf16be", _encoded("utf-16-be")),
+    **_spelt("utf32", _encoded("utf-32-le")),
+    **_spelt("utf32le", _encoded("utf-32-le")),
+    **_spelt("utf32be", _encoded("utf-32-be")),
+    **_spelt("float16", _float(2)),
+    **_spelt("float32", _float(4)),
+    **_spelt("float64", _float(8)),
+}
+LOGARITHMS: dict[str, Function] = {
+    "ilog2": _logarithm(False, True),
+    "ilog2e": _logarithm(False, True),
+    "ilog2w": _logarithm(False, False),
+    "ilog2f": _logarithm(False, False),
+    "ilog2c": _logarithm(True, False),
+}
