@@ -76,7 +76,7 @@ cdef class Piix4Pm(Part):
     cdef void settle(self) noexcept nogil:
         """Drives SCI, and plans the timer's next overflow where that would raise it."""
         cdef uint64_t due
-        set_irq(&self.sci, self.cnt & SCI_EN and self.sts & self.en)
+        set_irq(&self.sci, self.cnt & SCI_EN and self.sts & self.en != 0)
         if self.cnt & SCI_EN and self.en & ~self.sts & TMROF_STS:
             due = (self.seen // TIMER_MSB + 1) * TIMER_MSB
             self.clock.schedule(self, 0, self.clock.cycle_of_tick(due, TIMER_NUMERATOR, TIMER_DENOMINATOR))

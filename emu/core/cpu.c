@@ -57,12 +57,22 @@ void cpu_destroy(CPU *cpu)
 /* SDM Vol. 3, "Processor State After Reset". */
 void cpu_reset(CPU *cpu)
 {
+    cpu->cr0 = CR0_CD | CR0_NW;
+    cpu->apic_base = 0xfee00900;
+    cpu->tsc_offset = 0 - clock_now(cpu->clock);
+    cpu->sysenter_cs = cpu->sysenter_esp = cpu->sysenter_eip = 0;
+    cpu->star = cpu->lstar = cpu->cstar = cpu->fmask = cpu->kernel_gs_base = cpu->tsc_aux = 0;
+    cpu_init(cpu);
+}
+
+void cpu_init(CPU *cpu)
+{
     memset(cpu->r, 0, sizeof cpu->r);
     cpu->r[RDX] = cpu->model->reset_edx;
     cpu->rip = 0xfff0;
     cpu->eflags = FLAG_ONE;
     cpu_set_flags(cpu, 0, FLAGS_ARITHMETIC);
-    cpu->cr0 = CR0_CD | CR0_NW | CR0_ET;
+    cpu->cr0 = (cpu->cr0 & (CR0_CD | CR0_NW)) | CR0_ET;
     if (!cpu->model->has[SINCE_486])
         cpu->cr0 = 0;
     cpu->cr2 = cpu->cr3 = cpu->cr4 = cpu->cr8 = 0;
@@ -91,10 +101,6 @@ void cpu_reset(CPU *cpu)
     cpu->delivering = -1;
     cpu->requests &= REQUEST_INTR | REQUEST_STOP;
     cpu->hook_skip = ~0ull;
-    cpu->apic_base = 0xfee00900;
-    cpu->tsc_offset = 0 - clock_now(cpu->clock);
-    cpu->sysenter_cs = cpu->sysenter_esp = cpu->sysenter_eip = 0;
-    cpu->star = cpu->lstar = cpu->cstar = cpu->fmask = cpu->kernel_gs_base = cpu->tsc_aux = 0;
     for (unsigned i = 0; i < SEGMENT_COUNT; i++)
         segment_update(cpu, i);
     tlb_flush(cpu, true);

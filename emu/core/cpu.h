@@ -252,6 +252,8 @@ CPU *cpu_create(Bus *bus, Clock *clock, const Model *model);
 void cpu_destroy(CPU *cpu);
 /* State after power-up or RESET (SDM Vol. 3, "Processor State After Reset"). */
 void cpu_reset(CPU *cpu);
+/* State after INIT: the same, but cache control, time stamp and model-specific registers stay as they are. */
+void cpu_init(CPU *cpu);
 /* Must follow every change of CR0, CR4, EFER, EFLAGS.VM, CPL, CS or SS from outside this core's own functions. */
 void cpu_update_mode(CPU *cpu);
 

@@ -59,6 +59,11 @@ static int attend(CPU *cpu, bool *again)
         event = (Fault){.vector = VECTOR_MC, .type = EVENT_HARDWARE_EXCEPTION};
         return deliver(cpu, &event);
     }
+    if (cpu->requests & REQUEST_INIT) {
+        clear_request(cpu, REQUEST_INIT);
+        cpu_init(cpu);
+        return GO_ON;
+    }
     if (cpu->trap && !(cpu->shadow & SHADOW_MOV_SS)) {
         cpu->dr[6] |= cpu->trap;
         cpu->trap = 0;
