@@ -105,7 +105,9 @@ class Row(Protocol):
     @property
     def repz(self) -> bool: ...
     @property
-    def executes(self) -> bool: ...
+    def decodes(self) -> bool: ...
+    @property
+    def notes(self) -> frozenset[str]: ...
 
 
 def _number(where: str, value: object, most: int, least: int = 0) -> int:
@@ -136,6 +138,11 @@ def _cost(where: str, value: object) -> list[int]:
     return [reg, mem, numbers.get("rep", 0), numbers.get("variable", 0), *cases]
 
 
+def executes(row: Row) -> bool:
+    """Some processor model can execute the row: it is no alias, and has a body."""
+    return row.decodes and "no-body" not in row.notes
+
+
 def _row_name(row: Row) -> str:
     return f"{row.syntax} ({row.encoding})"
 
@@ -153,7 +160,7 @@ def _glob(pattern: str) -> re.Pattern[str]:
 def _rows_of(pattern: str, rows: Sequence[Row]) -> list[int]:
     encoding, bar, syntax = pattern.rpartition("|")
     by_syntax = _glob(syntax)
-    found = [number for number, row in enumerate(rows) if row.executes and by_syntax.fullmatch(row.syntax)]
+    found = [number for number, row in enumerate(rows) if executes(row) and by_syntax.fullmatch(row.syntax)]
     if bar:
         by_encoding = _glob(encoding)
         found = [number for number in found if by_encoding.fullmatch(rows[number].encoding)]
@@ -209,7 +216,7 @@ def compile_model(
             if not found:
                 raise BadInput(f"{name}.toml: {pattern!r} is no row of the instruction table that is executed")
             costs.update(dict.fromkeys(found, cost))
-    executed = [number for number, row in enumerate(rows) if row.executes and present[row.since]]
+    executed = [number for number, row in enumerate(rows) if executes(row) and present[row.since]]
     if free := [_row_name(rows[number]) for number in executed if number not in costs]:
         raise BadInput(f"{name}.toml: no clocks for {len(free)} rows, such as {'; '.join(free[:8])}")
     repeated = [number for number in executed if rows[number].rep or rows[number].repz]
