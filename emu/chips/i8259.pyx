@@ -60,10 +60,10 @@ cdef class I8259(Isa8):
     cdef uint8_t special_mask, rotate_in_aeoi, poll, read_isr
     cdef uint8_t cascade    # what is on CAS0-2
 
-    def __cinit__(self, Clock clock not None, str name not None="i8259", *, bint master=True, int elcr_mask=0):
+    def __cinit__(self, Clock clock not None, str name not None="i8259", *, bint master=True, uint8_t elcr_mask=0):
         self.name = name
         self.master = master
-        self.elcr_mask = <uint8_t>elcr_mask
+        self.elcr_mask = elcr_mask
         self.lowest = 7
 
     cpdef reset(self):
@@ -149,7 +149,7 @@ cdef class I8259(Isa8):
         if not self.master and self.cascade != (self.icw3 & 7):
             return 0xFF  # another slave is meant: this one leaves the data bus alone
         level = self.take()
-        if self.master and level >= 0 and not self.icw1 & ICW1_SNGL and self.icw3 >> level & 1 and self.cas.chip != NULL:
+        if level >= 0 and self.has_slave(level):
             (<Chip>self.cas.chip).input(self.cas.line, level)
             vector = (<Chip>self.cas.chip).acknowledge()
         else:
@@ -157,6 +157,9 @@ cdef class I8259(Isa8):
         lower_irq(&self.int_)  # INT falls with INTA, so that a request still there makes an edge
         self.update()
         return vector
+
+    cdef bint has_slave(self, int level) noexcept nogil:
+        return self.master and not self.icw1 & ICW1_SNGL and self.icw3 >> level & 1 and self.cas.chip != NULL
 
     cdef uint8_t vector(self, int level) noexcept nogil:
         if self.icw4 & ICW4_UPM:

@@ -7,7 +7,7 @@ is brought up to date when somebody looks, and there are events only while an in
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from emu._core cimport Clock, Irq, lower_irq, set_irq
+from emu._core cimport Clock, Irq, set_irq
 from emu.chips.isa8 cimport Isa8
 from emu.chips.part cimport Fields
 

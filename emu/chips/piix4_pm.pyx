@@ -5,7 +5,7 @@ Datasheet 290562, "Power Management I/O Space Registers": PMSTS, PMEN, PMCNTRL, 
 (3.579545 MHz). The board gives the I/O base that firmware would program as PMBA. Input lines: 0 power button,
 1 the RTC's alarm.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from emu._core cimport CHIP_STOP_POWERED_OFF, Clock, Irq, set_irq
 from emu.chips.part cimport Fields, Part

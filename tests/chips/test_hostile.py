@@ -1,0 +1,108 @@
+"""Guests and users that do anything at all: no chip crashes, hangs or forgets part of its state."""
+
+import importlib
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emu._core import Bus, Clock, Model
+from emu.board import Board
+
+CHIPS = Path(importlib.import_module("emu.chips").__file__ or "").parent
+PORTS = [
+    *(0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1),
+    *range(0x40, 0x44),
+    *(0x61, 0x70, 0x71, 0x80, 0x92, 0xCF9),
+    *range(0x3F8, 0x400),
+    *range(0x600, 0x60C),
+    *(0xE9, 0x501),
+]
+
+
+def new_board() -> Board:
+    return Board(Model("pentium3"), 1 << 20, bytes(4096), debugcon=0xE9, debug_exit=0x501)
+
+
+def traffic(seed: int, count: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Random accesses, with pauses from nothing to many milliseconds."""
+    pick = random.Random(seed)
+    for _ in range(count):
+        size = pick.choice((1, 1, 1, 2, 4))
+        what = pick.random()
+        if what < 0.5:
+            yield "write", (pick.choice(PORTS), pick.getrandbits(8 * size), size)
+        elif what < 0.8:
+            yield "read", (pick.choice(PORTS), size)
+        elif what < 0.95:
+            yield "advance", (int(10 ** pick.uniform(0, 7)),)
+        elif what < 0.97:
+            yield "receive", tuple(pick.randbytes(20))
+        else:
+            yield "inta", ()
+
+
+def apply(board: Board, verb: str, numbers: tuple[int, ...]) -> int | None:
+    """What a guest or the outside does, and what it sees of it."""
+    if verb == "write":
+        board.bus.port_write(*numbers)
+    elif verb == "read":
+        return board.bus.port_read(*numbers)
+    elif verb == "advance":
+        board.clock.advance(*numbers)
+    elif verb == "receive":
+        return board.com1.receive(bytes(numbers))
+    else:
+        return board.pic1.inta()
+    return None
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_copy_made_at_any_time_goes_on_alike(seed: int) -> None:
+    """After any traffic, what the chips and the clock save makes a board that answers as the first one does."""
+    first, second = new_board(), new_board()
+    for verb, numbers in traffic(seed, 3000):
+        apply(first, verb, numbers)
+    second.clock.load(first.clock.save())
+    for chip, copy in zip(first.chips, second.chips, strict=True):
+        copy.load(chip.save())
+    first.com1.take_output()
+    for verb, numbers in traffic(seed + 1000, 3000):
+        assert apply(first, verb, numbers) == apply(second, verb, numbers)
+    assert first.com1.take_output() == second.com1.take_output()
+    assert [chip.save() for chip in first.chips] == [chip.save() for chip in second.chips]
+    assert first.clock.save() == second.clock.save()
+    assert first.bus.a20 == second.bus.a20
+
+
+@pytest.mark.parametrize("module", sorted(path.stem for path in CHIPS.glob("*.pyi")))
+def test_arguments_of_any_kind_are_errors(module: str) -> None:
+    """Constructors and methods raise or do their work, whatever they are given."""
+    clock = Clock()
+    wrong: list[tuple[object, ...]] = [
+        (), (None,), (clock,), (clock, None), (clock, "name"), (clock, "name", None), (clock, "name", Bus(clock)),
+        (1, 2, 3), (-1,), (1 << 70,), ("INT",), ("INT", clock), (0, 1), ({},), (b"",), (2000, 13, 1, 0, 0, 0),
+    ]  # fmt: skip
+    attempts = refused = 0
+    for made_of in [
+        kind for kind in vars(importlib.import_module(f"emu.chips.{module}")).values() if isinstance(kind, type)
+    ]:
+        for arguments in wrong:
+            attempts += 1
+            try:
+                chip = made_of(*arguments)
+            except Exception:
+                refused += 1
+                continue
+            for name in dir(chip):
+                method = getattr(chip, name)
+                if name.startswith("__") or not callable(method):
+                    continue
+                for others in wrong:
+                    attempts += 1
+                    try:
+                        method(*others)
+                    except Exception:
+                        refused += 1
+    assert 0 < refused < attempts
