@@ -75,7 +75,6 @@ class Assembler:
         self.repeated: dict[int, int] = {}  # items that a constant times made, and how often; both for the listing
         self.offsets: list[int] = []  # of each item in its section, once it is settled
         self.load_order: list[Section] = []
-        self._last_label = ""
         self._anonymous = 0
         self._warning_states: list[dict[str, bool]] = []
         for symbol_name, (section_name, offset) in (known or {}).items():
@@ -151,6 +150,9 @@ class Assembler:
         try:
             whole = shape
             if shape[0] in "iId" and (shape[0] == "i" or shape[1:2] == ":"):
+                if shape[1:3] == ":E":
+                    self.equ([tokens[0], *tokens[2:]], shape[0] + shape[2:])
+                    return
                 if shape[1:2] == ":":
                     self.label(tokens[0])
                     tokens, shape = tokens[2:], shape[2:]
@@ -170,9 +172,6 @@ class Assembler:
                     tokens, shape = tokens[1:], shape[1:]
                 else:
                     raise self.unknown_instruction(tokens[0])
-                if shape[0] == "E":
-                    self.equ([self._last_label, *tokens], "i" + shape)
-                    return
             self.statement(tokens, shape)
             if len(self.items) == before + 1 and whole is shape and type(self.items[before]) is bytes:
                 if len(self.plain) < 200_000 and self.absolute is None and self.preprocessor.record is None:
@@ -263,7 +262,6 @@ class Assembler:
 
     def label(self, name: str) -> None:
         """Defines a label here."""
-        self._last_label = name
         if name[0] != ".":
             self.scope = name[1:] if name[0] == "$" else name
         symbol = self.define(name)

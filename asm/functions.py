@@ -31,9 +31,9 @@ def string_of(text: str) -> str:
 def substring(text: str, start: int, count: int) -> str:
     """Part of a string as %substr counts: bytes from 1, a negative count from the end."""
     data = encode_text(text)
-    begin = start - 1
+    begin = max(start - 1, 0)
     end = len(data) + count + 1 if count < 0 else begin + count
-    return data[max(begin, 0) : max(end, 0)].decode("utf-8", "surrogateescape")
+    return data[begin : max(end, 0)].decode("utf-8", "surrogateescape")
 
 
 def _substr(evaluate: Evaluate, arguments: Sequence[str]) -> str:

@@ -288,7 +288,8 @@ class _StatementCode:
             elif token.type == "DISTANCE":
                 distance = f"L[t[{token.start_pos}]]"
         if tree.data == "memory":
-            self.memory(values[0], size, strict, distance)
+            override = values[0] if len(values) == 2 else None
+            self.memory(values[-1], size, strict, distance, override)
         elif tree.data == "far":
             self.far(values[0], values[1], size, distance)
         else:
@@ -318,7 +319,7 @@ class _StatementCode:
         values = self.defer("seg", _expression(segment)), self.defer("off", _expression(offset))
         self.operands.append(f"Far({values[0]},{values[1]},{size},{distance})")
 
-    def memory(self, tree: Any, size: str, strict: str, distance: str) -> None:
+    def memory(self, tree: Any, size: str, strict: str, distance: str, override: Any) -> None:
         disp_size, addr_size, rel, nosplit, segment = "0", "0", "None", "False", "None"
         values = []
         for child in tree.children:
@@ -337,8 +338,10 @@ class _StatementCode:
                 case "NOSPLIT":
                     nosplit = "True"
         if len(values) == 2:
-            token = _first_token(values[0])
-            if _is_token(values[0]) and token.type == "REG":
+            override = values[0]
+        if override is not None:
+            token = _first_token(override)
+            if _is_token(override) and token.type == "REG":
                 segment = f"SEG[t[{token.start_pos}]]"
             else:
                 segment = f"FAIL('a segment register is wanted before the colon', t[{token.start_pos}])"

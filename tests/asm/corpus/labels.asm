@@ -53,3 +53,8 @@ forward: ret value
         dd forward.end
 ?question: db ?question
 _under@score#hash~tilde$dollar.dot?: dw _under@score#hash~tilde$dollar.dot?
+colon:  equ 7
+        dw colon
+        mov ax, cs:[bx]
+        mov word es:[di + 4], 5
+        add ax, 5,
