@@ -101,6 +101,7 @@ class Board:
         self.pit.connect("OUT0", *self.irq(0))
         self.com1.connect("INTR", *self.irq(4))
         self.rtc.connect("IRQ", *self.irq(8))
+        self.rtc.connect("NMI_DISABLE", self.port61, 2)
         self.pm.connect("SCI", *self.irq(9))
         self.port61.connect("GATE2", self.pit, 2)
         self.port61.connect("NMI", cpu.pins, Pins.NMI)

@@ -59,14 +59,15 @@ cdef uint8_t[13] DAYS = [0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 
 
 cdef class MC146818(Isa8):
-    """The clock and 128 bytes of battery-backed RAM, at 70h (index; bit 7 masks NMI) and 71h (data). Pin: IRQ out.
+    """The clock and 128 bytes of battery-backed RAM, at 70h (index) and 71h (data). Pins: IRQ out, and NMI_DISABLE,
+    which is bit 7 of the index port.
 
     It starts at 2000-01-01 00:00:00, a Saturday, in BCD and 24-hour mode; set_time() sets another time.
     """
 
-    cdef Irq irq
+    cdef Irq irq, nmi_disable
     cdef uint8_t ram[128]      # registers A to C in their places, without UIP
-    cdef uint8_t index, nmi_disable
+    cdef uint8_t index
     cdef uint64_t base         # the tick at which the divider chain was at zero
     cdef uint64_t seen         # the tick up to which the rest is worked out
     cdef uint64_t next_update  # the tick at which the next update cycle ends
@@ -84,13 +85,16 @@ cdef class MC146818(Isa8):
         self.catch_up()
         self.ram[B] &= ~<uint8_t>(B_PIE | B_AIE | B_UIE | B_SQWE)
         self.ram[C] = 0
-        self.index = self.nmi_disable = 0
+        self.index = 0
+        set_irq(&self.nmi_disable, 0)
         self.settle()
 
     cdef Irq *output(self, str name) except NULL:
         if name == "IRQ":
             return &self.irq
-        raise ConfigError(f"{self.name} has no output {name!r}: IRQ")
+        if name == "NMI_DISABLE":
+            return &self.nmi_disable
+        raise ConfigError(f"{self.name} has no output {name!r}: IRQ, NMI_DISABLE")
 
     def set_time(self, int year, int month, int day, int hour, int minute, int second):
         """Sets the time, which goes on from here; day of the week and century byte follow.
@@ -285,7 +289,7 @@ cdef class MC146818(Isa8):
     cdef void write8(self, uint16_t port, uint8_t value) noexcept nogil:
         if not port & 1:
             self.index = value & INDEX
-            self.nmi_disable = value & NMI_DISABLE
+            set_irq(&self.nmi_disable, (value & NMI_DISABLE) != 0)
             return
         self.catch_up()
         if self.index == A:
@@ -310,7 +314,7 @@ cdef class MC146818(Isa8):
     cdef int fields(self, Fields f) except -1:
         f.block("ram", self.ram, sizeof(self.ram))
         f.u8("index", &self.index)
-        f.u8("nmi_disable", &self.nmi_disable)
+        f.level("nmi_disable", &self.nmi_disable.level)
         f.u64("base", &self.base)
         f.u64("seen", &self.seen)
         f.u64("next_update", &self.next_update)

@@ -1,8 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Port 61h of the PC/AT: the speaker's and timer 2's gate, the refresh toggle and the NMI status.
 
-82371AB (PIIX4), "NMISC - NMI Status and Control Register". Bits 6 and 7 report IOCHK# and SERR#, input lines 0 and 1
-(1: asserted); each is latched while its enable bit is 0 and raises NMI.
+82371AB (PIIX4), "NMISC - NMI Status and Control Register", "NMIEN - NMI Enable Register". Bits 6 and 7 report IOCHK#
+and SERR#, input lines 0 and 1 (1: asserted); each is latched while its enable bit is 0 and raises NMI unless input
+line 2, NMI_DISABLE, is high.
 """
 from libc.stdint cimport uint8_t, uint16_t
 
@@ -26,7 +27,7 @@ cdef enum:
 
 
 cdef class Port61(Isa8):
-    """NMI status and control. Pins: GATE2 and NMI out, IOCHK and SERR in.
+    """NMI status and control. Pins: GATE2 and NMI out, IOCHK, SERR and NMI_DISABLE in.
 
     Args:
         clock: the machine's clock.
@@ -37,6 +38,7 @@ cdef class Port61(Isa8):
     cdef Irq gate2, nmi
     cdef I8254 timer
     cdef uint8_t control, status
+    cdef bint nmi_disable
 
     def __cinit__(self, Clock clock not None, str name not None, I8254 timer not None):
         self.name = name
@@ -60,7 +62,12 @@ cdef class Port61(Isa8):
             self.status |= IOCHK_NMI_STS
         elif level and line == 1 and not self.control & PCI_SERR_EN:
             self.status |= SERR_NMI_STS
-        set_irq(&self.nmi, self.status != 0)
+        elif line == 2:
+            self.nmi_disable = level != 0
+        self.drive_nmi()
+
+    cdef void drive_nmi(self) noexcept nogil:
+        set_irq(&self.nmi, self.status != 0 and not self.nmi_disable)
 
     cdef uint8_t read8(self, uint16_t port) noexcept nogil:
         cdef uint8_t value = self.control | self.status
@@ -77,11 +84,12 @@ cdef class Port61(Isa8):
         if value & PCI_SERR_EN:
             self.status &= ~<uint8_t>SERR_NMI_STS
         set_irq(&self.gate2, value & TIM_CNT2_EN)
-        set_irq(&self.nmi, self.status != 0)
+        self.drive_nmi()
 
     cdef int fields(self, Fields f) except -1:
         f.u8("control", &self.control)
         f.u8("status", &self.status)
+        f.flag("nmi_disable", &self.nmi_disable)
         f.level("gate2", &self.gate2.level)
         f.level("nmi", &self.nmi.level)
         return 0

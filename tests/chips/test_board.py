@@ -299,3 +299,34 @@ handler:
     made.com1.receive(b"HAL")
     made.cpu.run(cycles=made.clock.hz // 1000)
     assert made.com1.take_output() == b"IBM"
+
+
+def test_nmi_by_iochk() -> None:
+    """IOCHK# to port 61h to the processor, held back while bit 7 of port 70h is set."""
+    made = board(
+        """
+        xor ax, ax
+        mov ds, ax
+        mov ss, ax
+        mov sp, 0x1000
+        mov word [2 * 4], handler
+        mov word [2 * 4 + 2], 0xf000
+        mov al, 0x80
+        out 0x70, al
+        out 0x80, al
+again:  in al, 0x61
+        test al, 0x40
+        jz again
+        mov al, 0x0d
+        out 0x70, al
+        hlt
+handler:
+        in al, 0x61
+        out 0x80, al
+        hlt
+""",
+    )
+    made.cpu.run(instructions=50)
+    made.port61.drive(0, True)
+    made.cpu.run(instructions=20)
+    assert [code & 0xC0 for _, code in made.post.codes] == [0x80, 0x40]

@@ -250,6 +250,13 @@ def test_ram(rtc: Rtc) -> None:
     assert rtc[0x80 | 0x40] == 0x40 ^ 0xFF  # bit 7 of the index masks NMI
 
 
+def test_bit_7_of_the_index_disables_nmi(rtc: Rtc) -> None:
+    rtc.bench.write(0x70, 0x80)
+    assert rtc.chip.level("NMI_DISABLE") == 1
+    rtc.bench.write(0x70, 0x00)
+    assert rtc.chip.level("NMI_DISABLE") == 0
+
+
 def test_registers_c_and_d_are_read_only(rtc: Rtc) -> None:
     rtc[C] = rtc[D] = 0x7F
     assert (rtc[C], rtc[D]) == (0, 0x80)

@@ -75,6 +75,14 @@ class TestPort61:
         board.port.drive(line, True)
         assert board.port.level("NMI") == 0
 
+    def test_nmi_disable(self, board: SimpleNamespace) -> None:
+        """NMIEN: what waits comes through when NMI is enabled again."""
+        board.port.drive(2, True)
+        board.port.drive(0, True)
+        assert (board.port.level("NMI"), board.read(0x61) & 0xC0) == (0, 0x40)
+        board.port.drive(2, False)
+        assert board.port.level("NMI") == 1
+
     def test_state(self, board: SimpleNamespace, round_trip: Callable) -> None:
         board.write(0x61, 3)
         board.port.drive(0, True)
