@@ -137,7 +137,7 @@ class Assembler:
             self.line(preprocessor.tokens, preprocessor.shape, text)
         self.place = preprocessor.place
         for kind, name, _, place in self.structures:
-            self.report(f"{kind} `{name}' is not closed", place=place)
+            self.report(f"{kind} `{name}' is not closed", "warning", place=place, warning="struc-open")
 
     def line(self, tokens: list[str], shape: str, text: str) -> None:
         """Assembles one line.
@@ -414,6 +414,9 @@ class Assembler:
         expression = self.expression(tokens[1:at], shape[1:at])
         if at == len(shape):
             raise TokenError("nothing to repeat after times", tokens[0])
+        if shape[at] == "T":  # of several, the last counts
+            self.times(tokens[at:], shape[at:])
+            return
         before = len(self.items)
         start = self.absolute
         self.statement(list(tokens[at:]), shape[at:])
@@ -430,7 +433,7 @@ class Assembler:
         del self.items[before:]
         if not made:
             return
-        if len(made) > 1:
+        if len(made) > 1 or isinstance(made[0], Symbol | Switch | Equ):
             raise TokenError("this cannot be repeated", tokens[at])
         body = made[0]
         if count is not None and type(body) is bytes:
@@ -443,8 +446,11 @@ class Assembler:
 
     def equ(self, tokens: Sequence[str], shape: str) -> None:
         expression = self.expression(tokens[2:], shape[2:])
-        symbol = self.define(tokens[0])
         value = self.constant(expression)
+        known = self.symbol(tokens[0])
+        if value is not None and known.constant and known.offset == value:
+            return  # the same again is no contradiction
+        symbol = self.define(tokens[0])
         if value is not None:
             symbol.section, symbol.offset, symbol.constant = SCALAR, value, True
             return

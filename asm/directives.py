@@ -13,6 +13,13 @@ from asm.parse import TokenError
 from asm.places import at_place
 from asm.tokens import TOKEN, unquote
 
+PROCESSORS = frozenset(
+    (
+        "386", "80386", "i386", "486", "80486", "i486", "586", "pentium", "i586", "686", "p6", "ppro", "pentiumpro",
+        "i686", "p2", "p3", "katmai", "p4", "willamette", "prescott", "x64", "x86-64", "ia64", "ia-64", "itanium",
+        "itanic", "merced", "any", "all", "default",
+    )
+)  # fmt: skip
 OLD_PROCESSORS = frozenset(("8086", "186", "80186", "i186", "286", "80286", "i286"))  # conditional jumps are short only
 
 if TYPE_CHECKING:
@@ -88,8 +95,8 @@ def _common(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
 
 def _cpu(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     name = "".join(tokens[1:]).lower()
-    if not name:
-        raise TokenError("cpu wants the name of a processor", tokens[0])
+    if name not in OLD_PROCESSORS and name not in PROCESSORS:
+        raise TokenError(f"cpu wants the name of a processor, not `{name}'", tokens[-1])
     assembler.set_mode(near_conditions=name not in OLD_PROCESSORS)
 
 

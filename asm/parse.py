@@ -88,6 +88,16 @@ def _segment(text: str) -> str:
     return name
 
 
+def _address_size(text: str) -> int:
+    name = text.lower()
+    if name not in ("a16", "a32", "a64"):
+        raise TokenError(f"`{text}' cannot stand in an address", text)
+    return int(name[1:])
+
+
+_ADDRESS_SIZES = _Memo(_address_size)
+
+
 def _fail(message: str, text: str) -> Any:
     raise TokenError(message, text)
 
@@ -126,7 +136,8 @@ def _plain_and_scaled(plain: str, register: str, scale: int) -> tuple[str | None
 
 
 _NAMESPACE = {
-    "N": NUMBERS, "C": CHARACTERS, "R": _REGISTERS, "L": _NAMES, "Z": _SIZES, "SEG": _SEGMENTS, "HERE": HERE,
+    "N": NUMBERS, "C": CHARACTERS, "R": _REGISTERS, "L": _NAMES, "Z": _SIZES, "SEG": _SEGMENTS, "A": _ADDRESS_SIZES,
+    "HERE": HERE,
     "START": START, "W": wrap, "OP": SCALAR_OPERATORS, "APPLY": apply, "UNARY": apply_unary, "Imm": Imm, "Mem": Mem,
     "Far": Far, "FAIL": _fail, "SCALED": _scaled, "TWO": _two, "PLAIN_SCALED": _plain_and_scaled,
 }  # fmt: skip
@@ -332,7 +343,7 @@ class _StatementCode:
                 case "SIZE":
                     disp_size = f"Z[t[{token.start_pos}]]"
                 case "PREFIX":
-                    addr_size = f"int({text}[1:])"
+                    addr_size = f"A[t[{token.start_pos}]]"
                 case "RELATIVE":
                     rel = f"{text}=='rel'"
                 case "NOSPLIT":

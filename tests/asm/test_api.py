@@ -94,4 +94,4 @@ def test_the_manuals_examples() -> None:
     manual = Path(__file__).parents[2] / "docs" / "assembler.md"
     assert doctest.testfile(str(manual), module_relative=False).failed == 0
     example = manual.read_text().split("```nasm\n")[1].split("```")[0]
-    assert asm.assemble(example).binary.hex() == "0500000000000000" "66678b4304" "66b908000000"
+    assert asm.assemble(example).binary.hex() == "050000000000000066678b430466b908000000"

@@ -70,11 +70,12 @@ def test_the_lines_with_mistakes_are_nasms(tmp_path: Path) -> None:
         (" dw 1 / 0", 1, 2, "division by zero"),
         (" jmp short x\n times 200 nop\nx:", 1, 2, "short jump is out of range"),
         (" times x db 1\nx equ -1", 1, 2, "TIMES value -1 is negative"),
-        ("struc s\n.a: resb 1", 1, 1, "struc `s' is not closed"),
         (" extern e\n dw e", 2, 5, "binary output format does not support external references"),
         (" section .a align=3", 1, 13, "argument to `align' is not a power of two"),
         (" mov eax, [eax + ebx + ecx]", 1, 2, "invalid effective address"),
         ("%define f(x) x\n db f(1", 2, 2, "macro call `f' expects terminating `)'"),
+        (" times 3 section .data", 1, 10, "this cannot be repeated"),
+        (" cpu z80", 1, 6, "cpu wants the name of a processor, not `z80'"),
         (" incbin 'nowhere'", 1, 9, "`incbin': unable to open file `nowhere'"),
         ("%include 'nowhere'", 1, 10, "unable to open include file `nowhere'"),
     ],
@@ -139,6 +140,11 @@ def test_warnings_have_names_and_can_be_turned_off() -> None:
     assert [w.warning for w in program.warnings] == ["number-overflow", "zeroing", "label-orphan"]
     quiet = asm.assemble("[warning -zeroing]\n db 1\n resb 1\n[warning +zeroing]\n resb 1\n")
     assert [w.line for w in quiet.warnings] == [5]
+
+
+def test_an_open_struc_is_a_warning_where_it_begins() -> None:
+    (warning,) = asm.assemble(" nop\nstruc s\n.a: resb 1\n").warnings
+    assert (warning.line, warning.message) == (2, "struc `s' is not closed")
 
 
 def test_user_messages() -> None:

@@ -1,5 +1,6 @@
 """Sources made to hang, to fill memory or to overrun something: each ends soon, with an error that says why."""
 
+import random
 import time
 from pathlib import Path
 
@@ -79,3 +80,25 @@ def test_bytes_that_are_no_text_survive_in_strings(tmp_path: Path) -> None:
     source = tmp_path / "latin.asm"
     source.write_bytes(b"db '\xe9\xff\x80' ; \xa0\r\ndb 1\r\n")
     assert asm.assemble_file(source).binary == b"\xe9\xff\x80\x01"
+
+
+WORDS = r"""
+mov add jmp jz rep lock times equ db dw dd resb incbin section align org bits struc endstruc istruc at iend absolute
+default cpu global extern eax ax al st0 cr0 es byte dword short far strict rel nosplit seg wrt dup to a16 label
+.local ..@odd $eax $ $$ 5 0x10 12ab 1.5 'a' "bc" `\n` ' [ ] ( ) { } , : + - * / % ~ ! ? = < << >>> && || ^^ <=>
+%define %macro %endmacro %rep %endrep %if %elif %else %endif %ifdef %assign %xdefine %undef %rotate %exitrep %push
+%pop %strlen %substr %include %error %use %line %1 %{1:2} %%x %$y %+ %[ %? %!HOME %eval( %strlen( ; # @ \ é
+"""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_lines_of_random_tokens_give_errors_not_exceptions(seed: int) -> None:
+    pick = random.Random(seed)
+    words = WORDS.split()
+    for _ in range(400):
+        text = "\n".join(" ".join(pick.choices(words, k=pick.randrange(1, 9))) for _ in range(5))
+        try:
+            assert len(asm.assemble(text, bits=pick.choice((16, 32, 64))).binary) < 1 << 28
+        except asm.AsmError as error:
+            assert error.errors
+            assert all(e.file and str(e) for e in error.errors)

@@ -58,3 +58,4 @@ colon:  equ 7
         mov ax, cs:[bx]
         mov word es:[di + 4], 5
         add ax, 5,
+big     equ 500
