@@ -73,6 +73,7 @@ class Assembler:
         self.operands: Sequence[Operand] = ()  # of the instruction at hand, for messages
         self.included: set[int] = set()  # items that incbin made
         self.repeated: dict[int, int] = {}  # items that a constant times made, and how often; both for the listing
+        self.spaces: dict[int, list[tuple[int, int]]] = {}  # by line of the listing: constant `absolute` space
         self.offsets: list[int] = []  # of each item in its section, once it is settled
         self.load_order: list[Section] = []
         self._anonymous = 0
@@ -396,12 +397,19 @@ class Assembler:
             raise ExpressionError(f"RESx of a negative count ({count})")
         if self.absolute is not None:
             if count is not None:
-                self.absolute += count * unit
+                self.skip(count * unit)
                 return
             self.leave_constant_absolute()
         elif not self.section.nobits and self.section is not SCALAR:
             self.warn("zeroing", f"uninitialized space declared in {self.section.name} section: zeroing")
         self.items.append(Reserve(expression if count is None else count, unit))
+
+    def skip(self, size: int) -> None:
+        """Reserves space at a constant place of `absolute`."""
+        record = self.preprocessor.record
+        if record:
+            self.spaces.setdefault(len(record) - 1, []).append((self.absolute or 0, size))
+        self.absolute = (self.absolute or 0) + size
 
     def leave_constant_absolute(self) -> None:
         """From here on the layout works out the places in this `absolute`."""
@@ -439,7 +447,7 @@ class Assembler:
         if count is not None and type(body) is bytes:
             if count * len(body) > MAX_IMAGE:
                 raise ExpressionError(f"{count * len(body)} bytes are more than a section may hold ({MAX_IMAGE})")
-            self.repeated[len(self.items)] = count
+            self.repeated[before] = count
             self.items.append(body * count)
         else:
             self.items.append(Times(expression if count is None else count, body))

@@ -155,7 +155,7 @@ def _filled(assembler: Assembler, count: Any, tokens: Sequence[str], shape: str)
 def _pad(assembler: Assembler, gap: Any) -> None:
     """Reserves a gap."""
     if assembler.absolute is not None:
-        assembler.absolute += assembler.constant(gap) or 0
+        assembler.skip(assembler.constant(gap) or 0)
     else:
         assembler.items.append(Reserve(gap, 1))
 

@@ -6,7 +6,8 @@ both with the value they have before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from asm.expression import ExpressionError, Linear, Section, evaluate
@@ -32,12 +33,12 @@ def listing(assembler: Assembler) -> str:
     for n, ((frame, number), text, level, first) in enumerate(record):
         last = record[n + 1][3] if n + 1 < len(record) else len(assembler.items)
         line_number = frame.number_of(number)
-        rows = list(_rows(assembler, sections, first, last))
+        rows = list(_rows(assembler, sections, first, last, assembler.spaces.get(n, ())))
         depth = f"{' ' if level < 10 else ''}<{level}>" if level else "    "
         for row, data in enumerate(rows or [BLANK]):
             out.append(f"{line_number:6} {data}" + (f"{depth} {text}" if row == 0 else depth if level else ""))
         for message in warnings.pop((frame.name, line_number), ()):
-            out.append(f"{line_number:6}{' ' * 10}{'*' * 18}       {message}")
+            out.append(f"{line_number:6}{' ' * 10}{'*' * 18} {depth}  {message}")
     return "".join(f"{line}\n" for line in out)
 
 
@@ -51,17 +52,19 @@ def _sections_of_items(assembler: Assembler) -> list[Section]:
     return sections
 
 
-def _rows(assembler: Assembler, sections: list[Section], first: int, last: int) -> Iterator[str]:
+def _rows(
+    assembler: Assembler, sections: list[Section], first: int, last: int, spaces: Sequence[tuple[int, int]]
+) -> Iterator[str]:
     """The columns of offset and bytes that the items of one line take."""
     data, start = "", 0
-    for index in range(first, last):
-        for offset, piece in _pieces(assembler, index, sections[index]):
-            if len(data) + len(piece) > HEX_WIDTH:
-                yield f"{start:08X} {data + '-':<{HEX_WIDTH + 1}}"
-                data = ""
-            if not data:
-                start = offset
-            data += piece
+    items = (piece for index in range(first, last) for piece in _pieces(assembler, index, sections[index]))
+    for offset, piece in itertools.chain(items, (piece for space in spaces for piece in _space(*space))):
+        if len(data) + len(piece) > HEX_WIDTH:
+            yield f"{start:08X} {data + '-':<{HEX_WIDTH + 1}}"
+            data = ""
+        if not data:
+            start = offset
+        data += piece
     if data:
         yield f"{start:08X} {data:<{HEX_WIDTH + 1}}"
 
@@ -71,7 +74,10 @@ def _pieces(assembler: Assembler, index: int, section: Section) -> Iterator[tupl
     item = assembler.items[index]
     offset = assembler.offsets[index]
     if index in assembler.included:
-        yield offset, f"<bin {len(item):X}h>"  # type: ignore[arg-type]
+        count = assembler.repeated.get(index, 1)
+        yield offset, f"<bin {len(item) // max(count, 1):X}h>"  # type: ignore[arg-type]
+        if count > 1:
+            yield offset, f"<rep {count:X}h>"
     elif type(item) is Times:
         if item.count:
             yield from _item_pieces(assembler, item.body, section, offset)
@@ -87,17 +93,18 @@ def _pieces(assembler: Assembler, index: int, section: Section) -> Iterator[tupl
         yield from _item_pieces(assembler, item, section, offset)
 
 
+def _space(offset: int, size: int) -> Iterator[tuple[int, str]]:
+    if size:
+        yield offset, "??" * size if size <= 8 else f"<res {size:X}h>"
+
+
 def _item_pieces(assembler: Assembler, item: Item, section: Section, offset: int) -> Iterator[tuple[int, str]]:
     if type(item) is bytes:
         for n, byte in enumerate(item):
             yield offset + n, f"{byte:02X}"
         return
     if type(item) is Reserve:
-        size = item.size(section, offset)
-        if size > 8:
-            yield offset, f"<res {size:X}h>"
-        elif size:
-            yield offset, "??" * size
+        yield from _space(offset, item.size(section, offset))
         return
     if not isinstance(item, Fixed | Branch | Instruction):
         return

@@ -275,7 +275,7 @@ class Preprocessor:
         if self.record is None or text is CONTINUED or not self.lists or not frame.lists:
             return
         if frame.kind != "file":
-            text = "".join(" " if piece.isspace() else piece for piece in pieces(text))
+            text = re.sub(r"%\{([^}]*)\}", r"%\1", "".join(" " if p.isspace() else p for p in pieces(text)))
         self.record.append((self.place, text, len(self.frames) - 1, len(self.assembler.items)))
 
     def _push(self, frame: Frame) -> None:
@@ -376,6 +376,9 @@ class Preprocessor:
         if label and not macro.uses_label:
             self.tokens, self.shape = [label.rstrip(":"), ":"], "i:"
             self.assembler.place = self.place
+            if self.record is not None:
+                shown = label + " " if label.endswith(":") else label + " :"
+                self.record.append((self.place, shown, len(self.frames), len(self.assembler.items)))
             self.assembler.line(self.tokens, self.shape, label)
         frame = Frame("macro", macro.file, body, self.place, macro.first, f"macro `{macro.name}'", call)
         self._push(frame)
@@ -827,6 +830,11 @@ class Preprocessor:
         if at is None:
             raise DirectiveError(f"`%exit{kind}' not within `%{kind}'")
         self._truncate_conditions(self.frames[at].conditions)
+        if kind == "rep" and self.record is not None:  # NASM lists what it passes over
+            for frame in reversed(self.frames[at:]):
+                for number in range(frame.number + 1, len(frame.lines) + 1):
+                    self.place = (frame, number)
+                    self._list(frame, frame.lines[number - 1])
         for frame in self.frames[at:]:
             frame.iterator = iter(())
             frame.remaining = 0
