@@ -281,6 +281,8 @@ class Times:
         self.count = max(value or 0, 0)
         if isinstance(self.body, bytes):
             return _bounded(self.count * len(self.body))
+        if isinstance(self.body, Fixed):
+            return _bounded(self.count * len(self.body.data))
         total = 0
         for _ in range(_bounded(self.count)):
             total += self.body.size(section, offset + total)  # type: ignore[union-attr]
@@ -294,6 +296,8 @@ class Times:
         self.size(section, offset)
         if isinstance(self.body, bytes):
             return self.body * self.count
+        if isinstance(self.body, Fixed) and all(patch.kind == "abs" for patch in self.body.patches):
+            return self.body.emit(section, offset, warn, offset) * self.count
         parts, total = [], 0
         for _ in range(self.count):
             self.body.size(section, offset + total)  # type: ignore[union-attr]
