@@ -65,6 +65,7 @@ class Assembler:
         self.plain: dict[str, bytes] = {}  # lines that always give these bytes, in this mode
         self.scope = ""  # the last label that local labels hang on
         self.origin: int | None = None
+        self.align_mode: tuple[str, int] | None = None  # of %use smartalign: the mode, and the gap that is jumped over
         self.absolute: int | None = None  # the place in `absolute`, while it is a constant
         self.structures: list[tuple[str, str, Any, Place]] = []  # open struc and istruc
         self.globals: list[str] = []

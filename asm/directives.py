@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from asm import output_bin
 from asm.data import split_list
 from asm.expression import HERE, SCALAR, START, Symbol
-from asm.ir import Equ, Reserve, Switch, Times
+from asm.ir import Equ, Padding, Reserve, Switch, Times
+from asm.nops import THRESHOLDS
 from asm.parse import TokenError
 from asm.places import at_place
 from asm.tokens import TOKEN, unquote
@@ -138,8 +139,25 @@ def _align(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
         _filled(assembler, gap, *parts[1])
     elif tokens[0].lower() == "alignb":
         _pad(assembler, gap)
+    elif assembler.align_mode is not None:
+        mode, threshold = assembler.align_mode
+        assembler.items.append(Padding(size, mode, assembler.mode.bits, threshold))
     else:
         assembler.items.append(Times(gap, b"\x90"))
+
+
+def _alignmode(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    parts = split_list(tokens, shape, 1)
+    mode = "".join(parts[0][0]).lower()
+    if assembler.align_mode is None:
+        raise TokenError("alignmode wants `%use smartalign'", tokens[0])
+    if mode not in THRESHOLDS or len(parts) > 2:
+        raise TokenError(f"alignmode knows {', '.join(THRESHOLDS)}, not `{mode}'", tokens[-1])
+    threshold = THRESHOLDS[mode]
+    if len(parts) == 2:
+        words = "".join(parts[1][0]).lower()
+        threshold = -1 if words == "nojmp" else assembler.evaluate_now(*parts[1])
+    assembler.align_mode = mode, threshold
 
 
 def _filled(assembler: Assembler, count: Any, tokens: Sequence[str], shape: str) -> None:
@@ -257,6 +275,7 @@ DIRECTIVES: dict[str, Callable[[Assembler, Sequence[str], str], None]] = {
     "warning": _warning,
     "align": _align,
     "alignb": _align,
+    "alignmode": _alignmode,
     "sectalign": _sectalign,
     "struc": _struc,
     "endstruc": _endstruc,

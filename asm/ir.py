@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias, Union
 
 from asm.encode import encode
 from asm.expression import SCALAR, Expression, ExpressionError, Linear, Section, Symbol, evaluate
+from asm.nops import fill
 from asm.operands import Encoded, Far, Imm, Mem, Operand
 from asm.parse import base_and_index
 
@@ -339,6 +340,24 @@ class Reserve:
         return bytes(size)
 
 
+class Padding:
+    """A gap up to a multiple that is filled with no-operations (see nops.py)."""
+
+    __slots__ = ("align", "bits", "mode", "threshold")
+
+    def __init__(self, align: int, mode: str, bits: int, threshold: int) -> None:
+        self.align = align
+        self.mode = mode
+        self.bits = bits
+        self.threshold = threshold
+
+    def size(self, section: Section, offset: int) -> int:
+        return _bounded(-offset % self.align)
+
+    def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
+        return fill(self.size(section, offset), self.mode, self.bits, self.threshold)
+
+
 class Equ:
     """A symbol whose value is an expression."""
 
@@ -378,4 +397,4 @@ class Switch:
         self.expression = expression
 
 
-Item: TypeAlias = Union[bytes, Symbol, Fixed, Branch, Instruction, Times, Reserve, Equ, Switch]  # noqa: UP007
+Item: TypeAlias = Union[bytes, Symbol, Fixed, Branch, Instruction, Times, Reserve, Padding, Equ, Switch]  # noqa: UP007

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from asm.expression import ExpressionError, Linear, Section, evaluate
-from asm.ir import Branch, Fixed, Instruction, Item, Patch, Reserve, Switch, Times
+from asm.ir import Branch, Fixed, Instruction, Item, Padding, Patch, Reserve, Switch, Times
 from asm.operands import EncodeError
 
 if TYPE_CHECKING:
@@ -102,6 +102,9 @@ def _item_pieces(assembler: Assembler, item: Item, section: Section, offset: int
     if type(item) is bytes:
         for n, byte in enumerate(item):
             yield offset + n, f"{byte:02X}"
+        return
+    if type(item) is Padding:
+        yield from _item_pieces(assembler, item.emit(section, offset, lambda *_: None), section, offset)
         return
     if type(item) is Reserve:
         yield from _space(offset, item.size(section, offset))

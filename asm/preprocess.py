@@ -26,7 +26,9 @@ from asm.macros import (
     split_parameters,
     strip_comment,
 )  # fmt: skip
+from asm.nops import THRESHOLDS
 from asm.parse import ParseError, TokenError
+from asm.stackframe import StackFrame
 from asm.tokens import MACRO, split, unquote
 
 if TYPE_CHECKING:
@@ -138,6 +140,7 @@ class Preprocessor:
         self.options = options
         self.kinds = assembler.kinds
         self.contexts: list[Context] = []
+        self.frame = StackFrame()
         self.expander = Expander(self._evaluate, self.contexts)
         self.expander.environment = os.environ.get
         self.expander.functions = functions.PERCENT
@@ -884,10 +887,34 @@ class Preprocessor:
         if match.group(3):
             frame.name = match.group(3).strip().strip('"')
 
+    def _stacksize(self, rest: str) -> None:
+        try:
+            self.frame.choose(strip_comment(rest).strip().lower())
+        except ValueError as error:
+            raise DirectiveError(str(error)) from None
+
+    def _arg(self, rest: str) -> None:
+        try:
+            for name, address in self.frame.arguments(strip_comment(rest)):
+                self._set(name, address)
+        except ValueError as error:
+            raise DirectiveError(str(error)) from None
+
+    def _local(self, rest: str) -> None:
+        before = self.frame.locals_size
+        try:
+            for name, address in self.frame.variables(strip_comment(rest)):
+                self._set(name, address)
+        except ValueError as error:
+            raise DirectiveError(str(error)) from None
+        self._assign(f"%$localsize %$localsize + {self.frame.locals_size - before}")
+
     def _use(self, rest: str) -> None:
         name = self._message(rest).lower()
         if name not in USE_PACKAGES:
             raise DirectiveError(f"unknown `%use' package: `{name}'", name)
+        if name == "smartalign":
+            self.assembler.align_mode = "generic", THRESHOLDS["generic"]
         if name == "ifunc":
             for spelling, function in functions.LOGARITHMS.items():
                 self.define(Macro(spelling, parameters=["x"], function=function))
@@ -982,6 +1009,7 @@ def source_lines(text: str) -> list[str]:
 
 USE_PACKAGES: dict[str, str] = {
     "ifunc": "",
+    "smartalign": "",
     "altreg": "\n".join(
         [f"%define r{n}{s} {r}" for n, row in enumerate((
             ("al", "ax", "eax", "rax"), ("cl", "cx", "ecx", "rcx"), ("dl", "dx", "edx", "rdx"),
@@ -1023,6 +1051,9 @@ _DIRECTIVES: dict[str, Any] = {
     "unimacro": lambda self, rest: self._unmacro(rest, True),
     "clear": Preprocessor._clear,
     "line": Preprocessor._line,
+    "stacksize": Preprocessor._stacksize,
+    "arg": Preprocessor._arg,
+    "local": Preprocessor._local,
     "use": Preprocessor._use,
     "pragma": Preprocessor._ignore,
     "depend": Preprocessor._ignore,

@@ -79,6 +79,7 @@ DIRECTIVES = frozenset(
         "float",
         "align",
         "alignb",
+        "alignmode",
         "sectalign",
         "struc",
         "endstruc",

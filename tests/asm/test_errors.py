@@ -178,3 +178,18 @@ def test_where_we_are_stricter_than_nasm(text: str, why: str) -> None:
 def test_an_empty_data_line_is_a_warning() -> None:
     program = asm.assemble(" db\n nop")
     assert (program.binary, [w.warning for w in program.warnings]) == (b"\x90", ["db-empty"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("alignmode p6", "alignmode wants `%use smartalign'"),
+        ("%use smartalign\nalignmode p7", "alignmode knows generic, nop, k7, k8, p6, not `p7'"),
+        ("%stacksize huge", "`%stacksize' knows flat, flat64, large, small, not `huge'"),
+        ("%arg x", "a name, a colon and a size are wanted, not `x'"),
+        ("%local x:word", "`%$localsize': context stack is empty"),
+        ("%use nothing", "unknown `%use' package: `nothing'"),
+    ],
+)
+def test_packages_and_stack_frames(text: str, message: str) -> None:
+    assert [error.message for error in errors_of(text)] == [message]
