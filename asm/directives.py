@@ -140,8 +140,7 @@ def _align(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     elif tokens[0].lower() == "alignb":
         _pad(assembler, gap)
     elif assembler.align_mode is not None:
-        mode, threshold = assembler.align_mode
-        assembler.items.append(Padding(size, mode, assembler.mode.bits, threshold))
+        assembler.items.append(Padding(size, *assembler.align_mode, assembler.mode))
     else:
         assembler.items.append(Times(gap, b"\x90"))
 

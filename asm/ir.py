@@ -343,19 +343,19 @@ class Reserve:
 class Padding:
     """A gap up to a multiple that is filled with no-operations (see nops.py)."""
 
-    __slots__ = ("align", "bits", "mode", "threshold")
+    __slots__ = ("align", "mode", "sequences", "threshold")
 
-    def __init__(self, align: int, mode: str, bits: int, threshold: int) -> None:
+    def __init__(self, align: int, sequences: str, threshold: int, mode: Mode) -> None:
         self.align = align
-        self.mode = mode
-        self.bits = bits
+        self.sequences = sequences
         self.threshold = threshold
+        self.mode = mode
 
     def size(self, section: Section, offset: int) -> int:
         return _bounded(-offset % self.align)
 
     def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
-        return fill(self.size(section, offset), self.mode, self.bits, self.threshold)
+        return fill(self.size(section, offset), self.sequences, self.mode.bits, self.threshold, self.mode.optimise)
 
 
 class Equ:

@@ -28,16 +28,17 @@ _SEQUENCES = {
 THRESHOLDS = {"generic": 8, "nop": 16, "k7": 16, "k8": 16, "p6": 16}  # a larger gap is jumped over
 
 
-def fill(gap: int, mode: str, bits: int, threshold: int) -> bytes:
+def fill(gap: int, mode: str, bits: int, threshold: int, short: bool = True) -> bytes:
     """The bytes of a gap.
 
     Args:
         gap: their number.
         mode: a key of THRESHOLDS.
         threshold: the largest gap that is not jumped over; negative for any.
+        short: the jump may be a short one, as it is not under -O0.
     """
     if 0 <= threshold < gap:
-        if gap - 2 <= 127:
+        if short and gap - 2 <= 127:
             return bytes((0xEB, gap - 2)) + b"\x90" * (gap - 2)
         width = 2 if bits == 16 else 4
         rest = gap - 1 - width
