@@ -1,7 +1,7 @@
 """A bench for the system side of the processor: a bare Cpu with tables, gates, tasks and page tables in its memory.
 
 Memory map, in bytes from 0:
-    1000 GDT   2000 IDT   3000 TSS 28h   3400 TSS 38h   3800 LDT 30h   5000 a HLT for each vector   C000 code in real mode
+    1000 GDT  2000 IDT  3000 TSS 28h  3400 TSS 38h  3800 LDT 30h  5000 a HLT for each vector  C000 code of real mode
     9000 top of the CPL 0 stack   A000 top of the CPL 1 stack   B000 top of the CPL 3 stack   10000 code   20000 data
     40000 page directory   41000 page tables
 """
@@ -46,12 +46,16 @@ def descriptor(base: int, limit: int, access: int, flags: int = 0) -> int:
     )
 
 
-def code(dpl: int = 0, *, base: int = 0, limit: int = 0xFFFFF, flags: int = 0xC, type_: int = 0xA, present: int = 1) -> int:
+def code(
+    dpl: int = 0, *, base: int = 0, limit: int = 0xFFFFF, flags: int = 0xC, type_: int = 0xA, present: int = 1
+) -> int:
     """A code segment; type 8 is execute-only, 0xA readable, 0xE readable and conforming."""
     return descriptor(base, limit, present << 7 | dpl << 5 | 0x10 | type_, flags)
 
 
-def data(dpl: int = 0, *, base: int = 0, limit: int = 0xFFFFF, flags: int = 0xC, type_: int = 2, present: int = 1) -> int:
+def data(
+    dpl: int = 0, *, base: int = 0, limit: int = 0xFFFFF, flags: int = 0xC, type_: int = 2, present: int = 1
+) -> int:
     """A data segment; type 0 is read-only, 2 writable, 6 writable and expand-down."""
     return descriptor(base, limit, present << 7 | dpl << 5 | 0x10 | type_, flags)
 
@@ -215,7 +219,7 @@ class Bench:
         return self.go_on()
 
     def fault(self, text: str, *, bits: int | None = None, steps: int = 1) -> tuple[int, int | None] | None:
-        """Runs the first instructions of a text with faults="raise": (vector, error code), or None where all is well."""
+        """Runs the first instructions of a text with faults="raise": (vector, error code), or None where none came."""
         self.place(text, bits=bits)
         return self.step(steps)
 

@@ -2,9 +2,42 @@
 
 import pytest
 from system import (
-    BP, BR, CODE0, CODE1, CODE3, DATA0, DATA1, DATA3, DB, DE, DF, FREE, GP, HANDLERS, IF, NMI, NP, NT, OF, PF, SS, STACK0,
-    STACK1, STACK3, TASK, TF, TS, TSS, UD, VM, Bench, code, data, gate, system,
-)  # fmt: skip
+    BP,
+    BR,
+    CODE0,
+    CODE1,
+    CODE3,
+    DATA0,
+    DATA1,
+    DATA3,
+    DB,
+    DE,
+    DF,
+    FREE,
+    GP,
+    HANDLERS,
+    IF,
+    NMI,
+    NP,
+    NT,
+    OF,
+    PF,
+    SS,
+    STACK0,
+    STACK1,
+    STACK3,
+    TASK,
+    TF,
+    TS,
+    TSS,
+    UD,
+    VM,
+    Bench,
+    code,
+    data,
+    gate,
+    system,
+)
 
 from emu.stop import StopReason
 
@@ -22,7 +55,7 @@ def bench() -> Bench:
 @pytest.mark.parametrize(("type_", "size"), [(14, 4), (15, 4), (6, 2), (7, 2)])
 @pytest.mark.parametrize("cpl", [0, 3])
 def test_gate_kinds(bench: Bench, type_: int, size: int, cpl: int) -> None:
-    """Frame, stack and flags for each kind of gate: SDM Vol. 3, "Flag Usage By Exception- or Interrupt-Handler Procedure"."""
+    """Frame, stack, flags: SDM Vol. 3, "Flag Usage By Exception- or Interrupt-Handler Procedure"."""
     bench.set_gate(0x40, gate(type_, CODE0, H, dpl=3))
     bench.cpu.rflags = 0x3202 | 1  # IOPL 3, IF, CF
     if cpl:
@@ -99,7 +132,7 @@ def test_gate_checks(bench: Bench, value: int, target: int, cpl: int, expected: 
     (value, target, (vector, error | 1)) for value, target, cpl, (vector, error) in GATE_CHECKS if cpl == 0
 ])  # fmt: skip
 def test_external_events_set_ext(bench: Bench, value: int, target: int, expected: tuple[int, int]) -> None:
-    """SDM Vol. 3, "Error Code": EXT is set where an exception meets the error, here #UD, which has no error of its own."""
+    """SDM Vol. 3, "Error Code": EXT is set where an exception meets the error, here #UD, which has none of its own."""
     bench.set_descriptor(FREE, target)
     bench.set_gate(UD, value)
     frame = bench.run("ud2")
@@ -191,9 +224,7 @@ def test_exception_frames(bench: Bench, text: str, vector: int, error: int | Non
     ],
 )
 @pytest.mark.parametrize("external", [0, 1])
-def test_new_stack(
-    bench: Bench, stack: int, selector: int, expected: tuple[int, int] | None, external: int
-) -> None:
+def test_new_stack(bench: Bench, stack: int, selector: int, expected: tuple[int, int] | None, external: int) -> None:
     """The ring 1 stack is bad; the fault is delivered on the ring 0 stack."""
     bench.set_descriptor(FREE, stack)
     bench.write32(TSS + 16, selector)
@@ -225,7 +256,7 @@ def test_no_room_on_the_same_stack(sp: int, expected: tuple[int, int] | None) ->
 
 
 def test_tss_without_the_stack(bench: Bench) -> None:
-    """#TS(TSS selector) where the level's stack lies beyond the TSS limit; nothing else can be delivered either, so that
+    """#TS(TSS selector) where the level's stack lies beyond the TSS limit; nothing else can be delivered then, so that
     the processor shuts down."""
     bench.enter_ring(3)
     bench.cpu.tr.limit = 8

@@ -2,9 +2,28 @@
 
 import pytest
 from system import (
-    CODE0, CODE1, CODE3, DATA0, DATA1, DATA3, FREE, GP, NP, SS, STACK0, STACK1, STACK3, TASK, TS, TSS, Bench, code, data,
-    gate, system,
-)  # fmt: skip
+    CODE0,
+    CODE1,
+    CODE3,
+    DATA0,
+    DATA1,
+    DATA3,
+    FREE,
+    GP,
+    NP,
+    SS,
+    STACK0,
+    STACK1,
+    STACK3,
+    TASK,
+    TS,
+    TSS,
+    Bench,
+    code,
+    data,
+    gate,
+    system,
+)
 
 TARGET = 0x18000
 GATE = FREE + 8
@@ -211,9 +230,7 @@ def test_stack_beyond_the_tss(bench: Bench, limit: int, access: int, expected: t
         (code(0, limit=0x17FFF, flags=4), FREE, 0, (GP, 0)),
     ],
 )
-def test_return_checks(
-    bench: Bench, value: int, selector: int, cpl: int, expected: tuple[int, int] | None
-) -> None:
+def test_return_checks(bench: Bench, value: int, selector: int, cpl: int, expected: tuple[int, int] | None) -> None:
     bench.set_descriptor(FREE, value)
     if cpl:
         bench.enter_ring(cpl)

@@ -189,9 +189,11 @@ def test_fault_in_the_middle_of_rep_ins() -> None:
     assert (bench.cpu.ecx, bench.cpu.edi, len(bench.port.log)) == (4, 0x31000, 4)
 
 
-@pytest.mark.parametrize("text", ["in al, dx\n nop\n hlt", "rep insb\n hlt", "out dx, al\n nop\n hlt", "outsb\n nop\n hlt"])
+@pytest.mark.parametrize(
+    "text", ["in al, dx\n nop\n hlt", "rep insb\n hlt", "out dx, al\n nop\n hlt", "outsb\n nop\n hlt"]
+)
 def test_device_that_raises_ends_the_run_after_the_instruction(text: str) -> None:
-    """An exception of a Python device comes out of run() at the next instruction boundary (of REP, after the iteration)."""
+    """An exception of a Python device comes out of run() at the next instruction boundary (REP: an iteration)."""
 
     class Broken(Port):
         def read(self, address: int, size: int) -> int:

@@ -351,8 +351,8 @@ def test_system_segments_need_cpl_0(bench: Bench, instruction: str) -> None:
     assert bench.fault(instruction) == (GP, 0)
 
 
-@pytest.mark.parametrize("instruction", ["lldt ax", "ltr ax", "sldt ax", "str ax", "lar ax, ax", "lsl ax, ax", "verr ax",
-                                         "verw ax", "arpl ax, ax"])  # fmt: skip
+@pytest.mark.parametrize("instruction", ["lldt ax", "ltr ax", "sldt ax", "str ax", "lar ax, ax", "lsl ax, ax",
+                                         "verr ax", "verw ax", "arpl ax, ax"])  # fmt: skip
 def test_protected_mode_alone(instruction: str) -> None:
     """SDM Vol. 2: these are #UD in real-address and virtual-8086 mode."""
     assert Bench(faults="raise", bits=16).fault(instruction) == (UD, None)
@@ -372,8 +372,8 @@ def test_segments_of_ring_3(bench: Bench) -> None:
 
 
 def test_real_mode_keeps_limits(bench: Bench) -> None:
-    """SDM Vol. 3, "Switching Back to Real-Address Mode": a limit that a segment was loaded with stays in force ("unreal"
-    mode), and a load in real-address mode changes the base alone."""
+    """SDM Vol. 3, "Switching Back to Real-Address Mode": limits of protected mode stay in force ("unreal mode"),
+    and a load in real-address mode changes the base alone."""
     bench.cpu.rip = bench.code
     bench.place("mov eax, cr0\n and al, 0FEh\n mov cr0, eax\n mov bx, 1000h\n mov ds, bx\n mov eax, [10004h]\n hlt")
     bench.write32(0x20004, 0x600DCAFE)

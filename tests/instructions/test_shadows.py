@@ -1,11 +1,21 @@
 """What holds events off between two instructions, and what comes after one: STI, MOV SS, single step, breakpoints."""
 
 import pytest
-from system import (
-    CODE0, DATA0, DB, HANDLERS, IF, NMI, PF, RF, STACK0, TF, UD, Bench, gate,
-)  # fmt: skip
-
 from emu.chips.i8259 import I8259
+from system import (
+    CODE0,
+    DATA0,
+    DB,
+    IF,
+    NMI,
+    PF,
+    RF,
+    STACK0,
+    TF,
+    UD,
+    Bench,
+    gate,
+)
 
 IRQ0 = 0x20
 
@@ -17,7 +27,10 @@ def with_interrupts(bits: int = 32) -> Bench:
     pic.connect("INT", bench.cpu.pins, 0)
     bench.cpu.interrupt_controller(pic)
     bench.cpu.bus.map_ports(0x20, 2, pic)
-    bench.run("mov al, 13h\n out 20h, al\n mov al, 20h\n out 21h, al\n mov al, 1\n out 21h, al\n mov al, 0FEh\n out 21h, al\n hlt")
+    bench.run(
+        "mov al, 13h\n out 20h, al\n mov al, 20h\n out 21h, al\n"
+        " mov al, 1\n out 21h, al\n mov al, 0FEh\n out 21h, al\n hlt"
+    )
     pic.drive(0, True)
     bench.cpu.rflags = 2
     bench.pic = pic
@@ -56,7 +69,9 @@ def test_sti_hlt_is_woken() -> None:
     assert (frame.vector, frame.stack[0]) == (IRQ0, bench.code + 2)
 
 
-@pytest.mark.parametrize("text", ["push dword 202h\n popf\n inc eax\n hlt", "push dword 202h\n push cs\n push dword {next}\n iret"])
+@pytest.mark.parametrize(
+    "text", ["push dword 202h\n popf\n inc eax\n hlt", "push dword 202h\n push cs\n push dword {next}\n iret"]
+)
 def test_popf_and_iret_have_no_shadow(text: str) -> None:
     bench = with_interrupts()
     after = bench.code + (6 if "popf" in text else 0x20)
@@ -149,7 +164,7 @@ def test_single_step_through_iterations() -> None:
 
 
 def test_int_n_is_not_trapped() -> None:
-    """SDM Vol. 3, "Single-Step Exception Condition": INT n clears TF, so that its handler is not traced, but what follows
+    """SDM Vol. 3, "Single-Step Exception Condition": INT n clears TF: its handler is not traced, what follows
     its IRET is."""
     _, found = traced("int 40h\n nop\n nop", "mov byte [5400h], 90h\n mov byte [5401h], 0CFh")  # NOP, IRET
     assert found == [3, 4]

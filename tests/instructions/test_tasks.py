@@ -2,9 +2,35 @@
 
 import pytest
 from system import (
-    CODE0, CODE3, DATA0, DATA3, DB, FREE, GP, HANDLERS, LOCAL, NP, NT, PRESENT, SS, STACK0, STACK3, TASK, TASK2, TF, TS, TSS,
-    TSS2, USER, WRITABLE, Bench, code, data, gate, system,
-)  # fmt: skip
+    CODE0,
+    CODE3,
+    DATA0,
+    DATA3,
+    DB,
+    FREE,
+    GP,
+    HANDLERS,
+    LOCAL,
+    NP,
+    NT,
+    PRESENT,
+    SS,
+    STACK0,
+    STACK3,
+    TASK,
+    TASK2,
+    TF,
+    TS,
+    TSS,
+    TSS2,
+    USER,
+    WRITABLE,
+    Bench,
+    code,
+    data,
+    gate,
+    system,
+)
 
 ENTRY = 0x18000
 BUSY = 2 << 40
@@ -149,7 +175,7 @@ def test_entry_beyond_the_code_limit(bench: Bench) -> None:
 
 
 def test_16_bit_task() -> None:
-    """SDM Vol. 3, "16-Bit Task-State Segment (TSS)": FS, GS and CR3 are not in it; a 32-bit task calls it and gets back."""
+    """SDM Vol. 3, "16-Bit Task-State Segment (TSS)": no FS, GS, CR3; a 32-bit task calls it and gets back."""
     bench = Bench(faults="raise")
     tss = 0x20800
     bench.set_descriptor(FREE, system(1, tss, 0x2B))
@@ -157,7 +183,17 @@ def test_16_bit_task() -> None:
     bench.place("iret", at=0x8000)
     cpu = bench.cpu
     assert bench.fault(f"call {FREE:#x}:0") is None
-    assert (cpu.rip, cpu.ax, cpu.cx, cpu.dx, cpu.bx, cpu.sp, cpu.bp, cpu.si, cpu.di) == (0x8000, 1, 2, 3, 4, 0xE000, 5, 6, 7)
+    assert (cpu.rip, cpu.ax, cpu.cx, cpu.dx, cpu.bx, cpu.sp, cpu.bp, cpu.si, cpu.di) == (
+        0x8000,
+        1,
+        2,
+        3,
+        4,
+        0xE000,
+        5,
+        6,
+        7,
+    )
     assert (cpu.fs.selector, cpu.gs.selector, cpu.ldtr.selector) == (0, 0, 0)
     assert cpu.rflags == 2 | NT
     assert bench.read16(tss) == TASK
@@ -217,7 +253,7 @@ def test_task_return_checks(bench: Bench, link: int, value: int, expected: tuple
 
 
 def test_debug_trap_bit() -> None:
-    """SDM Vol. 3, "Task-Switch Exception Condition": T in the new TSS is a #DB with DR6.BT before its first instruction."""
+    """SDM Vol. 3, "Task-Switch Exception Condition": T in the new TSS: #DB with DR6.BT at its first instruction."""
     bench = Bench()
     new_task(bench, trap=1)
     bench.place("hlt", at=ENTRY)

@@ -2,8 +2,26 @@
 
 import pytest
 from system import (
-    CODE0, CODE3, DATA, DATA0, FREE, GP, HANDLERS, IF, PF, STACK0, TF, TSS, UD, VIF, VIP, VM, Bench, code, gate,
-)  # fmt: skip
+    CODE0,
+    CODE3,
+    DATA,
+    DATA0,
+    FREE,
+    GP,
+    HANDLERS,
+    IF,
+    PF,
+    STACK0,
+    TF,
+    TSS,
+    UD,
+    VIF,
+    VIP,
+    VM,
+    Bench,
+    code,
+    gate,
+)
 
 SEG = DATA >> 4
 
@@ -101,8 +119,8 @@ def test_int3_and_into_are_not_iopl_sensitive() -> None:
     assert bench.run("int3").vector == 3
 
 
-@pytest.mark.parametrize("instruction", ["hlt", "mov eax, cr0", "mov cr0, eax", "mov eax, dr0", "clts", "lgdt [0]", "lidt [0]",
-                                         "lmsw ax", "invlpg [0]", "wbinvd", "rdmsr", "wrmsr"])  # fmt: skip
+@pytest.mark.parametrize("instruction", ["hlt", "mov eax, cr0", "mov cr0, eax", "mov eax, dr0", "clts", "lgdt [0]",
+                                         "lidt [0]", "lmsw ax", "invlpg [0]", "wbinvd", "rdmsr", "wrmsr"])  # fmt: skip
 def test_privileged_instructions(instruction: str) -> None:
     """SDM Vol. 3, "Privileged Instructions": virtual-8086 mode has CPL 3."""
     bench = Bench(faults="raise")
@@ -118,7 +136,7 @@ def test_protected_mode_instructions(instruction: str) -> None:
 
 
 def test_addresses_are_those_of_the_8086() -> None:
-    """SDM Vol. 3, "Address Translation in Virtual-8086 Mode": selector * 16 + offset, up to 10FFEFh; limits are 64 KiB."""
+    """SDM Vol. 3, "Address Translation in Virtual-8086 Mode": selector * 16 + offset; limits of 64 KiB."""
     bench = Bench(faults="raise")
     bench.enter_v86()
     bench.write16(0x34567, 0xBEEF)
