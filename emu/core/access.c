@@ -50,12 +50,33 @@ static unsigned in_first_page(uint64_t la, unsigned size)
 
 static uint64_t wrap(const CPU *cpu, uint64_t la) { return cpu->long_mode ? la : la & 0xffffffff; }
 
+/* Host address of an access within a page that the TLB knows and nobody watches; else NULL. */
+static uint8_t *known_address(const CPU *cpu, uint64_t la, unsigned size, unsigned access)
+{
+    const bool user = cpu->cpl == 3 && !(access & ACCESS_SYSTEM);
+    const TlbEntry *entry = &(user ? cpu->tlb_user : cpu->tlb_supervisor)[la >> 12 & (TLB_SIZE - 1)];
+    const uint64_t tag = access & ACCESS_WRITE ? entry->write_tag : entry->read_tag;
+    if (((la + size - 1) | PAGE_MASK) != tag || cpu->hooks_memory || cpu->breakpoints)
+        return NULL;
+    return (uint8_t *)(uintptr_t)(la + entry->addend);
+}
+
 int linear_read(CPU *cpu, uint64_t la, unsigned size, unsigned access)
 {
     uint64_t pa, next;
     la = wrap(cpu, la);
     if (!(access & ACCESS_SYSTEM) && unlikely(misaligned(cpu, la, size)))
         return fault_error(cpu, VECTOR_AC, 0);
+    const uint8_t *host = known_address(cpu, la, size, access);
+    if (likely(host != NULL)) {
+        switch (size) {
+        case 1: cpu->data = load8(host); return STATUS_OK;
+        case 2: cpu->data = load16(host); return STATUS_OK;
+        case 4: cpu->data = load32(host); return STATUS_OK;
+        case 8: cpu->data = load64(host); return STATUS_OK;
+        default: break;
+        }
+    }
     if (mmu_translate(cpu, la, access, &pa))
         return STATUS_FAULT;
     const unsigned first = in_first_page(la, size);
@@ -82,6 +103,8 @@ int linear_probe_write(CPU *cpu, uint64_t la, unsigned size, unsigned access)
     la = wrap(cpu, la);
     if (!(access & ACCESS_SYSTEM) && unlikely(misaligned(cpu, la, size)))
         return fault_error(cpu, VECTOR_AC, 0);
+    if (likely(known_address(cpu, la, size, access | ACCESS_WRITE) != NULL))
+        return STATUS_OK;
     const unsigned first = in_first_page(la, size);
     if (mmu_translate(cpu, la, access | ACCESS_WRITE, &pa))
         return STATUS_FAULT;
@@ -96,6 +119,16 @@ int linear_write(CPU *cpu, uint64_t la, unsigned size, uint64_t value, unsigned 
     la = wrap(cpu, la);
     if (!(access & ACCESS_SYSTEM) && unlikely(misaligned(cpu, la, size)))
         return fault_error(cpu, VECTOR_AC, 0);
+    uint8_t *host = known_address(cpu, la, size, access | ACCESS_WRITE);
+    if (likely(host != NULL)) {
+        switch (size) {
+        case 1: store8(host, (uint8_t)value); return STATUS_OK;
+        case 2: store16(host, (uint16_t)value); return STATUS_OK;
+        case 4: store32(host, (uint32_t)value); return STATUS_OK;
+        case 8: store64(host, value); return STATUS_OK;
+        default: break;
+        }
+    }
     if (mmu_translate(cpu, la, access | ACCESS_WRITE, &pa))
         return STATUS_FAULT;
     const unsigned first = in_first_page(la, size);

@@ -47,7 +47,7 @@ static int deliver_real(CPU *cpu, const Delivery *d)
         stack_push(cpu, &stack, 2, d->rip & 0xffff))
         return STATUS_FAULT;
     stack_commit(cpu, &stack);
-    cpu_set_flags(cpu, 0, FLAG_IF | FLAG_TF | FLAG_AC | FLAG_RF);
+    cpu->eflags &= ~(FLAG_IF | FLAG_TF | FLAG_AC | FLAG_RF);
     segment_load_real(cpu, CS, (uint16_t)(target >> 16));
     code_segment_changed(cpu);
     cpu->rip = target & 0xffff;
@@ -70,7 +70,7 @@ int interrupt_deliver_v86(CPU *cpu, unsigned vector, uint64_t next_rip)
         stack_push(cpu, &stack, 2, next_rip & 0xffff))
         return STATUS_FAULT;
     stack_commit(cpu, &stack);
-    cpu_set_flags(cpu, 0, FLAG_TF | FLAG_RF | (virtual_if ? FLAG_VIF : FLAG_IF));
+    cpu->eflags &= ~(FLAG_TF | FLAG_RF | (virtual_if ? FLAG_VIF : FLAG_IF));
     segment_load_real(cpu, CS, (uint16_t)(target >> 16));
     code_segment_changed(cpu);
     cpu->rip = target & 0xffff;
@@ -125,9 +125,10 @@ static int enter_handler(CPU *cpu, const Descriptor *gate, const Descriptor *cod
 {
     const bool interrupt_gate = !(descriptor_type(gate) & 1);
     const bool from_v86 = cpu->v86;
-    cpu_set_flags(cpu, 0, FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM | (interrupt_gate ? FLAG_IF : 0));
+    cpu->eflags &= ~(FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM | (interrupt_gate ? FLAG_IF : 0));
     cpu->cpl = (uint8_t)cpl;
     if (from_v86) {
+        cpu_update_mode(cpu);
         segment_set_null(cpu, ES, 0);
         segment_set_null(cpu, DS, 0);
         segment_set_null(cpu, FS, 0);
@@ -211,7 +212,9 @@ static int deliver_long(CPU *cpu, const Delivery *d)
     const bool inner = !is_conforming(&code) && descriptor_dpl(&code) < cpu->cpl;
     const unsigned cpl = inner ? descriptor_dpl(&code) : cpu->cpl;
     const unsigned ist = gate.high & 7;
-    Stack stack = {.segment = cpu->seg[SS], .sp = cpu->r[RSP], .mask = UINT64_MAX, .wide = true, .error = d->ext};
+    Stack stack = stack_current(cpu, d->ext);
+    stack.mask = UINT64_MAX;
+    stack.wide = true;
     if (inner && !ist) {
         if (stack_of_level(cpu, cpl, d->ext, &stack))
             return STATUS_FAULT;
@@ -224,7 +227,7 @@ static int deliver_long(CPU *cpu, const Delivery *d)
         stack.sp = cpu->data;
         stack.access = cpl < 3 ? ACCESS_SYSTEM : 0;
         if (inner)
-            stack.segment = (Segment){.selector = (uint16_t)cpl, .access = AR_UNUSABLE | cpl << 5};
+            stack_fill_null(&stack, (uint16_t)cpl, cpl);
     }
     stack.sp &= ~15ull;
     if (stack_reserve(cpu, &stack, (d->error ? 6 : 5) * 8) || code_offset_check(cpu, &code, gate_offset(&gate), d->ext) ||

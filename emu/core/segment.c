@@ -96,14 +96,17 @@ void segment_update(CPU *cpu, unsigned index)
     }
 }
 
-Segment segment_from(uint16_t selector, const Descriptor *d)
+void segment_fill(Segment *segment, uint16_t selector, const Descriptor *d)
 {
-    return (Segment){.base = d->base, .limit = d->limit, .access = d->access, .selector = selector};
+    segment->base = d->base;
+    segment->limit = d->limit;
+    segment->access = d->access;
+    segment->selector = selector;
 }
 
 void segment_set(CPU *cpu, unsigned index, uint16_t selector, const Descriptor *d)
 {
-    cpu->seg[index] = segment_from(selector, d);
+    segment_fill(&cpu->seg[index], selector, d);
     segment_update(cpu, index);
 }
 
@@ -194,7 +197,7 @@ void code_segment_changed(CPU *cpu)
 void code_segment_set(CPU *cpu, uint16_t selector, const Descriptor *d, unsigned cpl)
 {
     cpu->cpl = (uint8_t)cpl;
-    cpu->seg[CS] = segment_from((uint16_t)((selector & 0xfffc) | cpl), d);
+    segment_fill(&cpu->seg[CS], (uint16_t)((selector & 0xfffc) | cpl), d);
     code_segment_changed(cpu);
 }
 
@@ -234,7 +237,25 @@ int code_offset_check(CPU *cpu, const Descriptor *d, uint64_t offset, uint32_t e
 
 Stack stack_current(const CPU *cpu, uint32_t error)
 {
-    return (Stack){.segment = cpu->seg[SS], .sp = cpu->r[RSP], .mask = cpu->sp_mask, .wide = cpu->code64, .error = error};
+    const Segment *ss = &cpu->seg[SS];
+    return (Stack){.base = ss->base, .limit = ss->limit, .segment_access = ss->access, .selector = ss->selector,
+                   .sp = cpu->r[RSP], .mask = cpu->sp_mask, .wide = cpu->code64, .error = error};
+}
+
+static void stack_fill(Stack *stack, uint16_t selector, const Descriptor *d)
+{
+    stack->base = d->base;
+    stack->limit = d->limit;
+    stack->segment_access = d->access;
+    stack->selector = selector;
+}
+
+/* The null stack segment of 64-bit code keeps the privilege level in its DPL. */
+void stack_fill_null(Stack *stack, uint16_t selector, unsigned cpl)
+{
+    stack->base = stack->limit = 0;
+    stack->segment_access = AR_UNUSABLE | cpl << 5;
+    stack->selector = selector;
 }
 
 /* SDM Vol. 3, "Stack Switching"; the fields are those of "Task-State Segment (TSS)", "16-Bit Task-State Segment" and
@@ -252,7 +273,7 @@ int stack_of_level(CPU *cpu, unsigned level, uint32_t ext, Stack *stack)
         return STATUS_FAULT;
     *stack = (Stack){.sp = cpu->data, .wide = wide, .access = ACCESS_SYSTEM, .error = ext};
     if (wide) { /* in long mode the level's stack segment is null and has no limit */
-        stack->segment = (Segment){.selector = (uint16_t)level, .access = AR_UNUSABLE | level << 5};
+        stack_fill_null(stack, (uint16_t)level, level);
         stack->mask = UINT64_MAX;
         return STATUS_OK;
     }
@@ -262,7 +283,7 @@ int stack_of_level(CPU *cpu, unsigned level, uint32_t ext, Stack *stack)
     Descriptor d;
     if (stack_segment_fetch(cpu, selector, level, VECTOR_TS, ext, &d) || descriptor_set_accessed(cpu, selector, &d))
         return STATUS_FAULT;
-    stack->segment = segment_from(selector, &d);
+    stack_fill(stack, selector, &d);
     stack->mask = stack_mask(false, d.access);
     stack->error = selector_error(selector, ext);
     return STATUS_OK;
@@ -273,13 +294,13 @@ int stack_to_return_to(CPU *cpu, uint16_t selector, unsigned cpl, bool wide, Sta
     Descriptor d;
     *stack = (Stack){.wide = wide};
     if (is_null(selector) && wide && cpl != 3 && rpl_of(selector) == cpl) {
-        stack->segment = (Segment){.selector = selector, .access = AR_UNUSABLE | cpl << 5};
+        stack_fill_null(stack, selector, cpl);
         stack->mask = UINT64_MAX;
         return STATUS_OK;
     }
     if (stack_segment_fetch(cpu, selector, cpl, VECTOR_GP, 0, &d) || descriptor_set_accessed(cpu, selector, &d))
         return STATUS_FAULT;
-    stack->segment = segment_from(selector, &d);
+    stack_fill(stack, selector, &d);
     stack->mask = stack_mask(wide, d.access);
     return STATUS_OK;
 }
@@ -287,19 +308,18 @@ int stack_to_return_to(CPU *cpu, uint16_t selector, unsigned cpl, bool wide, Sta
 /* Linear address of `size` bytes at the stack's offset `sp`; #SS where the stack does not have them. */
 static int stack_address(CPU *cpu, const Stack *stack, uint64_t sp, unsigned size, uint64_t *la)
 {
-    const Segment *segment = &stack->segment;
     const uint64_t last = sp + size - 1;
     bool inside;
     if (stack->wide) {
         *la = sp;
         inside = is_canonical(sp) && is_canonical(last);
     } else {
-        *la = (uint32_t)(segment->base + sp);
-        if ((segment->access & (AR_CODE | AR_DC)) == AR_DC)
-            inside = sp > segment->limit && last <= (segment->access & AR_DB ? 0xffffffff : 0xffff);
+        *la = (uint32_t)(stack->base + sp);
+        if ((stack->segment_access & (AR_CODE | AR_DC)) == AR_DC)
+            inside = sp > stack->limit && last <= (stack->segment_access & AR_DB ? 0xffffffff : 0xffff);
         else
-            inside = last <= segment->limit;
-        inside = inside && !(segment->access & AR_UNUSABLE);
+            inside = last <= stack->limit;
+        inside = inside && !(stack->segment_access & AR_UNUSABLE);
     }
     return inside ? STATUS_OK : fault_ss(cpu, stack->error);
 }
@@ -344,7 +364,11 @@ int stack_pop(CPU *cpu, Stack *stack, unsigned size, uint64_t *value)
 
 void stack_switch(CPU *cpu, const Stack *stack)
 {
-    cpu->seg[SS] = stack->segment;
+    Segment *ss = &cpu->seg[SS];
+    ss->base = stack->base;
+    ss->limit = stack->limit;
+    ss->access = stack->segment_access;
+    ss->selector = stack->selector;
     segment_update(cpu, SS);
     cpu->sp_mask = stack->mask;
     stack_commit(cpu, stack);

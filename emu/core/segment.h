@@ -59,7 +59,7 @@ int descriptor_set_accessed(CPU *cpu, uint16_t selector, Descriptor *d);
 Descriptor descriptor_decode(uint32_t low, uint32_t high);
 
 /* Loads a register with a descriptor that passed its checks. */
-Segment segment_from(uint16_t selector, const Descriptor *d);
+void segment_fill(Segment *segment, uint16_t selector, const Descriptor *d);
 void segment_set(CPU *cpu, unsigned index, uint16_t selector, const Descriptor *d);
 void segment_set_null(CPU *cpu, unsigned index, uint16_t selector);
 /* A flat segment as SYSENTER, SYSCALL and their like make without reading a descriptor. */
@@ -82,7 +82,9 @@ static inline bool is_code64(const CPU *cpu, const Descriptor *d) { return cpu->
 
 /* A stack while a transfer fills or empties it; nothing is committed to SS and RSP. */
 typedef struct Stack {
-    Segment segment;
+    uint64_t base;
+    uint32_t limit, segment_access; /* of its segment */
+    uint16_t selector;
     uint64_t sp;
     uint64_t mask;
     bool wide;       /* 64-bit: no segmentation */
@@ -91,6 +93,7 @@ typedef struct Stack {
 } Stack;
 
 Stack stack_current(const CPU *cpu, uint32_t error);
+void stack_fill_null(Stack *stack, uint16_t selector, unsigned cpl);
 /* The stack for a more privileged level from the TSS: its segment is checked. */
 int stack_of_level(CPU *cpu, unsigned level, uint32_t ext, Stack *stack);
 /* The stack segment that RETF or IRET goes back to at an outer level; its pointer is left to the caller. */

@@ -241,7 +241,7 @@ int task_switch(CPU *cpu, uint16_t selector, Descriptor *tss, TaskSwitch kind, c
     const EventClocks *clocks = cpu->event_clocks;
     cpu->clock->left -= to == &layout32 ? clocks->task_switch : clocks->task_switch_286;
     tss->access |= TSS_BUSY;
-    cpu->seg[TR] = segment_from(selector, tss);
+    segment_fill(&cpu->seg[TR], selector, tss);
     cpu->cr0 |= CR0_TS;
     cpu->dr[7] &= ~(uint64_t)DR7_LOCAL;
     load_registers(cpu, &image, image.flags | (nests ? FLAG_NT : 0));
