@@ -62,7 +62,7 @@ static int redirection(CPU *cpu, unsigned vector)
     return cpu->data >> (vector & 7) & 1;
 }
 
-COLD_BODY(exec_int_i)
+COLD_BODY(exec_int_i_slow)
 {
     const unsigned vector = insn->imm & 0xff;
     if (cpu->v86 && !cpu->raise_faults) {
@@ -264,5 +264,106 @@ static int interrupt_return(CPU *cpu, const Insn *insn)
 }
 
 COLD_BODY(exec_iret) { return interrupt_return(cpu, insn); }
-COLD_BODY(exec_iretd) { return interrupt_return(cpu, insn); }
+COLD_BODY(exec_iretd_slow) { return interrupt_return(cpu, insn); }
 COLD_BODY(exec_iretq) { return interrupt_return(cpu, insn); }
+
+/* --- the ordinary case, without a call: a 32-bit gate or frame of protected mode that stays in the code segment it is in,
+ * where the TLB knows all that is touched and nothing is left to look up afterwards --- */
+
+/* Reads 8 bytes of a system table. */
+INLINE bool table_load(const CPU *processor, uint64_t la, uint64_t *value)
+{
+    la = (uint32_t)la;
+    const TlbEntry *entry = &processor->tlb_supervisor[la >> 12 & (TLB_SIZE - 1)];
+    if (((la + 7) | PAGE_MASK) != entry->read_tag)
+        return false;
+    *value = load64((const uint8_t *)(uintptr_t)(la + entry->addend));
+    return true;
+}
+
+/* Would loading CS with the selector change nothing? Its descriptor may have been written since it was loaded. */
+INLINE bool keeps_code_segment(const CPU *processor, uint16_t selector)
+{
+    const Segment *code = &processor->seg[CS];
+    uint64_t raw;
+    if (((selector ^ code->selector) & 0xfffc) || (selector & ERROR_TI) || (selector | 7u) > processor->gdtr.limit ||
+        !table_load(processor, processor->gdtr.base + (selector & 0xfff8), &raw))
+        return false;
+    const Descriptor d = descriptor_decode((uint32_t)raw, (uint32_t)(raw >> 32));
+    return d.base == code->base && d.limit == code->limit && d.access == code->access && is_code(&d) && is_present(&d) &&
+           (is_conforming(&d) ? descriptor_dpl(&d) <= processor->cpl : descriptor_dpl(&d) == processor->cpl);
+}
+
+INLINE bool is_ordinary(const CPU *processor)
+{
+    return processor->protected_mode && !processor->long_mode && !processor->raise_faults && !processor->hook &&
+           !(processor->eflags & (FLAG_TF | FLAG_RF)) && !processor->event_clocks->next_component;
+}
+
+/* Clocks given back of the fixed part, or charged beyond it. */
+INLINE int64_t refund(const CPU *processor, const Insn *instruction)
+{
+    const RowClocks *row = &processor->clocks[instruction->row];
+    return row->cases[CASE_PROTECTED] ? (int64_t)row->reg - row->cases[CASE_PROTECTED] : 0;
+}
+
+#define FRAME_BYTES 12u
+
+REGISTER_BODY(exec_int_i)
+{
+    const unsigned vector = insn->imm & 0xff;
+    uint64_t raw;
+    if (unlikely(!is_ordinary(cpu) || vector * 8 + 7 > cpu->idtr.limit ||
+                 !table_load(cpu, cpu->idtr.base + vector * 8, &raw)))
+        GO(exec_int_i_slow);
+    const Descriptor gate = descriptor_decode((uint32_t)raw, (uint32_t)(raw >> 32));
+    const unsigned interrupt_gate = TYPE_INTERRUPT_GATE32;
+    if (unlikely((gate.access & (AR_P | AR_S | (AR_TYPE & ~1u))) != (AR_P | interrupt_gate) ||
+                 descriptor_dpl(&gate) < cpu->cpl || !keeps_code_segment(cpu, gate_selector(&gate)) ||
+                 gate_offset(&gate) > cpu->seg[CS].limit))
+        GO(exec_int_i_slow);
+    const uint64_t sp = (cpu->r[RSP] - FRAME_BYTES) & cpu->sp_mask;
+    uint8_t *frame = fast_write(cpu, SS, sp, FRAME_BYTES);
+    if (unlikely(!frame || sp + FRAME_BYTES > cpu->sp_mask))
+        GO(exec_int_i_slow);
+    store32(frame, (uint32_t)insn_next_rip(cpu, insn));
+    store32(frame + 4, cpu->seg[CS].selector);
+    store32(frame + 8, (cpu->eflags & ~FLAGS_ARITHMETIC) | FLAG_ONE | flags_pack(cpu, fr, fd, cf));
+    set_sp(cpu, sp);
+    cpu->eflags &= ~(FLAG_NT | (gate.access & 1 ? 0 : FLAG_IF));
+    cpu->rip = gate_offset(&gate);
+    left += refund(cpu, insn);
+    TAKE_INDIRECT(0);
+}
+
+REGISTER_BODY(exec_iretd)
+{
+    if (unlikely(!is_ordinary(cpu) || (cpu->eflags & FLAG_NT) || cpu->requests))
+        GO(exec_iretd_slow);
+    const uint64_t sp = cpu->r[RSP] & cpu->sp_mask;
+    const uint8_t *frame = fast_read(cpu, SS, sp, FRAME_BYTES);
+    if (unlikely(!frame || sp + FRAME_BYTES > cpu->sp_mask))
+        GO(exec_iretd_slow);
+    const uint32_t rip = load32(frame), selector = load32(frame + 4), flags = load32(frame + 8);
+    if (unlikely((uint16_t)selector != cpu->seg[CS].selector || rip > cpu->seg[CS].limit ||
+                 (flags & (FLAG_TF | FLAG_RF | FLAG_VM)) || ((flags ^ cpu->eflags) & FLAG_AC) ||
+                 !keeps_code_segment(cpu, (uint16_t)selector)))
+        GO(exec_iretd_slow);
+    uint32_t mask = FLAG_DF | FLAG_NT | (cpu->model->eflags_mask & FLAG_ID);
+    if (cpu->cpl <= iopl(cpu))
+        mask |= FLAG_IF;
+    if (cpu->cpl == 0)
+        mask |= FLAG_IOPL | (cpu->model->cr4_mask & CR4_VME ? FLAG_VIF | FLAG_VIP : 0);
+    cpu->eflags = (cpu->eflags & ~mask) | (flags & mask);
+    int64_t result, less;
+    uint64_t carry;
+    flags_unpack(cpu, flags, &result, &less, &carry);
+    fr = result;
+    fd = less;
+    cf = carry;
+    cpu->nmi_blocked = 0;
+    set_sp(cpu, sp + FRAME_BYTES);
+    cpu->rip = rip;
+    left += refund(cpu, insn);
+    TAKE_INDIRECT(0);
+}

@@ -2,17 +2,6 @@
  * SDM Vol. 3, "Segment Descriptors", "Privilege Checking When Accessing Data Segments", "Stack Switching". */
 #include "segment.h"
 
-Descriptor descriptor_decode(uint32_t low, uint32_t high)
-{
-    Descriptor d = {.low = low, .high = high};
-    d.access = high >> 8 & 0xf0ff;
-    d.base = low >> 16 | (high & 0xff) << 16 | (high & 0xff000000);
-    d.limit = (low & 0xffff) | (high & 0xf0000);
-    if (d.access & AR_G)
-        d.limit = d.limit << 12 | 0xfff;
-    return d;
-}
-
 /* Base of a selector's table; false where `size` bytes of it would lie outside. */
 static bool table_of(const CPU *cpu, uint16_t selector, unsigned size, uint64_t *base)
 {

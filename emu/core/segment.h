@@ -56,7 +56,16 @@ int descriptor_fetch_upper(CPU *cpu, uint16_t selector, unsigned vector, uint32_
 int descriptor_set_type(CPU *cpu, uint16_t selector, Descriptor *d, unsigned type);
 int descriptor_set_accessed(CPU *cpu, uint16_t selector, Descriptor *d);
 /* Makes a descriptor of its two doublewords. */
-Descriptor descriptor_decode(uint32_t low, uint32_t high);
+INLINE Descriptor descriptor_decode(uint32_t low, uint32_t high)
+{
+    Descriptor d = {.low = low, .high = high};
+    d.access = high >> 8 & 0xf0ff;
+    d.base = low >> 16 | (high & 0xff) << 16 | (high & 0xff000000);
+    d.limit = (low & 0xffff) | (high & 0xf0000);
+    if (d.access & AR_G)
+        d.limit = d.limit << 12 | 0xfff;
+    return d;
+}
 
 /* Loads a register with a descriptor that passed its checks. */
 void segment_fill(Segment *segment, uint16_t selector, const Descriptor *d);
