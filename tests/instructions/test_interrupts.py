@@ -1,5 +1,7 @@
 """Delivery of interrupts and exceptions, and IRET."""
 
+from collections.abc import Callable
+
 import pytest
 from system import (
     BP,
@@ -498,3 +500,89 @@ def test_ring_3_may_not_halt(bench: Bench) -> None:
     frame = bench.run("hlt")
     assert (frame.vector, frame.stack[:3]) == (GP, (0, bench.code, CODE3))
     assert (bench.cpu.ss.selector, bench.cpu.cs.selector) == (DATA0, CODE0)
+
+
+# --- the same code segment again and again: what the tables hold counts each time ---
+
+
+def looping(cpl: int = 0) -> Bench:
+    """INT 40h with an IRET for a handler, run often enough that every translation is known."""
+    bench = Bench()
+    bench.set_descriptor(FREE, code(0))
+    for vector in (GP, NP, SS):  # these handlers do not need the code segment that the tests spoil
+        bench.set_gate(vector, gate(14, FREE, HANDLERS + vector * 16))
+    bench.place("iret", at=0x18000)
+    if cpl:
+        bench.set_descriptor(FREE + 8, code(0, type_=0xE))
+        bench.set_gate(0x40, gate(14, FREE + 8, 0x18000, dpl=3))
+        bench.enter_ring(cpl)
+    else:
+        bench.set_gate(0x40, gate(14, CODE0, 0x18000))
+    bench.place("again: int 40h\n inc eax\n jmp again")
+    bench.cpu.eax = 0
+    bench.cpu.run(instructions=400)
+    assert bench.cpu.eax == 100
+    assert bench.cpu.esp == (STACK3 if cpl else STACK0)
+    return bench
+
+
+@pytest.mark.parametrize(("change", "expected"), [
+    (lambda b: b.set_gate(0x40, gate(14, CODE0, 0x18000, present=0)), (NP, 0x202)),
+    (lambda b: b.set_gate(0x40, gate(12, CODE0, 0x18000)), (GP, 0x202)),
+    (lambda b: b.set_descriptor(CODE0, code(0, present=0)), (NP, CODE0)),
+    (lambda b: b.set_descriptor(CODE0, data(0)), (GP, CODE0)),
+    (lambda b: b.set_descriptor(CODE0, code(0, limit=0x17FFF, flags=4)), (GP, 0)),
+    (lambda b: setattr(b.cpu.idtr, "limit", 0x206), (GP, 0x202)),
+])  # fmt: skip
+def test_changed_tables_are_seen(change: Callable[[Bench], None], expected: tuple[int, int]) -> None:
+    bench = looping()
+    change(bench)
+    frame = bench.go_on()
+    assert (frame.vector, frame.stack[0]) == expected
+
+
+def test_changed_handler_is_entered() -> None:
+    bench = looping()
+    bench.set_gate(0x40, gate(15, CODE0, H))
+    frame = bench.go_on()
+    assert (frame.vector, frame.stack[:2]) == (0x40, (bench.code + 2, CODE0))
+
+
+def test_conforming_handler_of_ring_3_again_and_again() -> None:
+    assert looping(3).cpu.cpl == 3
+
+
+def test_stack_limit_is_seen() -> None:
+    bench = looping()
+    bench.set_descriptor(FREE + 16, data(1))
+    bench.write32(TSS + 4, STACK0 - 0x400, DATA0)
+    bench.cpu.ss.limit = STACK0 - 2
+    bench.set_gate(SS, gate(5, FREE + 24, 0))
+    third_tss = 0x20800
+    bench.set_descriptor(FREE + 24, system(9, third_tss, 0x67))
+    bench.write32(third_tss + 0x1C, 0, HANDLERS + SS * 16, 2)
+    bench.write32(third_tss + 0x38, 0xF000)
+    bench.write32(third_tss + 0x48, DATA0, CODE0, DATA0, DATA0, 0, 0, 0)
+    frame = bench.go_on()
+    assert (frame.vector, frame.stack[0]) == (SS, 0)
+
+
+@pytest.mark.parametrize("cpl", [0, 3])
+@pytest.mark.parametrize("iopl", [0, 3])
+def test_flags_through_iret(cpl: int, iopl: int) -> None:
+    """The arithmetic flags, DF, and IF as privilege allows, come back through IRET, and into the frame of INT."""
+    bench = Bench()
+    bench.set_descriptor(FREE, code(0, type_=0xE))
+    bench.set_gate(0x40, gate(15, FREE, 0x18000, dpl=3))
+    bench.place("mov ebx, [esp + 8]\n iret", at=0x18000)
+    if cpl:
+        bench.enter_ring(cpl)
+    bench.place("push edi\n push cs\n push dword back\n iret\nback: pushf\n pop ecx\n int 40h\n jmp $")
+    allowed = 0xCD5 | (0x200 if cpl <= iopl else 0)
+    for bits in range(0, 0x1000, 0x15):
+        image = bits & 0xED5 & ~0x100
+        bench.cpu.rflags = 2 | iopl << 12
+        bench.cpu.edi, bench.cpu.rip = image | iopl << 12 | 2, bench.code
+        bench.cpu.run(instructions=12)
+        want = (image & allowed) | iopl << 12 | 2
+        assert (bench.cpu.ecx, bench.cpu.ebx, bench.cpu.rflags) == (want, want, want)
