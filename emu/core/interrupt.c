@@ -292,16 +292,17 @@ static bool combine(const Fault *first, const Fault *second, Fault *next)
     return true;
 }
 
-/* Clocks of an event that no instruction asked for. A task switch charges itself. */
+/* Clocks of an event that no instruction asked for: one at least, so that time passes where a handler faults for ever. A
+ * task switch charges itself. */
 static void charge_event(CPU *cpu, bool real, bool v86, unsigned cpl, uint64_t tss)
 {
     const EventClocks *clocks = cpu->event_clocks;
-    if (cpu->seg[TR].base != tss)
-        return;
-    cpu->clock->left -= real ? clocks->interrupt_real
-                      : v86  ? clocks->interrupt_from_v86
-                      : cpu->cpl != cpl ? clocks->interrupt_more
-                                        : clocks->interrupt_same;
+    const uint32_t cost = real              ? clocks->interrupt_real
+                          : v86             ? clocks->interrupt_from_v86
+                          : cpu->cpl != cpl ? clocks->interrupt_more
+                                            : clocks->interrupt_same;
+    if (cpu->seg[TR].base == tss || !clocks->task_switch)
+        cpu->clock->left -= cost ? cost : 1;
 }
 
 int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip)

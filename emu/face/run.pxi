@@ -101,7 +101,7 @@ cdef object run_for(Processor self, uint64_t most, uint64_t cycle_limit, int64_t
     cdef CpuState *cpu = self.c
     cdef Clock clock = self.clock
     cdef uint64_t goal = saturating_add(cpu.instructions, most)
-    cdef uint64_t end
+    cdef uint64_t end, before
     cdef int64_t started, taken
     cdef bint release = most > SHORT_RUN
     begin_run(self)
@@ -109,6 +109,7 @@ cdef object run_for(Processor self, uint64_t most, uint64_t cycle_limit, int64_t
         started = host_ns()
         while True:
             end = min(cycle_limit, saturating_add(clock_now(&clock.c), self._slice))
+            before = cpu.instructions
             clock._running = <CPU *>cpu
             if release:
                 code = run_slice(clock, cpu, end, goal - cpu.instructions, self._run_flags)
@@ -118,6 +119,9 @@ cdef object run_for(Processor self, uint64_t most, uint64_t cycle_limit, int64_t
             stop = settle(self, code, goal, cycle_limit)
             if stop is not None:
                 return stop
+            # A handler whose first instruction faults, for ever: it completes nothing, and must not outlive a limit.
+            if goal != 0xFFFFFFFFFFFFFFFF and code == STOP_LIMIT and cpu.instructions == before and cpu.activity == ACTIVITY_ACTIVE:
+                return LIMIT
             taken = host_ns() - started
             if taken > SLICE_NS:
                 self._slice = max(self._slice // 2, <uint64_t>LEAST_SLICE)

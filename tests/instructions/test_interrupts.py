@@ -328,6 +328,16 @@ def test_triple_fault(bench: Bench) -> None:
     assert bench.cpu.run(instructions=100).reason == StopReason.TRIPLE_FAULT
 
 
+def test_handler_that_faults_for_ever_ends_at_the_limit() -> None:
+    """It completes no instruction, but a run that has a limit ends."""
+    bench = Bench()
+    bench.set_gate(UD, gate(14, CODE0, 0x18000))
+    bench.place("ud2", at=0x18000)
+    bench.place("ud2")
+    assert bench.cpu.run(instructions=1000).reason == StopReason.LIMIT
+    assert (bench.cpu.instructions, bench.cpu.rip) == (0, 0x18000)
+
+
 def test_empty_idt_is_a_triple_fault() -> None:
     bench = Bench()
     bench.cpu.idtr.limit = 0
