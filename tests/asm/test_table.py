@@ -193,6 +193,25 @@ def test_flags_masks_are_those_of_the_header() -> None:
     assert decode_tables.flag_mask("id") == 64
 
 
+class RandomCode:
+    """An opcode with at most one prefix and a REX, and random bytes behind it."""
+
+    def __init__(self, chooser: random.Random) -> None:
+        self.bits = chooser.choice((16, 32, 64))
+        self.prefix = chooser.choice((b"", b"", b"", b"\x66", b"\xf3", b"\xf2", b"\x67"))
+        self.rex = chooser.choice((0, 0x40, 0x41, 0x48)) if self.bits == 64 else 0
+        self.map = chooser.choice((0, 0, 1, 1, 1, 2))
+        self.modrm = chooser.randrange(256)
+        prefixes = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3" + bytes(range(0x40, 0x50) if self.bits == 64 else ())
+        excluded = {0: (0x0F, *prefixes), 1: (0x38, 0x3A), 2: ()}[self.map]
+        self.opcode = chooser.choice([opcode for opcode in range(256) if opcode not in excluded])
+
+    def __bytes__(self) -> bytes:
+        escape = (b"", b"\x0f", b"\x0f\x38")[self.map]
+        rex = bytes((self.rex,)) if self.rex else b""
+        return self.prefix + rex + escape + bytes((self.opcode, self.modrm)) + bytes(10)
+
+
 def walk(maps: list[list[list[int]]], tables: Tables, code: RandomCode) -> Form | None:
     """The walk that form.h describes."""
     osize = 64 if code.rex & 8 else code.bits if code.bits == 16 else 32
@@ -220,25 +239,6 @@ def walk(maps: list[list[list[int]]], tables: Tables, code: RandomCode) -> Form 
     if any(spec.kind == "sreg" for spec in form.operands) and code.modrm >> 3 & 7 > 5:
         return None  # segment registers 6 and 7 do not exist
     return form
-
-
-class RandomCode:
-    """An opcode with at most one prefix and a REX, and random bytes behind it."""
-
-    def __init__(self, chooser: random.Random) -> None:
-        self.bits = chooser.choice((16, 32, 64))
-        self.prefix = chooser.choice((b"", b"", b"", b"\x66", b"\xf3", b"\xf2", b"\x67"))
-        self.rex = chooser.choice((0, 0x40, 0x41, 0x48)) if self.bits == 64 else 0
-        self.map = chooser.choice((0, 0, 1, 1, 1, 2))
-        self.modrm = chooser.randrange(256)
-        prefixes = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3" + bytes(range(0x40, 0x50) if self.bits == 64 else ())
-        excluded = {0: (0x0F, *prefixes), 1: (0x38, 0x3A), 2: ()}[self.map]
-        self.opcode = chooser.choice([opcode for opcode in range(256) if opcode not in excluded])
-
-    def __bytes__(self) -> bytes:
-        escape = (b"", b"\x0f", b"\x0f\x38")[self.map]
-        rex = bytes((self.rex,)) if self.rex else b""
-        return self.prefix + rex + escape + bytes((self.opcode, self.modrm)) + bytes(10)
 
 
 def test_walking_the_map_finds_what_the_disassembler_finds() -> None:
