@@ -88,31 +88,28 @@ COLD_BODY(exec_pushad) { return push_all(cpu, 4); }
 COLD_BODY(exec_popa) { return pop_all(cpu, 2); }
 COLD_BODY(exec_popad) { return pop_all(cpu, 4); }
 
+/* All places are tried first, so that nothing has changed where one of them faults; then it goes step by step, since the
+ * display that is read may lie where the new one is pushed. A write at the final stack pointer must be possible too. */
 COLD_BODY(exec_enter_i_i)
 {
-    const unsigned size = 2u << insn->osize, level = insn->imm_hi & 31;
+    const unsigned size = 2u << insn->osize, level = insn->imm_hi & 31, pushes = level ? level + 1 : 1;
     const uint64_t frame = (cpu->r[RSP] & ~cpu->sp_mask) | sp_below(cpu, size);
-    uint64_t pushed[32]; /* the caller's frame pointer, then the display */
-    unsigned count = 0;
-    int status;
-    pushed[count++] = cpu->r[RBP];
+    const uint64_t end = sp_below(cpu, pushes * size + (uint16_t)insn->imm);
+    int status = mem_probe_write(cpu, SS, end, size);
+    for (unsigned i = 1; i < level && !status; i++)
+        status = mem_read(cpu, SS, (cpu->r[RBP] - i * size) & cpu->sp_mask, size);
+    for (unsigned i = 1; i <= pushes && !status; i++)
+        status = mem_probe_write(cpu, SS, sp_below(cpu, i * size), size);
+    if (status)
+        return status;
+
+    mem_write(cpu, SS, sp_below(cpu, size), size, low_bytes(cpu->r[RBP], size));
     for (unsigned i = 1; i < level; i++) {
-        if ((status = mem_read(cpu, SS, (cpu->r[RBP] - i * size) & cpu->sp_mask, size)))
-            return status;
-        pushed[count++] = cpu->data;
+        mem_read(cpu, SS, (cpu->r[RBP] - i * size) & cpu->sp_mask, size);
+        mem_write(cpu, SS, sp_below(cpu, (i + 1) * size), size, cpu->data);
     }
     if (level)
-        pushed[count++] = frame;
-    for (unsigned i = 0; i < count; i++)
-        if ((status = mem_probe_write(cpu, SS, sp_below(cpu, (i + 1) * size), size)))
-            return status;
-    /* A write at the final stack pointer must be possible too. */
-    const uint64_t end = sp_below(cpu, count * size + (uint16_t)insn->imm);
-    if ((status = mem_probe_write(cpu, SS, end, size)))
-        return status;
-    for (unsigned i = 0; i < count; i++)
-        if ((status = mem_write(cpu, SS, sp_below(cpu, (i + 1) * size), size, low_bytes(pushed[i], size))))
-            return status;
+        mem_write(cpu, SS, sp_below(cpu, pushes * size), size, low_bytes(frame, size));
     set_sp(cpu, end);
     if (size == 2)
         SET_R16(GPR(RBP), frame);
