@@ -242,7 +242,7 @@ def generate(forms: Iterable[Form]) -> tuple[str, str]:
     Raises:
         TableError: the table is malformed or ambiguous; the message names the rows.
     """
-    rows = {form.row: form for form in forms}
+    rows = {form.row: form for form in forms if form.executes}
     builder = Tables()
     maps = decode_map(rows.values(), builder)
     lines = ["/* Generated from asm/x86.tbl by asm/decode_tables.py: do not edit. */", ""]

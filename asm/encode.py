@@ -335,6 +335,8 @@ class _Choice:
             segment = mem.seg
             address = self.address = _address(mem, template, self.default_rel)
             asize = address.size
+            if template.form.asize and template.form.asize != asize:
+                raise EncodeError("mismatch in address sizes")
             self.forced = address.forced
             self.has_short = not mem.relocatable
             self.wrap = 0xFFFF if asize == 16 else 0xFFFFFFFF

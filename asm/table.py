@@ -22,10 +22,12 @@ FEATURES = (
     "CLDEMOTE", "MOVDIRI", "MOVDIR64B", "WAITPKG", "SERIALIZE", "TSXLDTRK", "CET_SS", "CET_IBT", "RTM", "SYSCALL", "LM",
     "LAHF_LM", "LZCNT", "PREFETCHW", "RDTSCP",
 )  # fmt: skip
+# Features that no processor model has (note no-body); the decoder need not know them.
+ASSEMBLER_FEATURES = ("SGX", "PCONFIG", "UINTR", "PREFETCHWT1")
 STATUS_FLAGS = "oszapc"
 OTHER_FLAGS = "tidnvrk"  # TF IF DF NT VM RF and AC (letter k, since a is AF)
 
-NOTES = frozenset({"alias", "bare", "decode-only", "end", "over", "pm", "reg-only"})
+NOTES = frozenset({"alias", "bare", "decode-only", "end", "no-body", "over", "pm", "reg-only"})
 
 REGISTERS_8 = ("al", "cl", "dl", "bl", "ah", "ch", "dh", "bh")
 REGISTERS_8_REX = ("al", "cl", "dl", "bl", "spl", "bpl", "sil", "dil", *(f"r{n}b" for n in range(8, 16)))
@@ -117,8 +119,13 @@ class Form(NamedTuple):
 
     @property
     def decodes(self) -> bool:
-        """The decoder knows the row (it is not merely another spelling for the assembler)."""
+        """The disassembler knows the row (it is not merely another spelling for the assembler)."""
         return "alias" not in self.notes
+
+    @property
+    def executes(self) -> bool:
+        """The processor knows the row."""
+        return self.decodes and "no-body" not in self.notes
 
     @property
     def encodes(self) -> bool:
@@ -355,7 +362,7 @@ def parse_row(row_number: int, line: int, columns: Sequence[str]) -> Form:
     sizes = modes.split()
     if not sizes or any(size not in ("16", "32", "64") for size in sizes):
         raise row.fail(f"bad modes {modes!r}")
-    if since not in PROCESSORS and since not in FEATURES:
+    if since not in (*PROCESSORS, *FEATURES, *(ASSEMBLER_FEATURES if "no-body" in notes_text else ())):
         raise row.fail(f"unknown processor or feature {since!r}")
     legal = prefixes.split() if prefixes != "-" else []
     if any(prefix not in ("lock", "rep", "repz") for prefix in legal):
