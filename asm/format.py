@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 from asm.operands import Far, Imm, Mem, Operand, Reg
 
-_SIZES = {8: "byte ", 16: "word ", 32: "dword ", 64: "qword ", 80: "tword ", 128: "oword ", 256: "yword ", 512: "zword ", 0: ""}
+_SIZES = {
+    8: "byte ",
+    16: "word ",
+    32: "dword ",
+    64: "qword ",
+    80: "tword ",
+    128: "oword ",
+    256: "yword ",
+    512: "zword ",
+    0: "",
+}
 
 
 def format_number(value: int) -> str:
