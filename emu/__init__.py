@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from emu._core import Bus, Chip, Clock, Cpu, Device, Memory
     from emu.errors import BadInput, ConfigError, CpuFault, EmuError, RunningError
+    from emu.machine import Machine
+    from emu.stop import Stop, StopReason
 
 __all__ = [
     "BadInput",
@@ -20,13 +22,18 @@ __all__ = [
     "CpuFault",
     "Device",
     "EmuError",
+    "Machine",
     "Memory",
     "RunningError",
+    "Stop",
+    "StopReason",
 ]
 
 _HOME = {
     **dict.fromkeys(("Bus", "Chip", "Clock", "Cpu", "Device", "Memory"), "emu._core"),
     **dict.fromkeys(("BadInput", "ConfigError", "CpuFault", "EmuError", "RunningError"), "emu.errors"),
+    "Machine": "emu.machine",
+    **dict.fromkeys(("Stop", "StopReason"), "emu.stop"),
 }
 
 
