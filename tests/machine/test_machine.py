@@ -31,7 +31,7 @@ def test_a_guest_that_powers_off() -> None:
 
 
 def test_serial_output_reaches_the_host() -> None:
-    body = "mov dx, 0x3f8\nmov al, 'x'\nout dx, al\njmp $"
+    body = "mov dx, 0x3fb\nmov al, 3\nout dx, al\nmov dx, 0x3f8\nmov al, 'x'\nout dx, al\njmp $"
     with Machine(memory=1 << 20, firmware=rom(body)) as machine:
         machine.run(seconds=0.01)
         assert machine.serial.output == b"x"
