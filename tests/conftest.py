@@ -3,7 +3,18 @@
 import importlib.util
 import shutil
 
+import pytest
+
 ORACLES = ("nasm", "qemu-system-i386", "bochs", "gdb", "objdump")
+
+CASES = 210_000
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cases", type=int, default=CASES, metavar="N",
+        help="random instructions that are compared with the host processor, over all code sizes (default: %(default)s)",
+    )  # fmt: skip
 
 
 def pytest_report_header() -> list[str]:
