@@ -284,11 +284,11 @@ def build_models(folder: Path) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for source in sorted(Path("emu/models").glob("*.toml")):
-        target = folder / f"{source.stem}.json"
-        fresh = folder / f"{source.stem}.fresh"
-        text = source.read_text()
-        fresh.write_text(compile_model(text, source.stem, table.FORMS, table.PROCESSORS, table.FEATURES))
+    texts = {source.stem: source.read_text() for source in sorted(Path("emu/models").glob("*.toml"))}
+    for name in texts:
+        target = folder / f"{name}.json"
+        fresh = folder / f"{name}.fresh"
+        fresh.write_text(compile_model(name, texts, table.FORMS, table.PROCESSORS, table.FEATURES))
         replace_if_changed(fresh, target)
         fresh.unlink(missing_ok=True)
         written.append(target)

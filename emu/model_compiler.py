@@ -30,6 +30,9 @@ assembler. A model file has:
     "0F A0 | PUSH FS" = 2       # with the row's encoding before a bar, where syntax alone would not tell
     "JZ *" = { reg = 3, taken = 7 }
 
+`like = "nehalem"` takes over what the file does not have itself from another model, and puts its own tables of clocks after
+the other's.
+
 The keys of a table of clocks: `reg` and `mem` (the fixed part, in its dearest case), `rep` (a REP form's set-up),
 `variable` (for each iteration, bit, level or parameter), and the whole cost in a case: CASES below names them,
 emu/core/timing.h explains them. Every figure is 1 or more. docs/models.md has the figures' meaning and their sources.
@@ -40,11 +43,11 @@ import binascii
 import functools
 import json
 import re
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from emu.errors import BadInput
+from emu.models import read_model
 
 # Names of emu/core/timing.h, in its order.
 EVENTS = (
@@ -174,13 +177,13 @@ def _packed(costs: Sequence[Sequence[int]]) -> str:
 
 
 def compile_model(
-    text: str, name: str, rows: Sequence[Row], generations: Sequence[str], features: Sequence[str]
+    name: str, texts: Mapping[str, str], rows: Sequence[Row], generations: Sequence[str], features: Sequence[str]
 ) -> str:
     """Resolves a model file against the instruction table.
 
     Args:
-        text: the file's contents.
-        name: of the model, for messages.
+        name: of the model.
+        texts: the contents of the model files by name.
         rows: the table (asm.table.FORMS).
         generations: names of the processors, oldest first (asm.table.PROCESSORS).
         features: names of the CPUID features (asm.table.FEATURES).
@@ -191,10 +194,7 @@ def compile_model(
     Raises:
         BadInput: the file is malformed, leaves a row that the processor has without a cost, or names what is not there.
     """
-    try:
-        model = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{name}.toml: {error}") from None
+    model = read_model(name, texts)
     if unknown := model.keys() ^ _TOP:
         raise BadInput(f"{name}.toml: unknown or missing: {', '.join(sorted(unknown))}")
     if model["level"] not in generations:

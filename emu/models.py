@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from emu.errors import ConfigError
+from emu.errors import BadInput, ConfigError
 
 FOLDER = os.path.join(os.path.dirname(__file__), "models")
 
@@ -58,6 +58,30 @@ def clocks(name: str) -> list[RowClocks]:
     return [RowClocks(row[0], row[1], row[2], row[3], tuple(row[4:])) for row in rows]
 
 
+def read_model(name: str, texts: Mapping[str, str]) -> dict[str, Any]:
+    """The tables of a model file, with what it takes over from the one that it is like.
+
+    Args:
+        name: of the model.
+        texts: the contents of the model files by name.
+
+    Raises:
+        BadInput: a file is no TOML, or is like one that is not there or like itself.
+    """
+    import tomllib
+
+    if name not in texts:
+        raise BadInput(f"like = {name!r}: there is no such model")
+    try:
+        model = tomllib.loads(texts[name])
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{name}.toml: {error}") from None
+    if "like" not in model:
+        return model
+    other = read_model(str(model.pop("like")), {key: text for key, text in texts.items() if key != name})
+    return {**other, **model, "clocks": [*other.get("clocks", ()), *model.get("clocks", ())]}
+
+
 class Figures(NamedTuple):
     """A group of a model's figures and where they come from."""
 
@@ -80,10 +104,11 @@ def provenance(name: str) -> list[Figures]:
     Raises:
         ConfigError: there is none of this name.
     """
-    import tomllib
-
     load(name)
-    with open(os.path.join(FOLDER, f"{name}.toml"), "rb") as file:
-        model = tomllib.load(file)
+    texts = {}
+    for other in names():
+        with open(os.path.join(FOLDER, f"{other}.toml"), encoding="utf-8") as file:
+            texts[other] = file.read()
+    model = read_model(name, texts)
     groups = [Figures("interrupts, task switches", model["events"]["source"], model["events"]["mark"])]
     return groups + [Figures(", ".join(group["rows"]), group["source"], group["mark"]) for group in model["clocks"]]

@@ -179,7 +179,9 @@ def flags_mask(file: str) -> int:
 FILES = sorted(path.name.removesuffix(".MOO.gz") for path in DATA.glob("*.MOO.gz")) if DATA else []
 
 
-@pytest.mark.skipif(not FILES, reason="the SingleStepTests 80286 set is neither in $SST286 nor in ../shared/data/sst286")
+@pytest.mark.skipif(
+    not FILES, reason="the SingleStepTests 80286 set is neither in $SST286 nor in ../shared/data/sst286"
+)
 @pytest.mark.parametrize("file", [file for file in FILES if file not in LEFT_OUT] or [""])
 def test_captured_cases(file: str) -> None:
     assert DATA

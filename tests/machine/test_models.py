@@ -18,7 +18,7 @@ FILES = {name: Path(models.FOLDER, f"{name}.toml").read_text() for name in MODEL
 
 
 def resolve(text: str) -> str:
-    return compile_model(text, "try", table.load(), table.PROCESSORS, table.FEATURES)
+    return compile_model("try", {**FILES, "try": text}, table.load(), table.PROCESSORS, table.FEATURES)
 
 
 def run(code: str, cpu: str, timing: str = "static") -> emu.Cpu:
@@ -30,7 +30,7 @@ def run(code: str, cpu: str, timing: str = "static") -> emu.Cpu:
 
 
 def test_the_models() -> None:
-    assert {"i386", "pentium3"} <= set(MODELS)
+    assert {"i386", "nehalem", "pentium3", "westmere"} <= set(MODELS)
     assert emu.Cpu().model.name == "pentium3"
     with pytest.raises(ConfigError, match=r"unknown processor model 'i286'.*i386.*pentium3"):
         emu.Cpu(cpu="i286")
@@ -60,7 +60,20 @@ def test_every_figure_has_its_source(name: str) -> None:
     assert any(group.assumed for group in groups) and not all(group.assumed for group in groups)
 
 
+def test_a_model_takes_over_what_it_is_like() -> None:
+    """westmere has nehalem's instructions and their figures, but for those that it gives itself."""
+    nehalem, westmere = models.load("nehalem"), models.load("westmere")
+    assert nehalem["has"] == westmere["has"] and nehalem["cpuid"] != westmere["cpuid"]
+    rows = {form.syntax: number for number, form in enumerate(table.load())}
+    old, new = models.clocks("nehalem"), models.clocks("westmere")
+    assert old[rows["ADD r/m32, r32"]] == new[rows["ADD r/m32, r32"]]
+    assert old[rows["VMREAD r/m32, r32"]].reg > new[rows["VMREAD r/m32, r32"]].reg == 6
+    assert set(models.provenance("nehalem")) < set(models.provenance("westmere"))
+
+
 MISTAKES = [
+    (lambda text: 'like = "pentium9"\n' + text, "like = 'pentium9': there is no such model"),
+    (lambda text: 'like = "try"\n' + text, "like = 'try': there is no such model"),
     (lambda text: text.replace('"NOP"', '"NOPE"'), r"'NOPE' is no row"),
     (
         lambda text: text.replace('"NOP" ', '"JB rel8" '),
@@ -180,7 +193,9 @@ def test_pentium3_identifies_itself() -> None:
     }
 
 
-@pytest.mark.parametrize(("name", "signature"), [("i386", 0x0308), ("pentium3", 0x068A)])
+@pytest.mark.parametrize(
+    ("name", "signature"), [("i386", 0x0308), ("pentium3", 0x068A), ("nehalem", 0x106A5), ("westmere", 0x206C2)]
+)
 def test_edx_after_reset_holds_family_model_and_stepping(name: str, signature: int) -> None:
     """SDM Vol. 3, "Processor State After Reset"."""
     cpu = emu.Cpu(bits=16, cpu=name)
