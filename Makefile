@@ -49,7 +49,7 @@ bench: build .venv/.bench
 lint: build .venv/.lint
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/cython-lint emu
+	@PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/cython-lint emu # it calls pycodestyle by name
 
 build: $(BUILT) .venv/.installed
 

@@ -1,0 +1,142 @@
+"""The processor's registers as GDB wants them described: target description, numbers, sizes, bytes.
+
+GDB manual, "Standard Target Features", i386 Features: org.gnu.gdb.i386.core wants the x87 registers too. What a PC has
+besides (control registers, segment bases and limits) is a feature of our own, so that `info registers system` shows it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Layout", "Register", "layout_for"]
+
+SEGMENTS = ("cs", "ss", "ds", "es", "fs", "gs")
+NAMES_32 = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
+NAMES_64 = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{i}" for i in range(8, 16)))
+X87_CONTROL = ("fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop")
+CORE = "org.gnu.gdb.i386.core"
+SYSTEM = "emu.system"
+
+
+@dataclass(frozen=True)
+class Register:
+    """A register: its name, bits, GDB's type, the feature it belongs to, and how it is read and written.
+
+    `read` gives None where the processor model has no such register; `write` is None where it cannot be written.
+    """
+
+    name: str
+    bits: int
+    type: str
+    feature: str
+    read: Callable[[Any], int | None]
+    write: Callable[[Any, int], None] | None = None
+
+    def bytes_of(self, cpu: Any) -> bytes:
+        """Its value in the protocol: hexadecimal digits, little-endian; `x` where there is none."""
+        value = self.read(cpu)
+        if value is None:
+            return b"x" * (self.bits // 4)
+        return value.to_bytes(self.bits // 8, "little").hex().encode()
+
+
+def plain(name: str, bits: int, type_: str, attribute: str = "", feature: str = CORE) -> Register:
+    """A register that is an attribute of the processor."""
+    attribute = attribute or name
+
+    def write(cpu: Any, value: int) -> None:
+        setattr(cpu, attribute, value)
+
+    return Register(name, bits, type_, feature, lambda cpu: int(getattr(cpu, attribute)), write)
+
+
+def program_counter(name: str, bits: int) -> Register:
+    """The linear address of the next instruction: breakpoints, symbols and disassembly are linear, and outside flat
+    segments RIP alone would say nothing to the debugger."""
+    mask = (1 << bits) - 1
+
+    def write(cpu: Any, value: int) -> None:
+        cpu.rip = (value - cpu.cs.base) & (0xFFFFFFFFFFFFFFFF if cpu.bits == 64 else 0xFFFFFFFF)
+
+    return Register(name, bits, "code_ptr", CORE, lambda cpu: (cpu.cs.base + cpu.rip) & mask, write)
+
+
+def selector(name: str) -> Register:
+    """A segment register's visible part; writing it loads the segment as MOV does."""
+    return Register(
+        name,
+        32,
+        "int32",
+        CORE,
+        lambda cpu: int(getattr(cpu, name).selector),
+        lambda cpu, value: getattr(cpu, name).load(value & 0xFFFF),
+    )
+
+
+def segment_field(name: str, field: str, bits: int) -> Register:
+    """A segment register's hidden base or limit."""
+
+    def write(cpu: Any, value: int) -> None:
+        setattr(getattr(cpu, name), field, value)
+
+    return Register(
+        f"{name}_{field}", bits, f"int{bits}", SYSTEM, lambda cpu: int(getattr(getattr(cpu, name), field)), write
+    )
+
+
+def x87(name: str, bits: int, type_: str) -> Register:
+    """An x87 register; absent where the face does not show the x87 unit."""
+    return Register(name, bits, type_, CORE, lambda cpu: getattr(cpu, name, None), None)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The registers in the order of their numbers, and the description that the debugger reads."""
+
+    architecture: str
+    registers: tuple[Register, ...]
+
+    @property
+    def xml(self) -> bytes:
+        """The target description."""
+        parts = ['<?xml version="1.0"?>', '<!DOCTYPE target SYSTEM "gdb-target.dtd">', "<target>"]
+        parts.append(f"<architecture>{self.architecture}</architecture>")
+        feature = ""
+        for register in self.registers:
+            if register.feature != feature:
+                parts += ["</feature>"] if feature else []
+                feature = register.feature
+                parts.append(f'<feature name="{feature}">')
+            group = "float" if register.name.startswith("f") and register.name in X87_CONTROL else ""
+            group = group or ("system" if feature == SYSTEM else "")
+            parts.append(
+                f'<reg name="{register.name}" bitsize="{register.bits}" type="{register.type}"'
+                + (f' group="{group}"' if group else "")
+                + "/>"
+            )
+        parts += ["</feature>", "</target>"]
+        return "\n".join(parts).encode()
+
+
+def layout(wide: bool) -> Layout:
+    """The layout of a processor in long mode, or of one that is not."""
+    bits, names = (64, NAMES_64) if wide else (32, NAMES_32)
+    pointers = ("rsp", "rbp", "esp", "ebp")
+    registers = [plain(name, bits, "data_ptr" if name in pointers else f"int{bits}") for name in names]
+    registers.append(program_counter("rip" if wide else "eip", bits))
+    registers.append(plain("eflags", 32, "int32"))
+    registers += [selector(name) for name in SEGMENTS]
+    registers += [x87(f"st{i}", 80, "i387_ext") for i in range(8)]
+    registers += [x87(name, 32, "int") for name in X87_CONTROL]
+    for name in ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "dr6", "dr7"):
+        registers.append(plain(name, 64, "int64", feature=SYSTEM))
+    for name in (*SEGMENTS, "ldtr", "tr"):
+        registers += [segment_field(name, "base", 64), segment_field(name, "limit", 32)]
+    for name in ("gdtr", "idtr"):
+        registers += [segment_field(name, "base", 64), segment_field(name, "limit", 32)]
+    return Layout("i386:x86-64" if wide else "i386", tuple(registers))
+
+
+def layout_for(cpu: Any) -> Layout:
+    """The layout that fits the processor's present mode. GDB asks once a connection, so it holds for the connection."""
+    return layout(bool(cpu.efer >> 10 & 1))

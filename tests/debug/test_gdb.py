@@ -1,0 +1,303 @@
+"""The stub, driven by a real gdb: registers, memory, breakpoints, watchpoints, stepping, detaching, the guest's end."""
+
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+import asm
+import emu
+from asm.program import Program
+from emu.debug.gdb import GdbServer
+from emu.debug.remote import Connection, Disconnected, checksum, escape, unescape
+from emu.debug.symbol_file import symbol_elf
+from emu.machine import exit_status
+from emu.stop import Stop, StopReason
+
+GDB = shutil.which("gdb")
+
+# Real mode at F000:0000, a loop that counts in memory, then protected mode, then power-off by the debug-exit port.
+SOURCE = """
+        bits 16
+        org 0F0000h
+start:  xor ax, ax
+        mov ds, ax
+        mov dword [counter], 0
+        mov cx, 5
+count:  inc dword [counter]
+        loop count
+counted:
+        cli
+        lgdt [cs:gdt_pointer - 0F0000h]
+        mov eax, cr0
+        or al, 1
+        mov cr0, eax
+        jmp dword 8:flat
+        align 8
+gdt:    dq 0, 00CF9B000000FFFFh, 00CF93000000FFFFh
+gdt_pointer:
+        dw $ - gdt - 1
+        dd gdt
+counter equ 600h
+        bits 32
+flat:   mov ax, 10h
+        mov ds, ax
+        mov ss, ax
+        mov esp, 8000h
+        mov ebx, 12345678h
+        push ebx
+        call leaf
+        mov al, 3
+        out 0F4h, al
+        jmp $
+leaf:   add ebx, 1
+        ret
+        times 0FFF0h - ($ - $$) db 0
+        bits 16
+        jmp 0F000h:0
+        times 10000h - ($ - $$) db 0
+"""
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    return asm.assemble(SOURCE)
+
+
+def rom_of(*lines: str) -> str:
+    """A ROM of 64 KiB that runs these lines in real-address mode from F000:0000."""
+    end = ("times 0FFF0h - ($ - $$) db 0", "jmp 0F000h:0", "times 10000h - ($ - $$) db 0")
+    return "\n".join(("bits 16", "org 0F0000h", *lines, *end))
+
+
+class Session:
+    """A machine that serves a debugger on a thread of its own."""
+
+    def __init__(self, rom: bytes, symbols: bytes | None = None) -> None:
+        self.machine = emu.Machine(memory=1 << 20, firmware=rom, debug_exit=0xF4)
+        self.server = GdbServer(self.machine, 0, exit_status, symbols)
+        self.stop: Stop | None = None
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self) -> None:
+        self.stop = self.server.serve(timeout=60)
+
+    def end(self) -> Stop:
+        self.thread.join(60)
+        assert self.stop is not None
+        self.server.close()
+        self.machine.close()
+        return self.stop
+
+    def gdb(self, *commands: str) -> str:
+        """Runs these commands in a real gdb that is connected, and returns what it prints."""
+        if GDB is None:
+            pytest.skip("gdb is not installed")
+        arguments = [
+            GDB,
+            "-nx",
+            "-batch",
+            "-ex",
+            "set confirm off",
+            "-ex",
+            f"target remote 127.0.0.1:{self.server.port}",
+        ]
+        for command in commands:
+            arguments += ["-ex", command]
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+        return done.stdout + done.stderr
+
+
+@pytest.fixture
+def session(program: Program) -> Session:
+    return Session(program.binary)
+
+
+def test_gdb_sees_the_reset_vector_and_the_registers(session: Session) -> None:
+    out = session.gdb("print/x $eip", "print/x $cs", "print/x $cs_base", "print/x $cr0", "print/x $edx", "kill")
+    assert "$1 = 0xfffffff0" in out  # the linear address
+    assert "$2 = 0xf000" in out
+    assert "$3 = 0xffff0000" in out
+    assert "$4 = 0x60000010" in out
+    assert "$5 = 0x68a" in out
+    assert session.end().reason is StopReason.STOPPED
+
+
+def test_gdb_breaks_in_real_mode_and_reads_and_writes_memory(session: Session, program: Program) -> None:
+    count, counted = program.symbols["count"], program.symbols["counted"]
+    out = session.gdb(
+        f"break *{count:#x}", "continue", "continue", "print/x $eip", "print $ecx", "x/1dw 0x600", "delete",
+        "set var *(int *)0x600 = 100", f"break *{counted:#x}", "continue", "x/1dw 0x600", "kill",
+    )  # fmt: skip
+    assert f"Breakpoint 1, {count:#010x}" in out
+    assert f"$1 = {count:#x}" in out
+    assert "$2 = 4" in out
+    assert "0x600:\t1" in out
+    assert "0x600:\t104" in out
+    assert session.end().reason is StopReason.STOPPED
+
+
+def test_gdb_fetches_the_symbols_by_itself(program: Program) -> None:
+    session = Session(program.binary, symbol_elf(program.symbols))
+    out = session.gdb("break leaf", "continue", "x/2i $pc", "info symbol $pc", "print/x &counted", "kill")
+    assert "Breakpoint 1, " in out and " in leaf ()" in out
+    assert "<leaf>:\tadd" in out
+    assert "leaf in section .text" in out
+    assert f"= {program.symbols['counted']:#x}" in out
+    session.end()
+
+
+def test_gdb_watches_memory_and_steps(session: Session, program: Program) -> None:
+    leaf = program.symbols["leaf"]
+    out = session.gdb(
+        "watch *(int *)0x600", "continue", "continue", "info watchpoints", "delete", f"hbreak *{leaf:#x}", "continue",
+        "stepi", "print/x $ebx", "stepi", "x/2xw $esp", "kill",
+    )  # fmt: skip
+    assert "New value = 1" in out
+    assert "breakpoint already hit 2 times" in out
+    assert "$1 = 0x12345679" in out
+    assert "0x12345678" in out.rsplit("(gdb)", 1)[-1]
+    assert session.end().reason is StopReason.STOPPED
+
+
+def test_gdb_writes_registers_and_sees_the_guest_end(session: Session, program: Program) -> None:
+    out = session.gdb(
+        f"break *{program.symbols['leaf']:#x}", "continue", "set $ebx = 7", "stepi", "print $ebx", "continue"
+    )
+    assert "$1 = 8" in out
+    assert "exited with code 07" in out
+    assert session.end() == Stop(StopReason.DEBUG_EXIT, 7)
+
+
+def test_gdb_detaches_and_the_machine_goes_on(session: Session) -> None:
+    session.gdb("stepi", "detach")
+    assert session.end() == Stop(StopReason.DEBUG_EXIT, 7)
+
+
+def test_gdb_sees_a_triple_fault_where_it_happened() -> None:
+    rom = asm.assemble(rom_of("lidt [cs:none - 0F0000h]", "ud2", "none: dq 0"))
+    session = Session(rom.binary)
+    out = session.gdb("continue", "print/x $eip", "kill")
+    assert "triple fault" in out
+    assert "SIGSEGV" in out
+    assert session.end().reason is StopReason.STOPPED
+
+
+def test_monitor_commands(session: Session) -> None:
+    out = session.gdb("stepi", "monitor cycles", "monitor phys 0xf0000 4", "monitor nonsense", "kill")
+    assert "1 instructions" in out
+    assert "0x000f0000: 31 c0 8e d8" in out
+    assert "monitor commands:" in out
+    session.end()
+
+
+# --- the protocol by itself -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def line(session: Session) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", session.server.port), timeout=20) as client:
+        yield client
+        client.close()
+        session.end()
+
+
+def exchange(client: socket.socket, body: bytes) -> bytes:
+    """Sends a packet and returns the body of the answer."""
+    client.sendall(b"$" + body + b"#" + checksum(body))
+    received = b""
+    while b"#" not in received[:-2]:
+        data = client.recv(65536)
+        assert data, "the stub hung up"
+        received += data
+    client.sendall(b"+")
+    return received.lstrip(b"+")[1:-3]
+
+
+def test_escapes_round_trip() -> None:
+    body = bytes(range(256))
+    assert unescape(escape(body)) == body
+    assert not set(escape(body)) & set(b"$#*")
+
+
+@pytest.mark.parametrize(
+    ("packet", "answer"),
+    [
+        (b"p999", b"E01"),
+        (b"pzz", b"E01"),
+        (b"P0=12", b"OK"),
+        (b"Pfff=00", b"E01"),
+        (b"m", b"E01"),
+        (b"m-1,4", b"E01"),
+        (b"M600,2:00", b"E01"),
+        (b"M600,1:zz", b"E01"),
+        (b"Z9,0,1", b""),
+        (b"Z0,zz,1", b"E01"),
+        (b"z0,600,1", b"OK"),
+        (b"X600,1:a", b""),
+        (b"qXfer:features:read:target.xml:0", b"E01"),
+        (b"qRcmd,zz", b"E01"),
+        (b"qRcmd,", None),
+        (b"\xff\xfe", b""),
+        (b"vMustReplyEmpty", b""),
+    ],
+)
+def test_bad_packets_get_an_answer(line: socket.socket, packet: bytes, answer: bytes | None) -> None:
+    got = exchange(line, packet)
+    if answer is None:
+        assert b"monitor commands" in bytes.fromhex(got.decode())
+    else:
+        assert got == answer
+    assert exchange(line, b"?") == b"T05"
+    line.sendall(b"$k#6b")
+
+
+def test_a_wrong_checksum_is_refused_and_asked_for_again(line: socket.socket) -> None:
+    line.sendall(b"$?#00")
+    assert line.recv(1) == b"-"
+    assert exchange(line, b"?") == b"T05"
+    line.sendall(b"$k#6b")
+
+
+def test_a_flood_without_end_hangs_up_and_the_machine_goes_on(session: Session) -> None:
+    with socket.create_connection(("127.0.0.1", session.server.port), timeout=20) as client:
+        try:
+            for _ in range(64):
+                client.sendall(b"$" + b"a" * 65536)
+        except OSError:
+            pass
+    assert session.end() == Stop(StopReason.DEBUG_EXIT, 7)
+
+
+def test_interrupt_stops_a_running_machine() -> None:
+    rom = asm.assemble(rom_of("l: inc ax", "jmp l"))
+    session = Session(rom.binary)
+    with socket.create_connection(("127.0.0.1", session.server.port), timeout=20) as client:
+        client.sendall(b"$c#63")
+        assert client.recv(1) == b"+"
+        client.sendall(b"\x03")
+        assert client.recv(64).startswith(b"$T02")
+        client.sendall(b"+$k#6b")
+    assert session.end().reason is StopReason.STOPPED
+
+
+def test_a_port_in_use_is_one_clear_line(session: Session) -> None:
+    with pytest.raises(emu.ConfigError, match=rf"TCP port {session.server.port} on 127.0.0.1"):
+        GdbServer(session.machine, session.server.port, exit_status)
+    with socket.create_connection(("127.0.0.1", session.server.port), timeout=20) as client:
+        client.sendall(b"$k#6b")
+        session.end()
+
+
+def test_a_connection_that_breaks_in_a_packet_is_noticed() -> None:
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours)
+    theirs.sendall(b"$m0,4")
+    theirs.close()
+    with pytest.raises(Disconnected):
+        connection.receive(5)
+    connection.close()
