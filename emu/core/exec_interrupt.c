@@ -40,7 +40,7 @@ static int software_interrupt(CPU *cpu, const Insn *insn, unsigned vector, Event
         return STATUS_RAISED;
     }
     if (cpu->hook)
-        cpu->hook(cpu->hook_owner, HOOK_INTERRUPT, vector, type, cpu->rip);
+        cpu->hook(cpu->hook_owner, HOOK_INTERRUPT, vector, type, insn_next_rip(cpu, insn));
     cpu->trap_suppressed = 1; /* TF was cleared on the way */
     return finish(cpu, insn, from, interrupt_deliver(cpu, &event, insn_next_rip(cpu, insn)));
 }

@@ -1,0 +1,110 @@
+"""`emu run --trace FILE`: what the processor does, a line an instruction, faults, interrupts and VM exits between.
+
+A line has the cycle and the count of instructions before it, the code segment's selector and RIP, the linear address,
+the bytes, and the instruction in NASM's syntax. Lines of another kind have dashes after the counts.
+"""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+from emu._core import VECTOR_NAMES
+
+if TYPE_CHECKING:
+    from emu._core import Hook, Processor
+
+__all__ = ["Trace"]
+
+LONGEST = 15  # bytes of an instruction
+PAGE_SIZE = 4096
+MOST_TEXTS = 1 << 16  # disassembled instructions that are remembered
+
+
+class Trace:
+    """Writes what `processor` does to a file while it runs. A context manager; close() ends it.
+
+    Tracing calls Python for every instruction that is traced: expect some hundred thousand a second.
+
+    Args:
+        processor: whose instructions.
+        file: text file that is written.
+        where: linear addresses whose instructions are written; all of them where it is None. Faults, interrupts and VM
+            exits are written wherever they come up.
+        symbols: name to linear address; an instruction at one gets a line with the name before it.
+    """
+
+    def __init__(
+        self,
+        processor: "Processor",
+        file: TextIO,
+        where: range | None = None,
+        symbols: Mapping[str, int] | None = None,
+    ) -> None:
+        self.processor = processor
+        self.file = file
+        self.names: dict[int, str] = {}
+        for name, address in (symbols or {}).items():
+            self.names.setdefault(address, name)
+        self.texts: dict[tuple[int, int, bytes], tuple[str, str]] = {}
+        self.hooks: list[Hook] = [
+            processor.hook("instruction", self.instruction, where),
+            processor.hook("interrupt", self.interrupt),
+            processor.hook("vm_exit", self.vm_exit),
+        ]
+
+    def __enter__(self) -> "Trace":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing more is written; the file stays open."""
+        for hook in self.hooks:
+            hook.remove()
+        self.hooks = []
+        self.file.flush()
+
+    def instruction(self, address: int) -> None:
+        """A line for the instruction that comes next."""
+        cpu = self.processor
+        code, text = self.text_at(address)
+        name = self.names.get(address)
+        if name is not None:
+            self.file.write(f"{name}:\n")
+        where = f"{cpu.cs.selector:04X}:{cpu.rip:08X}"
+        self.file.write(f"{cpu.cycles:14} {cpu.instructions:12}  {where} {address:08X}  {code:<22} {text}\n")
+
+    def interrupt(self, vector: int, rip: int) -> None:
+        """A line for an exception or interrupt that is about to be delivered."""
+        name = VECTOR_NAMES.get(vector, "interrupt")
+        self.event(f"{name}, vector {vector:#04x}, returns to RIP {rip:#x}")
+
+    def vm_exit(self, reason: int, qualification: int) -> None:
+        """A line for a VM exit."""
+        self.event(f"VM exit, reason {reason:#x}, qualification {qualification:#x}")
+
+    def event(self, text: str) -> None:
+        """A line of another kind than an instruction."""
+        cpu = self.processor
+        self.file.write(f"{cpu.cycles:14} {cpu.instructions:12}  ---- {text}\n")
+
+    def text_at(self, address: int) -> tuple[str, str]:
+        """The bytes and the text of the instruction at a linear address."""
+        import asm.disassemble
+
+        cpu = self.processor
+        count = min(LONGEST, PAGE_SIZE - address % PAGE_SIZE)
+        code = cpu.read_linear(address, count)  # mapped: an instruction whose fetch faults never gets here
+        if count < LONGEST and cpu.translate(address + count) is not None:
+            code += cpu.read_linear(address + count, LONGEST - count)
+        key = (address, cpu.bits, code)
+        known = self.texts.get(key)
+        if known is None:
+            ((_, taken, text),) = asm.disassemble.disassemble(code, cpu.bits, address, 1, exact=False)
+            if len(self.texts) >= MOST_TEXTS:
+                self.texts.clear()
+            known = self.texts[key] = (taken.hex().upper(), text)
+        return known
