@@ -16,6 +16,10 @@ cdef extern from "emu/core/clock.h":
 
 
 cdef extern from "emu/core/bus.h":
+    enum:
+        REGION_READ   # answers reads
+        REGION_WRITE  # answers writes
+        REGION_ROM    # drops writes
     ctypedef struct CBus "Bus":
         uint64_t a20_mask
     cdef struct CPU:
@@ -115,8 +119,11 @@ cdef class Bus:
     cdef void dma_read(self, uint64_t address, void *data, size_t size) noexcept nogil
     cdef void dma_write(self, uint64_t address, const void *data, size_t size) noexcept nogil
     cdef void set_a20(self, int enabled) noexcept nogil
-    # What a region answers to: REGION_READ, REGION_WRITE, REGION_ROM of core/bus.h.
+    # What a region answers to: REGION_*.
     cdef void set_region(self, int id, uint32_t flags) noexcept nogil
+    # Ports that a chip moves, as a base address register says: the window's number; moved to `first`, closed by count 0.
+    cdef int add_window(self, Chip chip) except -1
+    cdef void move_window(self, int window, uint16_t first, uint32_t count) noexcept nogil
     cdef int check_chip(self, Chip chip) except -1
     cdef object keep_region(self, int id, object answers)
     cdef void before_run(self) noexcept

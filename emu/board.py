@@ -1,7 +1,10 @@
 """The PC's schematic: a line a chip, a line an address range, a line a wire.
 
-Memory map (82371AB and 82443BX practice): RAM below 640 KiB; nothing where a display adapter would be; the last 128 KiB
-of the ROM below 1 MiB; RAM from 1 MiB; the whole ROM below 4 GiB; RAM that found no room below that from 4 GiB.
+Memory map (82371AB and 82441FX practice): RAM below 640 KiB; nothing where a display adapter would be; the last 128 KiB
+of the ROM below 1 MiB; RAM from 1 MiB; the whole ROM below 4 GiB; RAM that found no room below that from 4 GiB. The host
+bridge can uncover the RAM from A0000h to FFFFFh instead (PAM, SMRAM).
+
+PCI bus 0: device 0 the host bridge; device 1 the PIIX4, as its functions ISA bridge, IDE and power management.
 """
 
 from emu._core import READ, ROM, BoardCpu, Bus, Chip, Clock, Memory, Model, Pins
@@ -10,7 +13,10 @@ from emu.chips.debug_exit import DebugExit
 from emu.chips.debugcon import DebugCon
 from emu.chips.i8254 import I8254
 from emu.chips.i8259 import I8259
+from emu.chips.i440fx import I440fx
 from emu.chips.mc146818 import MC146818
+from emu.chips.piix4_ide import Piix4Ide
+from emu.chips.piix4_isa import Piix4Isa
 from emu.chips.piix4_pm import Piix4Pm
 from emu.chips.port61 import Port61
 from emu.chips.port92 import Port92
@@ -28,7 +34,7 @@ LOW_RAM = 640 * KIB
 LOW_ROM = 128 * KIB
 RAM_END = 3 * GIB  # of RAM below 4 GiB; above it lie devices and the ROM
 ROM_MOST = 16 * MIB
-PM_BASE = 0x600  # where the PIIX4's PMBA stands
+PM_BASE = 0x600  # PMBA after reset, until firmware moves it
 
 
 class Board:
@@ -68,12 +74,15 @@ class Board:
         self.a20 = A20Gate(clock, "a20", bus)
         self.port92 = Port92(clock, "port92")
         self.reset_control = ResetControl(clock, "reset_control")
-        self.pm = Piix4Pm(clock, "pm")
+        self.bridge = I440fx(clock, "bridge", bus, self.reset_control)
+        self.isa = Piix4Isa(clock, "isa")
+        self.ide = Piix4Ide(clock, "ide")
+        self.pm = Piix4Pm(clock, "pm", bus, PM_BASE)
         self.debugcon = DebugCon(clock, "debugcon") if debugcon is not None else None
         self.debug_exit = DebugExit(clock, "debug_exit") if debug_exit is not None else None
         self.chips: list[Chip] = [
             self.pic1, self.pic2, self.pit, self.port61, self.rtc, self.com1, self.post, self.a20, self.port92,
-            self.reset_control, self.pm, *filter(None, (self.debugcon, self.debug_exit)),
+            self.reset_control, self.bridge, self.isa, self.ide, self.pm, *filter(None, (self.debugcon, self.debug_exit)),
         ]  # fmt: skip
 
         # Where they answer.
@@ -84,20 +93,29 @@ class Board:
         bus.map_ports(0x080, 1, self.post)
         bus.map_ports(0x092, 1, self.port92)
         bus.map_ports(0x0A0, 2, self.pic2)
+        bus.map_ports(0x0B2, 2, self.pm)
         bus.map_ports(0x3F8, 8, self.com1)
         bus.map_ports(0x4D0, 1, self.pic1)
         bus.map_ports(0x4D1, 1, self.pic2)
-        bus.map_ports(PM_BASE, 64, self.pm)
-        bus.map_ports(0xCF9, 1, self.reset_control)
+        bus.map_ports(0xCF8, 8, self.bridge)  # with the reset control at CF9h behind it
         if self.debugcon is not None and debugcon is not None:
             bus.map_ports(debugcon, 1, self.debugcon)
         if self.debug_exit is not None and debug_exit is not None:
             bus.map_ports(debug_exit, 4, self.debug_exit)
 
+        # The PCI bus.
+        self.bridge.attach(1, 0, self.isa)
+        self.bridge.attach(1, 1, self.ide)
+        self.bridge.attach(1, 3, self.pm)
+        self.bridge.route(self.memory)  # after everything else is mapped: what it uncovers lies on top
+
         # The wires.
         self.pic1.connect("INT", cpu.pins, Pins.INTR)
         self.pic1.connect("CAS", self.pic2, I8259.CAS)
-        self.pic2.connect("INT", *self.irq(2))
+        self.pic2.connect("INT", self.pic1, 2)
+        for number in range(16):
+            if number != 2:
+                self.isa.connect(f"IRQ{number}", self.pic1 if number < 8 else self.pic2, number & 7)
         self.pit.connect("OUT0", *self.irq(0))
         self.com1.connect("INTR", *self.irq(4))
         self.rtc.connect("IRQ", *self.irq(8))
@@ -133,7 +151,7 @@ class Board:
         """
         if not 0 <= number < 16:
             raise ConfigError(f"IRQ {number}: not within 0 to 15")
-        return (self.pic1, number) if number < 8 else (self.pic2, number - 8)
+        return (self.isa, number)
 
     def reset(self) -> None:
         """Power-on, and the reset line: RAM, the clock's battery-backed side and the POST codes stay."""

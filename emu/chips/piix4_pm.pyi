@@ -2,8 +2,8 @@
 
 from typing import Self
 
-from emu._core import Clock
-from emu.chips.part import Part
+from emu._core import Bus, Clock
+from emu.chips.pci import PciFunction
 
-class Piix4Pm(Part):
-    def __new__(cls, clock: Clock, name: str = "piix4_pm") -> Self: ...
+class Piix4Pm(PciFunction):
+    def __new__(cls, clock: Clock, name: str, bus: Bus, base: int = 0) -> Self: ...

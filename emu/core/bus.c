@@ -111,19 +111,34 @@ Region *bus_find(Bus *bus, uint64_t address, uint32_t access)
     return NULL;
 }
 
+bool bus_port_taken(const Bus *bus, uint16_t port)
+{
+    const uint8_t owner = bus->port_owner[port];
+    for (uint32_t i = 0; i < bus->window_count; i++)
+        if (owner == bus->windows[i].number)
+            return false;
+    return owner != 0;
+}
+
+static bool own_table(Bus *bus)
+{
+    if (bus->port_owner != nobody)
+        return true;
+    uint8_t *owner = calloc(sizeof nobody, 1);
+    if (owner)
+        bus->port_owner = owner;
+    return owner != NULL;
+}
+
 bool bus_map_ports(Bus *bus, uint16_t first, uint32_t count, BusDevice device)
 {
     if (count > 65536u - first || bus->port_device_count == 256)
         return false;
     for (uint32_t i = 0; i < count; i++)
-        if (bus->port_owner[first + i])
+        if (bus_port_taken(bus, (uint16_t)(first + i)))
             return false;
-    if (bus->port_owner == nobody) {
-        uint8_t *owner = calloc(sizeof nobody, 1);
-        if (!owner)
-            return false;
-        bus->port_owner = owner;
-    }
+    if (!own_table(bus))
+        return false;
     uint32_t number = 1;
     while (number < bus->port_device_count && memcmp(&bus->port_devices[number], &device, sizeof device))
         number++;
@@ -133,12 +148,46 @@ bool bus_map_ports(Bus *bus, uint16_t first, uint32_t count, BusDevice device)
     return true;
 }
 
+/* Gives ports that nobody has for good to the windows that stand there. */
+static void settle_ports(Bus *bus, uint32_t first, uint32_t count)
+{
+    for (uint32_t port = first; port < first + count; port++) {
+        if (bus_port_taken(bus, (uint16_t)port))
+            continue;
+        bus->port_owner[port] = 0;
+        for (uint32_t i = bus->window_count; i-- > 0;)
+            if (port - bus->windows[i].first < bus->windows[i].count)
+                bus->port_owner[port] = bus->windows[i].number;
+    }
+}
+
 void bus_unmap_ports(Bus *bus, uint16_t first, uint32_t count)
 {
     if (count > 65536u - first)
         count = 65536u - first;
-    if (bus->port_owner != nobody)
-        memset(bus->port_owner + first, 0, count);
+    if (bus->port_owner == nobody)
+        return;
+    memset(bus->port_owner + first, 0, count);
+    settle_ports(bus, first, count);
+}
+
+int bus_add_window(Bus *bus, BusDevice device)
+{
+    if (bus->window_count == PORT_WINDOWS || bus->port_device_count == 256 || !own_table(bus))
+        return -1;
+    bus->windows[bus->window_count] = (PortWindow){.number = (uint8_t)bus->port_device_count};
+    bus->port_devices[bus->port_device_count++] = device;
+    return (int)bus->window_count++;
+}
+
+void bus_move_window(Bus *bus, int window, uint16_t first, uint32_t count)
+{
+    PortWindow *moved = &bus->windows[window];
+    const PortWindow old = *moved;
+    moved->first = first;
+    moved->count = count < 65536u - first ? count : 65536u - first;
+    settle_ports(bus, old.first, old.count);
+    settle_ports(bus, moved->first, moved->count);
 }
 
 static uint64_t ones(unsigned size) { return size >= 8 ? ~0ull : (1ull << 8 * size) - 1; }

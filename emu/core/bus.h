@@ -39,6 +39,16 @@ typedef struct Region {
     BusDevice device;
 } Region;
 
+/* Ports that a chip can move: those that a base address register names. Where nobody was given the port for good, the
+ * window that was made first answers, so that who answers depends on where the windows stand and on nothing else. */
+typedef struct PortWindow {
+    uint16_t first;
+    uint32_t count;  /* 0: closed */
+    uint8_t number;  /* index into port_devices, of this window alone */
+} PortWindow;
+
+#define PORT_WINDOWS 64
+
 struct CPU;
 
 typedef struct Bus {
@@ -49,6 +59,8 @@ typedef struct Bus {
     uint8_t *port_owner; /* [65536]: index into port_devices, 0 = nobody */
     BusDevice port_devices[256];
     uint32_t port_device_count;
+    PortWindow windows[PORT_WINDOWS];
+    uint32_t window_count;
     struct CPU **cpus; /* to be told of remapping and of writes to code */
     uint32_t cpu_count;
 } Bus;
@@ -65,9 +77,15 @@ void bus_set_region_flags(Bus *bus, int id, uint32_t flags);
 /* Who answers a read or write (REGION_READ, REGION_WRITE) at an address; NULL for nobody. */
 Region *bus_find(Bus *bus, uint64_t address, uint32_t access);
 
+/* Has somebody been given the port for good? */
+bool bus_port_taken(const Bus *bus, uint16_t port);
 /* Ports [first, first + count). False where one is taken or no device number is free. */
 bool bus_map_ports(Bus *bus, uint16_t first, uint32_t count, BusDevice device);
 void bus_unmap_ports(Bus *bus, uint16_t first, uint32_t count);
+/* A window, closed at first: its number, or -1 where there is no room for another. */
+int bus_add_window(Bus *bus, BusDevice device);
+/* The part of [first, first + count) that lies in the port space; count 0 closes the window. */
+void bus_move_window(Bus *bus, int window, uint16_t first, uint32_t count);
 
 uint64_t bus_read(Bus *bus, uint64_t address, unsigned size);
 void bus_write(Bus *bus, uint64_t address, uint64_t value, unsigned size);

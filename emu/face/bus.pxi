@@ -3,9 +3,6 @@
 cdef extern from "emu/core/bus.h" nogil:
     enum:
         PAGE_SIZE
-        REGION_READ
-        REGION_WRITE
-        REGION_ROM
         PAGE_CODE
         PAGE_DIRTY
         PAGE_HOOK
@@ -38,8 +35,11 @@ cdef extern from "emu/core/bus.h" nogil:
     int bus_map_device(CBus *bus, uint64_t base, uint64_t size, BusDevice device)
     void bus_unmap(CBus *bus, int id)
     void bus_set_region_flags(CBus *bus, int id, uint32_t flags)
+    bint bus_port_taken(CBus *bus, uint16_t port)
     bint bus_map_ports(CBus *bus, uint16_t first, uint32_t count, BusDevice device)
     void bus_unmap_ports(CBus *bus, uint16_t first, uint32_t count)
+    int bus_add_window(CBus *bus, BusDevice device)
+    void bus_move_window(CBus *bus, int window, uint16_t first, uint32_t count)
     uint64_t bus_read(CBus *bus, uint64_t address, unsigned size)
     void bus_write(CBus *bus, uint64_t address, uint64_t value, unsigned size)
     void bus_read_block(CBus *bus, uint64_t address, void *data, size_t size)
@@ -93,6 +93,16 @@ cdef class Bus:
     cdef void set_region(self, int id, uint32_t flags) noexcept nogil:
         bus_set_region_flags(&self.c, id, flags)
 
+    cdef int add_window(self, Chip chip) except -1:
+        self.check_chip(chip)
+        cdef int window = bus_add_window(&self.c, BusDevice(<void *>chip, chip_port_read, chip_port_write))
+        if window < 0:
+            raise ConfigError(f"{chip.name}: no room for another range of ports")
+        return window
+
+    cdef void move_window(self, int window, uint16_t first, uint32_t count) noexcept nogil:
+        bus_move_window(&self.c, window, first, count)
+
     cdef int check_chip(self, Chip chip) except -1:
         self.clock.check()
         if chip.clock is not self.clock:
@@ -111,7 +121,7 @@ cdef class Bus:
         if count == 0 or count > 0x10000u - first:
             raise ConfigError(f"{chip.name}: {count} ports from {first:#x} leave the port space")
         for port in range(first, first + count):
-            if bus.port_owner[port]:
+            if bus_port_taken(&self.c, <uint16_t>port):
                 other = <Chip>bus.port_devices[bus.port_owner[port]].self
                 raise ConfigError(f"{chip.name}: port {port:#x} belongs to {other.name}")
         if not bus_map_ports(&self.c, first, count, BusDevice(<void *>chip, chip_port_read, chip_port_write)):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from emu._core import Clock
+from emu._core import Bus, Clock
 from emu.chips.a20_gate import A20Gate
 from emu.chips.debug_exit import DebugExit
 from emu.chips.debugcon import DebugCon
@@ -218,10 +218,9 @@ class TestPiix4Pm:
     @pytest.fixture
     def board(self, bench: Callable) -> SimpleNamespace:
         made = bench(315_000_000)
-        chip = Piix4Pm(made.clock, "pm")
+        chip = Piix4Pm(made.clock, "pm", made.bus, self.BASE)
         chip.reset()
-        made.place(chip, self.BASE, 64)
-        return SimpleNamespace(read=made.read, write=made.write, clock=made.clock, chip=chip)
+        return SimpleNamespace(read=made.read, write=made.write, clock=made.clock, chip=chip, place=made.place)
 
     def test_timer(self, board: SimpleNamespace) -> None:
         """PMTMR: 24 bits at 3.579545 MHz, read as bytes, words or a doubleword."""
@@ -267,6 +266,58 @@ class TestPiix4Pm:
         board.write(self.PMCNTRL, 1, 2)
         assert board.chip.level("SCI") == 1
 
+    def test_power_button_override(self, board: SimpleNamespace) -> None:
+        """PWRBTNOR_STS: held for four seconds the button turns off, and the status tells it from a press."""
+        board.chip.drive(0, True)
+        board.clock.advance(4 * 315_000_000 - 1)
+        board.chip.drive(0, False)
+        board.clock.advance(315_000_000)
+        assert board.read(self.PMSTS, 2) & 0x0900 == 0x0100
+        board.chip.drive(0, True)
+        board.clock.advance(4 * 315_000_000)
+        assert board.read(self.PMSTS, 2) & 0x0900 == 0x0800
+
+    @pytest.mark.parametrize(("line", "bit"), [(2, 1), (3, 1 << 8), (4, 1 << 9), (5, 1 << 10), (6, 1 << 11)])
+    def test_general_purpose_events(self, board: SimpleNamespace, line: int, bit: int) -> None:
+        """GPSTS and GPEN: a status is set by the rise, raises SCI where enabled, and is cleared by writing 1."""
+        gpsts, gpen = self.BASE + 0x0C, self.BASE + 0x0E
+        board.write(self.PMCNTRL, 1, 2)
+        board.chip.drive(line, True)
+        assert (board.read(gpsts, 2), board.chip.level("SCI")) == (bit, 0)
+        board.write(gpen, 0xFFFF, 2)
+        assert (board.read(gpen, 2), board.chip.level("SCI")) == (0x0F01, 1)
+        assert board.read(self.BASE + 0x18, 2) & 0x80  # GLBSTS: GP_STS
+        board.write(gpsts, bit, 2)
+        assert (board.read(gpsts, 2), board.chip.level("SCI")) == (0, 0)
+
+    def test_global_lock(self, board: SimpleNamespace) -> None:
+        """BIOS_RLS sets GBL_STS and so raises SCI; GBL_RLS sets BIOS_STS; both are write-only."""
+        glbsts, glbctl = self.BASE + 0x18, self.BASE + 0x28
+        board.write(self.PMEN, 1 << 5, 2)
+        board.write(self.PMCNTRL, 1, 2)
+        board.write(glbctl, 2, 4)
+        assert (board.read(self.PMSTS, 2), board.chip.level("SCI"), board.read(glbctl, 4)) == (1 << 5, 1, 0)
+        board.write(self.PMCNTRL, 1 | 1 << 2, 2)
+        assert board.read(glbsts, 2) == 0x41  # BIOS_STS, and PM1_STS for the status above
+        board.write(glbsts, 0xFFFF, 2)
+        board.write(self.PMSTS, 0xFFFF, 2)
+        assert board.read(glbsts, 2) == 0
+
+    def test_apm_ports(self, board: SimpleNamespace) -> None:
+        board.place(board.chip, 0xB2, 2)
+        board.write(0xB2, 0x5A)
+        board.write(0xB3, 0xA5)
+        assert (board.read(0xB2), board.read(0xB3), board.read(0xB2, 2)) == (0x5A, 0xA5, 0xA55A)
+        assert board.read(self.BASE + 0x18, 2) == 0x20  # APM_STS
+
+    def test_accesses_across_doublewords(self, board: SimpleNamespace) -> None:
+        """They reach both registers, each with its own bytes."""
+        board.write(self.BASE + 0x22, 0x12345678, 4)  # GLBEN's reserved half, and the reserved register after it
+        board.write(self.BASE + 0x2A, 0x9ABCDEF0, 4)  # GLBCTL's upper half and DEVCTL's lower one
+        assert board.read(self.BASE + 0x28, 4) == 0xDEF00000
+        assert board.read(self.BASE + 0x2C, 4) == 0x00009ABC
+        assert board.read(self.BASE + 0x2A, 4) == 0x9ABCDEF0
+
     def test_write_only_bits(self, board: SimpleNamespace) -> None:
         """PMCNTRL: SUS_EN and GBL_RLS read as 0. A sleep type other than soft off is remembered, not entered."""
         board.write(self.PMCNTRL, 0xFFFF, 2)
@@ -278,4 +329,5 @@ class TestPiix4Pm:
         board.write(self.PMEN, 0x101, 2)
         board.write(self.PMCNTRL, 1, 2)
         board.clock.advance(self.TICK * self.OVERFLOW)
-        round_trip(board.chip, Piix4Pm(Clock(), "pm"))
+        clock = Clock()
+        round_trip(board.chip, Piix4Pm(clock, "pm", Bus(clock)))
