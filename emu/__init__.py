@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from emu._core import Bus, Chip, Clock, Cpu, Device, Memory
     from emu.errors import BadInput, ConfigError, CpuFault, EmuError, RunningError
     from emu.machine import Machine
+    from emu.snapshot import Snapshot
     from emu.stop import Stop, StopReason
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Machine",
     "Memory",
     "RunningError",
+    "Snapshot",
     "Stop",
     "StopReason",
 ]
@@ -33,6 +35,7 @@ _HOME = {
     **dict.fromkeys(("Bus", "Chip", "Clock", "Cpu", "Device", "Memory"), "emu._core"),
     **dict.fromkeys(("BadInput", "ConfigError", "CpuFault", "EmuError", "RunningError"), "emu.errors"),
     "Machine": "emu.machine",
+    "Snapshot": "emu.snapshot",
     **dict.fromkeys(("Stop", "StopReason"), "emu.stop"),
 }
 

@@ -125,5 +125,6 @@ cdef class Bus:
     cdef int add_window(self, Chip chip) except -1
     cdef void move_window(self, int window, uint16_t first, uint32_t count) noexcept nogil
     cdef int check_chip(self, Chip chip) except -1
+    cdef int check_shares_no_page(self, str name, uint64_t first, uint64_t last) except -1
     cdef object keep_region(self, int id, object answers)
     cdef void before_run(self) noexcept

@@ -7,7 +7,10 @@ bridge can uncover the RAM from A0000h to FFFFFh instead (PAM, SMRAM).
 PCI bus 0: device 0 the host bridge; device 1 the PIIX4, as its functions ISA bridge, IDE and power management.
 """
 
-from emu._core import READ, ROM, BoardCpu, Bus, Chip, Clock, Memory, Model, Pins
+from collections.abc import Sequence
+from typing import Any
+
+from emu._core import READ, ROM, BoardCpu, Bus, Chip, Clock, Device, Memory, Model, Pins
 from emu.chips.a20_gate import A20Gate
 from emu.chips.debug_exit import DebugExit
 from emu.chips.debugcon import DebugCon
@@ -23,7 +26,8 @@ from emu.chips.port92 import Port92
 from emu.chips.post import Post
 from emu.chips.reset_control import ResetControl
 from emu.chips.uart16550 import Uart16550
-from emu.errors import BadInput, ConfigError
+from emu.errors import BadInput, ConfigError, EmuError
+from emu.snapshot import plain
 
 __all__ = ["PM_BASE", "Board"]
 
@@ -56,6 +60,8 @@ class Board:
     ) -> None:
         if memory < MIB or memory % MIB:
             raise ConfigError(f"{memory} bytes of memory: not whole MiB")
+        self.taken_irqs: set[int] = set()
+        self.attached: list[dict[str, object]] = []
         self.clock = clock = Clock(model.hz)
         self.bus = bus = Bus(clock)
         self.cpu = cpu = BoardCpu(bus, model)
@@ -144,20 +150,84 @@ class Board:
         bus.map_memory(4 * GIB - rom, self.rom, 0, rom, READ | ROM)
 
     def irq(self, number: int) -> tuple[Chip, int]:
-        """The chip and input line that ISA interrupt request `number` ends at.
+        """The chip and input line that ISA interrupt request `number` ends at, taken from now on.
 
         Raises:
             ConfigError: it is not within 0 to 15.
         """
         if not 0 <= number < 16:
             raise ConfigError(f"IRQ {number}: not within 0 to 15")
+        self.taken_irqs.add(number)
         return (self.isa, number)
+
+    def attach(self, device: Device, ports: Sequence[int], mmio: range | None, irq: int | None) -> None:
+        """Puts a user's device on the board, as Machine.attach() says."""
+        if irq is not None and irq in self.taken_irqs:
+            raise ConfigError(f"{device.name}: IRQ {irq} belongs to another chip")
+        if mmio is not None and (mmio.step != 1 or not mmio or mmio.start < 0):
+            raise ConfigError(f"{device.name}: {mmio} is no range of addresses")
+        self.clock.adopt(device)
+        mapped: list[int] = []
+        try:
+            for port in ports:
+                if not 0 <= port <= 0xFFFF:
+                    raise ConfigError(f"{device.name}: port {port:#x} is not within 0 to 0xffff")
+                self.bus.map_ports(port, 1, device)
+                mapped.append(port)
+            if irq is not None:
+                device.connect(device.outputs[0], *self.irq(irq))
+            if mmio is not None:
+                self.bus.map_device(mmio.start, len(mmio), device)
+        except BaseException:
+            for port in mapped:
+                self.bus.unmap_ports(port, 1)
+            raise
+        if device not in self.chips:
+            self.chips.append(device)
+            device.reset()
+        where = None if mmio is None else [mmio.start, mmio.stop]
+        self.attached.append({"device": device.name, "ports": list(ports), "mmio": where, "irq": irq})
+
+    def save(self) -> dict[str, dict[str, Any]]:
+        """The state of every chip and device, by name.
+
+        Raises:
+            EmuError: a user's device cannot be saved.
+        """
+        chips = {chip.name: saved_chip(chip) for chip in self.chips}
+        if len(chips) != len(self.chips):
+            raise EmuError("two chips of one name: give the devices names of their own")
+        return chips
+
+    def load(self, chips: dict[str, dict[str, Any]]) -> None:
+        """Takes what save() gave.
+
+        Raises:
+            BadInput: it is of other chips, or malformed.
+        """
+        if set(chips) != {chip.name for chip in self.chips}:
+            raise BadInput("the snapshot's chips are not those of this machine")
+        for chip in self.chips:
+            state = chips[chip.name]
+            if isinstance(chip, Device):
+                chip.load_levels(state["levels"])
+                state = plain(state["device"], chip.name)
+            chip.load(state)
 
     def reset(self) -> None:
         """Power-on, and the reset line: RAM, the clock's battery-backed side and the POST codes stay."""
         for chip in self.chips:
             chip.reset()
         self.cpu.reset()
+
+
+def saved_chip(chip: Chip) -> dict[str, Any]:
+    """The state of a chip; of a user's device that of its wires besides."""
+    if not isinstance(chip, Device):
+        return chip.save()
+    if type(chip).save is Chip.save or type(chip).load is Chip.load:
+        raise EmuError(f"{chip.name}: a device needs the methods save and load before the machine can be saved")
+    return {"device": plain(chip.save(), chip.name), "levels": chip.save_levels()}
 
 
 def rom_memory(image: bytes) -> Memory:

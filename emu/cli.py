@@ -1,100 +1,176 @@
-"""The command `emu`. Exit status: 0 the guest powered off; the debug-exit status, always odd; 2 bad arguments or input;
-4 a limit was reached or the guest halted for good; 6 triple fault."""
+"""The command `emu`: its arguments, and what an error looks like."""
 
 import argparse
-import json
 import sys
-import time
-from pathlib import Path
+from collections.abc import Callable
+from typing import NoReturn
 
-from emu.errors import BadInput, ConfigError
+from emu.errors import EmuError
 
 __all__ = ["main"]
 
+BAD_INPUT = 2
+OWN_ERROR = 70  # EX_SOFTWARE of sysexits.h
 
-def number(text: str) -> int:
-    """An integer in any of Python's notations."""
-    return int(text, 0)
+TOP_TEXT = """\
+A cycle-level x86 PC: an assembler's output goes in, a run that repeats bit for bit comes out.
+
+examples:
+  emu run                                  the built-in firmware: it tests the machine and powers off
+  emu run boot.asm --serial stdio          assembles a ROM and boots it, COM1 on this terminal
+  emu run --kernel test.elf --append "a b" boots a multiboot kernel
+  emu models pentium3                      what a processor model is made of
+  emu dis --bits 16 boot.bin               disassembles a file
+"""
+STATUS_TEXT = """\
+exit status:
+  0      the guest powered off
+  odd    (v << 1) | 1, where the guest wrote v to the --debug-exit port
+  2      bad arguments or input, with one line that says what is wrong
+  4      a limit was reached, or the guest halted for good
+  6      triple fault
+  70     an error of emu itself
+  128+n  signal n came (Ctrl-C: 130)
+"""
+RUN_TEXT = f"""\
+Boots a machine and runs it until it powers off or a limit is reached.
+
+examples:
+  emu run --max-seconds 60                     at most a minute of guest time
+  emu run bios.rom -m 128M --cpu i386          a ROM of 4 KiB to 16 MiB, which ends at 4 GiB
+  emu run boot.asm --report report.json        assembles first; the report is JSON
+  emu run --kernel k.elf --initrd "a.txt x,b"  two modules, the first with the text `x` for the kernel
+  emu run test.rom --serial null --debugcon 0xe9:- --debug-exit 0xf4 --timeout 10
+                                               a test image as emulators' test suites have them
+
+{STATUS_TEXT}"""
+DIS_TEXT = """\
+Disassembles a file of machine code to text that NASM takes.
+
+examples:
+  emu dis --bits 16 --origin 0x7c00 boot.bin
+  emu-asm --map boot.map boot.asm && emu dis --symbols boot.map boot
+"""
+MODELS_TEXT = """\
+Lists the processor models. With names: where each of their figures was read, and which are assumed.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"emu: {message} (try `{self.prog} --help`)\n")
+
+
+def natural(most: int, what: str) -> Callable[[str], int]:
+    """The type of an argument: a whole number from 0 to `most` in any of Python's notations."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text, 0)
+        except ValueError:
+            value = -1
+        if not 0 <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is no {what}: 0 to {most:#x}")
+        return value
+
+    return parse
+
+
+count = natural((1 << 63) - 1, "count")
+port = natural(0xFFFF, "I/O port")
+address = natural((1 << 64) - 1, "address")
+
+
+def seconds(text: str) -> float:
+    """The type of an argument: seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1 << 30:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds: 0 to 2**30")
+    return value
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of every subcommand."""
-    top = argparse.ArgumentParser(prog="emu", description="A cycle-level x86 PC.", epilog=__doc__)
-    commands = top.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="boot a machine", description="Boots a machine from a firmware image.")
-    run.add_argument("image", nargs="?", help="a ROM file, or an .asm source; the built-in firmware if left out")
-    run.add_argument("-m", "--memory", default="64M", metavar="SIZE", help="RAM, whole MiB (default 64M)")
-    run.add_argument("--cpu", default="pentium3", metavar="MODEL", help="processor model (see `emu models`)")
-    run.add_argument("--timing", default="static", choices=("unit", "static"), help="clocks of an instruction")
-    run.add_argument("--serial", default="stdio", metavar="LINE", help="COM1: stdio, null, file:PATH or tcp:PORT")
-    run.add_argument("--debug-exit", type=number, metavar="PORT", help="a write of v ends the run with v << 1 | 1")
-    run.add_argument("--max-instructions", type=number, metavar="N")
-    run.add_argument("--max-cycles", type=number, metavar="N")
-    run.add_argument("--max-seconds", type=float, metavar="S", help="seconds of guest time")
-    run.add_argument("--timeout", type=float, metavar="S", help="seconds of host time")
-    run.add_argument("--report", metavar="FILE", help="writes a report of the run as JSON")
-    commands.add_parser("models", help="list the processor models")
+    raw = argparse.RawDescriptionHelpFormatter
+    top = Parser(prog="emu", description=TOP_TEXT, epilog=STATUS_TEXT, formatter_class=raw, allow_abbrev=False)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+
+    def command(name: str, text: str, module: str, function: str, short: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=short, description=text, formatter_class=raw, allow_abbrev=False)
+        made.set_defaults(home=(f"emu.commands.{module}", function))
+        return made
+
+    add_run(command("run", RUN_TEXT, "run", "run", "boot a machine"))
+    models = command("models", MODELS_TEXT, "models", "show", "list the processor models and their sources")
+    models.add_argument("name", nargs="*", metavar="NAME", help="explain these")
+    dis = command("dis", DIS_TEXT, "dis", "show", "disassemble a file")
+    dis.add_argument("file", metavar="FILE", help="machine code; `-` is standard input")
+    dis.add_argument("--bits", type=int, choices=(16, 32, 64), default=32, help="code size (default 32)")
+    dis.add_argument("--origin", type=address, default=0, metavar="ADDRESS", help="address of the first byte")
+    dis.add_argument("--skip", type=count, default=0, metavar="N", help="begin at byte N of the file")
+    dis.add_argument("--length", type=count, metavar="N", help="only so many bytes")
+    dis.add_argument("--symbols", metavar="FILE", help="a map of emu-asm --map, or what nm prints")
     return top
 
 
-def image(path: str | None) -> bytes | None:
-    """The ROM image that the command line names."""
-    if path is None:
-        return None
-    try:
-        if path.endswith(".asm"):
-            import asm
-
-            return asm.assemble_file(path).binary
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from None
-
-
-def run(options: argparse.Namespace) -> int:
-    """`emu run`."""
-    from emu.machine import Machine, exit_status, parse_size
-
-    with Machine(
-        parse_size(options.memory), options.cpu, options.timing, image(options.image), options.serial,
-        debug_exit=options.debug_exit,
-    ) as machine:  # fmt: skip
-        started = time.perf_counter()
-        stop = machine.run(
-            instructions=options.max_instructions,
-            cycles=options.max_cycles,
-            seconds=options.max_seconds,
-            timeout=options.timeout,
-        )
-        report = machine.report(stop, time.perf_counter() - started)
-    if options.report:
-        Path(options.report).write_text(json.dumps(report, indent=1) + "\n")
-    codes = " ".join(f"{code:02X}" for code in report["post_codes"]["last"][-16:])
-    print(
-        f"{report['stop']} after {report['instructions']:,} instructions, {report['cycles']:,} cycles, "
-        f"{report['guest_seconds']:.6f} s of guest time, {report['host_seconds']:.3f} s of host time "
-        f"({report['mips']:.1f} MIPS)\nPOST codes: {codes or 'none'}",
-        file=sys.stderr,
-    )
-    return exit_status(stop)
+def add_run(run: argparse.ArgumentParser) -> None:
+    """The arguments of `emu run`."""
+    run.add_argument("image", nargs="?", metavar="IMAGE", help="a ROM, or an .asm source; else the built-in firmware")
+    machine = run.add_argument_group("the machine")
+    machine.add_argument("-m", "--memory", default="64M", metavar="SIZE", help="RAM in whole MiB (default 64M)")
+    machine.add_argument("--cpu", default="pentium3", metavar="MODEL", help="processor model (see `emu models`)")
+    machine.add_argument("--cpus", type=count, default=1, metavar="N", help="processors: 1")
+    machine.add_argument(
+        "--timing", default="static", metavar="HOW",
+        help="clocks of an instruction: static, the model's (default), or unit, one each",
+    )  # fmt: skip
+    machine.add_argument("--kernel", metavar="FILE", help="a multiboot 1 kernel, ELF32 or with a header of addresses")
+    machine.add_argument("--append", default="", metavar="TEXT", help="the kernel's command line")
+    machine.add_argument("--initrd", metavar="FILE[,FILE]", help="the kernel's modules; FILE can be followed by a text")
+    lines = run.add_argument_group("its lines to the host")
+    lines.add_argument("--serial", default="stdio", metavar="LINE", help="COM1: stdio, null, file:PATH or tcp:PORT")
+    lines.add_argument("--debugcon", metavar="PORT:FILE", help="what is written to this I/O port; FILE `-` is stdout")
+    lines.add_argument("--debug-exit", type=port, metavar="PORT", help="a write of v ends the run with v << 1 | 1")
+    limits = run.add_argument_group("limits")
+    limits.add_argument("--max-instructions", type=count, metavar="N")
+    limits.add_argument("--max-cycles", type=count, metavar="N")
+    limits.add_argument("--max-seconds", type=seconds, metavar="S", help="seconds of guest time")
+    limits.add_argument("--timeout", type=seconds, metavar="S", help="seconds of host time")
+    output = run.add_argument_group("output")
+    output.add_argument("--report", metavar="FILE", help="a report of the run as JSON; `-` is standard output")
+    output.add_argument("-q", "--quiet", action="store_true", help="no summary on standard error")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    options = parser().parse_args(arguments)
     try:
-        if options.command == "models":
-            from emu import models
+        options = parser().parse_args(arguments)
+        module, function = options.home
+        from importlib import import_module
 
-            for name in models.names():
-                print(name)
-            return 0
-        return run(options)
-    except (BadInput, ConfigError, ValueError) as error:
+        status: int = getattr(import_module(module), function)(options)
+        return status
+    except SystemExit as end:  # argparse has said why
+        return end.code if isinstance(end.code, int) else BAD_INPUT
+    except (EmuError, ValueError, OSError) as error:
         print(f"emu: {error}", file=sys.stderr)
-        return 2
+        return BAD_INPUT
+    except MemoryError as error:
+        print(f"emu: the host has not memory enough: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return 130
     except Exception as error:
-        if type(error).__name__ != "AsmError":
-            raise
-        print(error, file=sys.stderr)
-        return 2
+        if type(error).__module__ == "asm.diagnostics":  # not imported for this
+            print(error, file=sys.stderr)
+            return BAD_INPUT
+        import traceback
+
+        traceback.print_exc()
+        print(f"emu: an error of emu itself, please report it: {error!r}", file=sys.stderr)
+        return OWN_ERROR

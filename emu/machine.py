@@ -1,18 +1,30 @@
 """What a user holds: a whole PC, its run, its console and its snapshots."""
 
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from emu._core import BoardCpu, Memory, load_model
-from emu.board import Board
-from emu.errors import BadInput, ConfigError
-from emu.host.serial_line import SerialLine, open_backend
+from emu._core import BoardCpu, Device, Hook, Memory, load_model
+from emu.board import ROM_MOST, Board
+from emu.errors import BadInput, ConfigError, EmuError
+from emu.host.backend import Backend
+from emu.host.input_file import read_file
+from emu.host.serial_line import OutputLine, SerialLine, open_backend
+from emu.snapshot import Snapshot, plain
 from emu.stop import Stop, StopReason
 
-__all__ = ["Machine", "builtin_firmware", "parse_size"]
+if TYPE_CHECKING:
+    from emu.multiboot import Kernel
 
+__all__ = ["Console", "Machine", "builtin_firmware", "exit_status", "parse_size"]
+
+DEFAULT_CPU = "pentium3"
 SIZE_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+EXPECT_EVERY = 10_000  # instructions between two looks at what the guest has sent
 
 
 def builtin_firmware() -> Path:
@@ -34,9 +46,77 @@ def parse_size(text: str) -> int:
         ConfigError: it is no size.
     """
     number, unit = (text[:-1], SIZE_UNITS[text[-1].upper()]) if text[-1:].upper() in SIZE_UNITS else (text, 1)
-    if not (number.isascii() and number.isdigit()):
+    if not (number.isascii() and number.isdigit() and len(number) < 20):
         raise ConfigError(f"{text!r} is no size: a number with K, M or G")
     return int(number) * unit
+
+
+def load_rom(firmware: bytes | str | os.PathLike[str] | None) -> tuple[bytes, dict[str, int]]:
+    """The image and the symbols of what Machine takes as `firmware`."""
+    if firmware is None:
+        return builtin_firmware().read_bytes(), {}
+    if not isinstance(firmware, str | os.PathLike):
+        return bytes(firmware), {}
+    if os.fspath(firmware).endswith(".asm"):
+        from emu.debug.symbols import assembled_rom
+
+        return assembled_rom(firmware)
+    return read_file(firmware, ROM_MOST, "a ROM image"), {}
+
+
+class Console(SerialLine):
+    """A machine's serial line, which can also run the machine until the guest says something."""
+
+    run: Callable[..., Stop]
+    expected = 0  # bytes, from the beginning of all output, that expect() has been through
+
+    def expect(self, wanted: bytes, seconds: float = 5.0, timeout: float | None = None) -> bytes:
+        """Runs the machine until the guest has sent `wanted` after what earlier calls have found.
+
+        It stops at the same instruction each time, within 10,000 of the one that sent it.
+
+        Args:
+            wanted: the bytes.
+            seconds: of guest time at most.
+            timeout: seconds of host time at most.
+
+        Returns:
+            What was sent since the last call, up to the end of `wanted`.
+
+        Raises:
+            EmuError: the run ended without it; the message has the last of what came instead.
+            ValueError: `wanted` is empty.
+        """
+        if not wanted:
+            raise ValueError("nothing to expect: an empty string")
+
+        def found(_: object) -> bool:
+            OutputLine.poll(self)
+            return self.unread().find(wanted) >= 0
+
+        stop = self.run(until=found, every=EXPECT_EVERY, seconds=seconds, timeout=timeout)
+        unread = self.unread()
+        at = unread.find(wanted)
+        if at < 0:
+            raise EmuError(f"{wanted!r} did not come: the run ended ({stop.reason}) after {bytes(unread[-200:])!r}")
+        data = bytes(unread[: at + len(wanted)])
+        self.expected = max(self.expected, self.history.lost) + len(data)
+        return data
+
+    def unread(self) -> bytearray:
+        """What expect() has not been through yet."""
+        return self.history.waiting[max(0, self.expected - self.history.lost) :]
+
+    def save(self) -> dict[str, Any]:
+        """What the guest has sent, for a snapshot of the machine."""
+        return {"output": self.output, "lost": self.history.lost, "expected": self.expected}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Takes what save() gave."""
+        output, lost, expected = state["output"], state["lost"], state["expected"]
+        if not (isinstance(output, bytes) and isinstance(lost, int) and isinstance(expected, int)):
+            raise BadInput("the serial line's state is malformed")
+        self.history.waiting, self.history.lost, self.expected = bytearray(output[-self.history.limit :]), lost, expected
 
 
 class Machine:
@@ -46,29 +126,61 @@ class Machine:
         memory: RAM in bytes, whole MiB.
         cpu: the processor model's name.
         timing: "static" (the model's clocks) or "unit" (one a instruction).
-        firmware: the ROM image, or None for the built-in one.
-        serial: the host's end of COM1: null, stdio, file:PATH or tcp:PORT.
-        debugcon, debug_exit: I/O ports of these two devices, or None.
+        firmware: the ROM image as bytes, or the path of one or of an `.asm` source; None is the built-in one.
+        kernel: path of a multiboot 1 kernel, which is started in place of the firmware, at each reset too.
+        append: the kernel's command line.
+        initrd: the kernel's modules, each a path, and after a space a text.
+        serial: the host's end of COM1: null, stdio, file:PATH or tcp:PORT; or an object with the methods of
+            `emu.host.backend.Backend`.
+        debugcon: I/O port of the debug console, or None.
+        debug_exit: I/O port a write to which ends the run, or None.
+        symbols: name to linear address, for `until`; added to those of the firmware's source or the kernel.
 
     Raises:
-        ConfigError: an unknown model, a size that is not whole MiB, a serial line that cannot be opened.
-        BadInput: a ROM image of the wrong size.
+        ConfigError: an unknown model, a size that is not whole MiB, a serial line that cannot be opened, a kernel that
+            does not fit the memory.
+        BadInput: an image that is missing, or of the wrong size or kind.
+        asm.AsmError: the firmware's source has mistakes.
     """
 
     def __init__(
         self,
         memory: int = 64 << 20,
-        cpu: str = "pentium3",
+        cpu: str = DEFAULT_CPU,
         timing: str = "static",
-        firmware: bytes | None = None,
-        serial: str = "null",
+        firmware: bytes | str | os.PathLike[str] | None = None,
+        serial: str | Backend = "null",
         debugcon: int | None = None,
         debug_exit: int | None = None,
+        *,
+        kernel: str | os.PathLike[str] | None = None,
+        append: str = "",
+        initrd: Sequence[str] = (),
+        symbols: Mapping[str, int] | None = None,
     ) -> None:
-        rom = builtin_firmware().read_bytes() if firmware is None else firmware
-        self.board = Board(load_model(cpu, timing), memory, rom, debugcon=debugcon, debug_exit=debug_exit)
-        self.serial = SerialLine(self.board.com1, open_backend(serial))
-        self.cpu.on_slice(self.serial.poll)
+        model = load_model(cpu, timing)
+        rom, self.symbols = load_rom(firmware)
+        try:
+            self.board = Board(model, memory, rom, debugcon=debugcon, debug_exit=debug_exit)
+        except BadInput as error:
+            if isinstance(firmware, str | os.PathLike):
+                raise BadInput(f"{os.fspath(firmware)}: {error}") from None
+            raise
+        self.kernel: Kernel | None = None
+        if kernel is not None:
+            from emu.multiboot import load_kernel
+
+            self.kernel = load_kernel(kernel, append, initrd)
+            self.symbols |= self.kernel.symbols
+            self.kernel.boot(self.board)
+            self.cpu.on_reset(self.reset)
+        self.symbols |= symbols or {}
+        self.serial = Console(self.board.com1, open_backend(serial) if isinstance(serial, str) else serial)
+        self.serial.run = self.run
+        self.debugcon: OutputLine | None = None
+        if self.board.debugcon is not None:
+            self.debugcon = OutputLine(self.board.debugcon, Backend())
+        self.cpu.on_slice(self.poll)
 
     def __enter__(self) -> "Machine":
         return self
@@ -79,9 +191,19 @@ class Machine:
         self.close()
 
     def close(self) -> None:
-        """Passes on what the guest has sent and closes the host's end of the serial line."""
-        self.serial.poll()
-        self.serial.close()
+        """Passes on what the guest has sent and closes the host's ends of its lines."""
+        with contextlib.ExitStack() as closing:
+            for line in self.lines():
+                closing.callback(line.close)
+
+    def lines(self) -> list[OutputLine]:
+        """The lines between the guest and the host."""
+        return [self.serial] if self.debugcon is None else [self.serial, self.debugcon]
+
+    def poll(self) -> None:
+        """Moves what is on the lines; called between slices of a run."""
+        for line in self.lines():
+            line.poll()
 
     @property
     def cpu(self) -> BoardCpu:
@@ -103,15 +225,164 @@ class Machine:
         """Instructions completed."""
         return self.cpu.instructions
 
-    def run(self, **limits: Any) -> Stop:
-        """Runs; the limits are those of the processor's run(): instructions, cycles, seconds, timeout, until, every."""
-        stop = self.cpu.run(**limits)
-        self.serial.poll()
-        return stop
+    def run(
+        self,
+        instructions: int | None = None,
+        cycles: int | None = None,
+        seconds: float | None = None,
+        timeout: float | None = None,
+        until: int | str | Callable[["Machine"], object] | None = None,
+        every: int | None = None,
+    ) -> Stop:
+        """Runs until a limit is reached or something ends it. Ctrl-C and stop() do, and the run can go on afterwards.
+
+        Args:
+            instructions, cycles: how many more; None is no limit.
+            seconds: of guest time.
+            timeout: seconds of host time.
+            until: a linear address or the name of a symbol, before whose instruction the run ends; or a predicate
+                `until(machine)`, asked before the first instruction and then every `every` instructions (1 unless given).
+
+        Returns:
+            A Stop. It does not depend on how the run was cut into pieces.
+
+        Raises:
+            RunningError: it runs already.
+            ValueError: a limit that is negative or no number, or a symbol that there is none of.
+            Whatever a device or hook raised.
+        """
+        goal: int | Callable[[Any], object] | None
+        if isinstance(until, str):
+            goal = self.symbol(until)
+        elif callable(until):
+            asked = until
+
+            def goal(_: object) -> object:
+                return asked(self)
+        else:
+            goal = until
+        try:
+            return self.cpu.run(
+                instructions=instructions, cycles=cycles, seconds=seconds, timeout=timeout, until=goal, every=every
+            )
+        finally:
+            if not self.cpu.running:
+                self.poll()
+
+    def symbol(self, name: str) -> int:
+        """The linear address of a symbol.
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        if name not in self.symbols:
+            from difflib import get_close_matches
+
+            near = ", ".join(get_close_matches(name, self.symbols))
+            raise ValueError(f"no symbol {name!r}" + (f"; there are: {near}" if near else ""))
+        return self.symbols[name]
 
     def stop(self) -> None:
-        """Ends the run, from any thread."""
+        """Ends the run that is under way, from any thread."""
         self.cpu.stop()
+
+    def reset(self) -> None:
+        """Power-on: chips and processor as at first; RAM keeps its contents, as after a warm start."""
+        self.board.reset()
+        if self.kernel is not None:
+            self.kernel.boot(self.board)
+
+    def hook(self, kind: str, callback: Callable[..., object], where: range | None = None) -> Hook:
+        """Has `callback` called at what the guest does; see the processor's hook()."""
+        return self.cpu.hook(kind, callback, where)
+
+    def attach(
+        self, device: Device, ports: int | Sequence[int] = (), mmio: range | None = None, irq: int | None = None
+    ) -> None:
+        """Puts a device of your own on the board, and resets it. Again with the same device adds to where it answers.
+
+        Args:
+            device: an emu.Device, made without a clock; it lives on the machine's from now on.
+            ports: the I/O ports that it answers at.
+            mmio: the physical addresses that it answers at; whole pages of 4096 bytes where memory lies.
+            irq: the interrupt request, 0 to 15, that its first output drives.
+
+        Raises:
+            ConfigError: a port or interrupt that another chip has, or a range that leaves the space.
+            RunningError: the machine runs.
+        """
+        if not isinstance(device, Device):
+            raise TypeError(f"{device!r} is no emu.Device")
+        self.board.attach(device, [ports] if isinstance(ports, int) else ports, mmio, irq)
+
+    @cached_property
+    def rom_digest(self) -> str:
+        """SHA-256 of the ROM, by which a snapshot knows it."""
+        import hashlib
+
+        return hashlib.sha256(self.board.rom.read(0, len(self.board.rom))).hexdigest()
+
+    def configuration(self) -> dict[str, Any]:
+        """What a snapshot must agree on: the machine as it was built."""
+        return {
+            "processor": self.board.cpu.model.name,
+            "timing": self.board.cpu.model.timing,
+            "memory": len(self.memory),
+            "ROM": self.rom_digest,
+            "kernel": None if self.kernel is None else self.kernel.path,
+            "chips": sorted(chip.name for chip in self.board.chips),
+            "devices": plain(self.board.attached, "devices"),
+        }
+
+    def snapshot(self) -> Snapshot:
+        """The state of the whole machine: processor, memory, time, chips and devices, and what the guest has sent.
+
+        Costs the pages that were written since the last snapshot or restore.
+
+        Raises:
+            EmuError: a device cannot be saved.
+            RunningError: the machine runs.
+        """
+        self.poll()
+        return Snapshot(self.configuration(), self.save(), self.memory.save())
+
+    def save(self) -> dict[str, Any]:
+        """The state of everything but memory."""
+        return {
+            "cpu": self.cpu.save(),
+            "clock": self.board.clock.save(),
+            "chips": self.board.save(),
+            "lines": {"serial": self.serial.save()},
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Takes what save() gave."""
+        self.board.clock.load(state["clock"])
+        self.board.load(state["chips"])
+        self.cpu.restore(state["cpu"])
+        self.serial.load(state["lines"]["serial"])
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Makes the machine what it was when the snapshot was taken, of this machine or of one built alike.
+
+        Costs the pages that differ. After an error the machine is what it was before the call.
+
+        Raises:
+            BadInput: the snapshot is of another machine, or malformed.
+            RunningError: the machine runs.
+        """
+        if not isinstance(snapshot, Snapshot):
+            raise TypeError(f"{snapshot!r} is no emu.Snapshot")
+        snapshot.check_fits(self.configuration())
+        before = self.save()
+        try:
+            self.load(snapshot.state)
+            self.memory.load(snapshot.pages)
+        except BaseException as error:
+            self.load(before)
+            if isinstance(error, KeyError | TypeError | ValueError | OverflowError | AttributeError):
+                raise BadInput(f"the snapshot is malformed: {error!r}") from error
+            raise
 
     def report(self, stop: Stop, host_seconds: float) -> dict[str, Any]:
         """What a run came to, as plain values for JSON. host_seconds: how long it took."""
@@ -125,6 +396,8 @@ class Machine:
             "host_seconds": host_seconds,
             "mips": self.instructions / host_seconds / 1e6 if host_seconds else 0.0,
             "post_codes": {"count": self.board.post.count, "last": [code for _, code in codes]},
+            "vm_exits": {},
+            "vm_switches": [],
         }
 
 

@@ -23,9 +23,12 @@ EMU_LAYERS = (
     {"model_compiler"},
     {"_core"},
     {"chips", "host"},
+    {"snapshot"},
     {"board"},
+    {"multiboot"},
     {"machine"},
     {"debug"},
+    {"commands"},
     {"cli", "pytest_plugin"},
     {"__init__", "__main__"},
 )

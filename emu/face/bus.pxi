@@ -136,12 +136,24 @@ cdef class Bus:
         """The chip answers at physical addresses [base, base + size). Returns the region's number.
 
         Raises:
-            ConfigError: the range is empty or leaves the address space.
+            ConfigError: the range is empty, leaves the address space, or has a part of a page of memory.
         """
         self.check_chip(chip)
         check_range(chip.name, base, size)
+        if (base | size) & (PAGE_SIZE - 1):
+            self.check_shares_no_page(chip.name, base & ~<uint64_t>(PAGE_SIZE - 1), base + (size - 1) | (PAGE_SIZE - 1))
         cdef int id = bus_map_device(&self.c, base, size, BusDevice(<void *>chip, chip_mem_read, chip_mem_write))
         return self.keep_region(id, chip)
+
+    cdef int check_shares_no_page(self, str name, uint64_t first, uint64_t last) except -1:
+        """A page of memory is accessed without asking who answers, so a device takes over whole pages of it or none."""
+        cdef BusMap *bus = <BusMap *>&self.c
+        cdef uint32_t i
+        for i in range(bus.region_count):
+            if bus.regions[i].host != NULL and bus.regions[i].base <= last:
+                if first - bus.regions[i].base < bus.regions[i].size or bus.regions[i].base >= first:
+                    raise ConfigError(f"{name}: {first:#x} to {last:#x} has memory, of which it can only take whole pages")
+        return 0
 
     def map_memory(self, uint64_t base, Memory memory not None, uint64_t offset=0, size=None, uint32_t flags=3):
         """Memory answers at physical addresses from `base`, with its bytes from `offset`. Returns the region's number.

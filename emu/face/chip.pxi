@@ -210,6 +210,23 @@ cdef class Device(Chip):
         """Drives a wire low: the first of `outputs` unless named."""
         self.set_irq(0, output)
 
+    def save_levels(self):
+        """The levels of the wires that start here, by name; `save` is the device's own."""
+        self.clock.check()
+        return {name: self.output(name).level for name in self.outputs}
+
+    def load_levels(self, dict levels not None):
+        """Takes what save_levels() gave. Nobody is told: whoever a wire ends at loads what it made of it.
+
+        Raises:
+            BadInput: it is of a device with other wires.
+        """
+        self.clock.check_idle()
+        if set(levels) != set(self.outputs):
+            raise BadInput(f"{self.name}: the state has the wires {sorted(levels)}, not {sorted(self.outputs)}")
+        for name, level in levels.items():
+            self.output(name).level = 1 if level else 0
+
     def schedule(self, int id, uint64_t cycle):
         """Has event(id) called at that cycle, or at once where it has passed; replaces an earlier one of this id.
 

@@ -172,6 +172,25 @@ cdef class Clock:
         self.c.horizon = cycle
         self.c.left = 0
 
+    def adopt(self, Chip chip not None):
+        """The chip, which was made with a clock of its own, lives on this one from now on.
+
+        Where another chip here has its name it gets a number, so that its state can be told from the other's.
+
+        Raises:
+            ConfigError: it shares a clock with other chips, or has events there.
+        """
+        self.check_idle()
+        if chip.clock is not self:
+            if len(chip.clock._chips) != 1 or clock_next(&chip.clock.c) != CYCLE_NEVER:
+                raise ConfigError(f"{chip.name} belongs to another machine")
+            names = {(<Chip>other).name for other in self._chips}
+            number, name = 2, chip.name
+            while chip.name in names:
+                chip.name = f"{name}-{number}"
+                number += 1
+            chip.place(self)
+
     def save(self):
         """The time and what is scheduled: (chip, id, cycle) in the order in which they are due."""
         self.check_idle()
@@ -187,21 +206,28 @@ cdef class Clock:
         """Sets the time and the events that save() gave; the chips are found by name.
 
         Raises:
-            BadInput: another version, another frequency, or an event of a chip that is not here.
+            BadInput: another version, another frequency, an event of a chip that is not here, or malformed; nothing has
+                changed then.
         """
+        cdef int number
         self.check_idle()
         if state.get("version") != 1 or state.get("hz") != self.c.hz:
             raise BadInput("the clock's state is of another version or frequency")
         chips = {(<Chip>chip).name: chip for chip in self._chips}
         events = []
-        for name, id, cycle in state["events"]:
-            if name not in chips:
-                raise BadInput(f"the state has an event of {name!r}, which this machine lacks")
-            events.append((chips[name], id, cycle))
+        try:
+            now = within(state["cycle"], (1ull << 63) - 1)
+            for name, id, cycle in state["events"]:
+                if name not in chips:
+                    raise BadInput(f"the state has an event of {name!r}, which this machine lacks")
+                number = id
+                events.append((chips[name], number, within(cycle, 0xFFFFFFFFFFFFFFFE)))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise BadInput(f"the clock's state is malformed: {error!r}") from None
         cdef ClockQueue *queue = <ClockQueue *>&self.c
         queue.count = 0
         queue.sequence = 0
-        self.set_now(state["cycle"])
+        self.set_now(now)
         for chip, id, cycle in events:
             self.schedule(chip, id, cycle)
         self.raise_error()

@@ -64,6 +64,7 @@ cdef extern from "emu/core/cpu.h" nogil:
         uint64_t cstar
         uint64_t fmask
         uint64_t kernel_gs_base
+        uint64_t random
         uint8_t hooks_memory
         uint8_t rep_resumed
         uint8_t charge_target
@@ -480,7 +481,7 @@ cdef class Processor:
 
     def disassemble(self, uint64_t la, int count=1):
         """Disassembles `count` instructions from a linear address: a list of (address, bytes, text)."""
-        from emu.debug import disassemble
+        from emu.debug.disassemble import disassemble
         return disassemble(self, la, count)
 
     def save(self):
@@ -533,8 +534,7 @@ cdef class Processor:
         if fresh.cpl > 3 or fresh.activity > ACTIVITY_WAIT_FOR_SIPI:
             raise BadInput("the processor's state is malformed: no such privilege level or activity")
         self.c[0] = fresh
-        self.c.hook_skip = NO_RIP
-        cpu_set_flags(self.c, flags, 0xFFFFFFFF)
+        cpu_set_flags(self.c, flags, 0x3F7FD5)  # every flag that there is
         for i in range(SEGMENT_COUNT):
             segment_update(self.c, i)
         tlb_flush(self.c, True)

@@ -307,7 +307,7 @@ cdef struct Scalar:
     int bytes
 
 cdef enum:
-    SCALARS = 28
+    SCALARS = 30
 
 cdef Scalar scalars[SCALARS]
 cdef list scalar_names = []
@@ -355,6 +355,8 @@ cdef int add_scalars() except -1:
     add_scalar("rep_resumed", &cpu.rep_resumed, 1)
     add_scalar("charge_target", &cpu.charge_target, 1)
     add_scalar("rf_loaded", &cpu.rf_loaded, 1)
+    add_scalar("random", &cpu.random, 8)
+    add_scalar("hook_skip", &cpu.hook_skip, 8)  # at a breakpoint: the next run begins with its instruction
     assert len(scalar_names) == SCALARS
     return 0
 

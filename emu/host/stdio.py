@@ -10,14 +10,55 @@ import time
 
 from emu.host.backend import Backend, Output
 
-__all__ = ["StdioBackend"]
+__all__ = ["StdioBackend", "StdoutBackend"]
 
+STDIN, STDOUT = 0, 1
 WAITING_LIMIT = 16 << 20
 WRITE_SIZE = 4096  # a pipe that polls as writable takes this much without blocking (pipe(7), PIPE_BUF)
 CLOSE_SECONDS = 2.0  # how long close() waits for a slow reader
 
 
-class StdioBackend(Backend):
+class StdoutBackend(Backend):
+    """Standard output; nothing ever comes back.
+
+    Args:
+        sink: a file descriptor to use instead.
+    """
+
+    def __init__(self, sink: int | None = None) -> None:
+        self.sink = STDOUT if sink is None else sink
+        self.output = Output(WAITING_LIMIT)
+        self.writable = sink is not None or sys.stdout is not None  # None: the process began with it closed
+
+    @property
+    def lost(self) -> int:  # type: ignore[override]
+        """Bytes dropped because the reader was too slow."""
+        return self.output.lost
+
+    def write(self, data: bytes) -> None:
+        self.output.put(data)
+        self.flush(0)
+
+    def flush(self, seconds: float) -> None:
+        """Passes on what the sink takes within so many seconds. A sink that nobody reads any more takes nothing."""
+        deadline = time.monotonic() + seconds
+        while self.output.waiting and self.writable:
+            wait = max(0.0, deadline - time.monotonic())
+            if not select.select([], [self.sink], [], wait)[1]:
+                return
+            try:
+                self.output.taken(os.write(self.sink, self.output.waiting[:WRITE_SIZE]))
+            except BlockingIOError:
+                return
+            except OSError:
+                self.writable = False
+
+    def close(self) -> None:
+        self.flush(CLOSE_SECONDS)
+        self.writable = False
+
+
+class StdioBackend(StdoutBackend):
     """Standard input and output.
 
     Args:
@@ -25,22 +66,15 @@ class StdioBackend(Backend):
     """
 
     def __init__(self, source: int | None = None, sink: int | None = None) -> None:
-        self.source = sys.stdin.fileno() if source is None else source
-        self.sink = sys.stdout.fileno() if sink is None else sink
-        self.output = Output(WAITING_LIMIT)
-        self.readable = True
-        self.writable = True
+        super().__init__(sink)
+        self.source = STDIN if source is None else source
+        self.readable = source is not None or sys.stdin is not None
         self.saved_mode: list[int | list[bytes | int]] | None = None
         self.use_terminal()
 
-    @property
-    def lost(self) -> int:  # type: ignore[override]
-        """Bytes dropped because the reader was too slow."""
-        return self.output.lost
-
     def use_terminal(self) -> None:
         """Keys come one at a time and unechoed, Enter as CR. In the background the terminal is left alone."""
-        if not os.isatty(self.source):
+        if not (self.readable and os.isatty(self.source)):
             return
         try:
             self.readable = os.tcgetpgrp(self.source) == os.getpgrp()
@@ -62,24 +96,6 @@ class StdioBackend(Backend):
             self.saved_mode = None
             atexit.unregister(self.restore_terminal)
 
-    def write(self, data: bytes) -> None:
-        self.output.put(data)
-        self.flush(0)
-
-    def flush(self, seconds: float) -> None:
-        """Passes on what the sink takes within so many seconds. A sink that nobody reads any more takes nothing."""
-        deadline = time.monotonic() + seconds
-        while self.output.waiting and self.writable:
-            wait = max(0.0, deadline - time.monotonic())
-            if not select.select([], [self.sink], [], wait)[1]:
-                return
-            try:
-                self.output.taken(os.write(self.sink, self.output.waiting[:WRITE_SIZE]))
-            except BlockingIOError:
-                return
-            except OSError:
-                self.writable = False
-
     def read(self, limit: int) -> bytes:
         if not self.readable or limit <= 0 or not select.select([self.source], [], [], 0)[0]:
             return b""
@@ -93,7 +109,7 @@ class StdioBackend(Backend):
         return data
 
     def close(self) -> None:
-        self.flush(CLOSE_SECONDS)
+        super().close()
         with contextlib.suppress(termios.error):
             self.restore_terminal()
-        self.readable = self.writable = False
+        self.readable = False

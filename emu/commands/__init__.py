@@ -1,0 +1,1 @@
+"""What each subcommand of `emu` does; emu/cli.py has their arguments."""

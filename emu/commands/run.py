@@ -1,0 +1,179 @@
+"""`emu run`: boots a machine, shows what came of it, and writes the report."""
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from emu.errors import ConfigError
+from emu.host.file import FileBackend
+from emu.host.output_file import OutputFile
+from emu.host.stdio import StdoutBackend
+from emu.host.terminal import Progress, Style
+from emu.machine import Machine, builtin_firmware, exit_status, parse_size
+from emu.stop import Stop, StopReason
+
+__all__ = ["run"]
+
+INTERRUPTED = 128  # plus the signal's number, as shells have it
+FAILURES = ("FE", "FF")  # POST codes of the built-in firmware that say that something went wrong
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM came."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def run(options: argparse.Namespace) -> int:
+    """Boots the machine that the options describe; returns the exit status."""
+    if options.cpus != 1:
+        raise ConfigError(f"--cpus {options.cpus}: this version has machines of one processor")
+    with contextlib.ExitStack() as open_files:
+        # Whatever is to be written is opened before anything runs.
+        report_file = open_files.enter_context(OutputFile(options.report)) if options.report else None
+        machine = open_files.enter_context(build(options))
+        stop, status, seconds = boot(machine, options)
+        machine.poll()
+        report = machine.report(stop, seconds) if stop else machine.report(Stop(StopReason.STOPPED), seconds)
+        if stop is None:
+            report["stop"] = "interrupted"
+        if report_file is not None:
+            report_file.write((json.dumps(report, indent=1) + "\n").encode())
+            report_file.finish()
+    summary(report, options, machine)
+    return status
+
+
+def build(options: argparse.Namespace) -> Machine:
+    """The machine that the options describe."""
+    port, path = debugcon(options.debugcon)
+    machine = Machine(
+        parse_size(options.memory),
+        options.cpu,
+        options.timing,
+        options.image,
+        options.serial,
+        port,
+        options.debug_exit,
+        kernel=options.kernel,
+        append=options.append,
+        initrd=options.initrd.split(",") if options.initrd else (),
+    )
+    if machine.debugcon is not None:
+        try:
+            machine.debugcon.backend = StdoutBackend() if path == "-" else FileBackend(path)
+        except BaseException:
+            machine.close()
+            raise
+    return machine
+
+
+def debugcon(text: str | None) -> tuple[int | None, str]:
+    """The port and the file that `--debugcon PORT:FILE` names."""
+    if text is None:
+        return None, ""
+    port, _, path = text.partition(":")
+    try:
+        number = int(port, 0)
+    except ValueError:
+        number = -1
+    if not (0 <= number <= 0xFFFF and path):
+        raise ConfigError(f"--debugcon {text}: PORT:FILE is wanted, such as 0xe9:debug.txt, or 0xe9:- for standard output")
+    return number, path
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[None]:
+    """SIGINT and SIGTERM end the run between two slices, so that the report is written and the terminal restored."""
+
+    def raise_interrupted(number: int, _: object) -> None:
+        raise Interrupted(number)
+
+    try:
+        before = {number: signal.signal(number, raise_interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are someone else's
+        before = {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def boot(machine: Machine, options: argparse.Namespace) -> tuple[Stop | None, int, float]:
+    """Runs it: the Stop (None where a signal came), the exit status, and the seconds that it took."""
+    progress = Progress(wanted=options.serial != "stdio" and options.debugcon is None)
+    started = time.perf_counter()
+
+    def show() -> None:
+        if progress.is_due:
+            seconds = time.perf_counter() - started
+            progress.show(
+                f"{seconds:.0f} s: {machine.instructions:,} instructions, "
+                f"{machine.cycles / machine.board.clock.hz:.3f} s of guest time, "
+                f"{machine.instructions / seconds / 1e6:.0f} MIPS"
+            )
+
+    if progress.on:
+        machine.cpu.on_slice(show)
+    stop, status = None, 0
+    try:
+        with signals():
+            stop = machine.run(
+                instructions=options.max_instructions,
+                cycles=options.max_cycles,
+                seconds=options.max_seconds,
+                timeout=options.timeout,
+            )
+            status = exit_status(stop)
+    except Interrupted as interrupted:
+        status = INTERRUPTED + interrupted.number
+    finally:
+        progress.clear()
+    return stop, status, time.perf_counter() - started
+
+
+def summary(report: dict[str, Any], options: argparse.Namespace, machine: Machine) -> None:
+    """What came of the run, on standard error."""
+    if options.quiet or sys.stderr is None:
+        return
+    style = Style(sys.stderr)
+    builtin = options.image is None and options.kernel is None
+    lines = steps(machine, style) if builtin else codes(report, style)
+    colour = style.good if report["stop"] in ("powered_off", "debug_exit") else style.warning
+    if report["stop"] == "triple_fault":
+        colour = style.bad
+    status = f" with status {report['status']}" if report["stop"] == "debug_exit" else ""
+    lines.append(
+        f"{colour(report['stop'].replace('_', ' ') + status)} after {report['instructions']:,} instructions, {report['cycles']:,} cycles, "
+        f"{report['guest_seconds']:.6f} s of guest time, {report['host_seconds']:.3f} s of host time "
+        f"({report['mips']:.1f} MIPS)"
+    )
+    print("\n".join(lines), file=sys.stderr)
+
+
+def codes(report: dict[str, Any], style: Style) -> list[str]:
+    """The last POST codes of some firmware."""
+    last = " ".join(f"{code:02X}" for code in report["post_codes"]["last"][-16:])
+    count = report["post_codes"]["count"]
+    more = style.faint(f" (the last of {count:,})") if count > 16 else ""
+    return [f"{style.strong('POST codes:')} {last}{more}"] if count else []
+
+
+def steps(machine: Machine, style: Style) -> list[str]:
+    """The steps of the built-in firmware: when each began, its POST code, and what it is."""
+    meanings = json.loads(builtin_firmware().with_name("post_codes.json").read_text(encoding="utf-8"))
+    lines = ["", style.strong("      ms  POST  step")]
+    for cycle, code in machine.board.post.codes:
+        name = f"{code:02X}"
+        paint = style.bad if name in FAILURES else style.name
+        milliseconds = f"{cycle / machine.board.clock.hz * 1000:8.3f}"
+        lines.append(f"{style.faint(milliseconds)}  {paint(name)}    {meanings.get(name, 'unknown')}")
+    return lines

@@ -1,0 +1,48 @@
+"""Disassembly of a processor's memory and of files."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from emu._core import Processor
+
+__all__ = ["disassemble", "listing"]
+
+MAX_LENGTH = 15  # bytes of an instruction
+PAGE_SIZE = 4096
+
+
+def disassemble(processor: "Processor", la: int, count: int = 1) -> list[tuple[int, bytes, str]]:
+    """Disassembles `count` instructions from a linear address, in the processor's present code size.
+
+    Returns:
+        For each its address, bytes and text in NASM's syntax; what is no instruction is `db`, a byte at a time. It ends
+        early where no page is mapped.
+    """
+    import asm.disassemble
+
+    if count <= 0:
+        return []
+    code = bytearray()
+    while len(code) < count * MAX_LENGTH and processor.translate(la + len(code)) is not None:
+        code += processor.read_linear(la + len(code), PAGE_SIZE - (la + len(code)) % PAGE_SIZE)
+    return asm.disassemble.disassemble(bytes(code), processor.bits, la, count, exact=False)
+
+
+def listing(data: bytes, bits: int, origin: int = 0, symbols: Mapping[str, int] | None = None) -> Iterator[str]:
+    """Lines of a disassembled file: address, bytes, instruction, with a line `name:` before an address that has one."""
+    import asm.disassemble
+
+    names: dict[int, list[str]] = {}
+    for name, address in (symbols or {}).items():
+        names.setdefault(address, []).append(name)
+    width = 16 if (origin + len(data) - 1) >> 32 else 8
+    position = 0
+    while position < len(data):
+        # As many as there are at once, but a label begins an instruction: what stands before it must not run over it.
+        labels = [address - origin for address in names if position < address - origin]
+        end = min([*labels, len(data)])
+        yield from (f"{name}:" for name in names.get(origin + position, ()))
+        for address, code, text in asm.disassemble.disassemble(data[position:end], bits, origin + position, exact=False):
+            yield f"{address:0{width}X}  {code.hex().upper():<20}  {text}"
+        position = end
