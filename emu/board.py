@@ -60,7 +60,7 @@ class Board:
     ) -> None:
         if memory < MIB or memory % MIB:
             raise ConfigError(f"{memory} bytes of memory: not whole MiB")
-        self.taken_irqs: set[int] = set()
+        self.taken_irqs = {2}  # the second interrupt controller's
         self.attached: list[dict[str, object]] = []
         self.clock = clock = Clock(model.hz)
         self.bus = bus = Bus(clock)

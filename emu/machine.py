@@ -116,7 +116,8 @@ class Console(SerialLine):
         output, lost, expected = state["output"], state["lost"], state["expected"]
         if not (isinstance(output, bytes) and isinstance(lost, int) and isinstance(expected, int)):
             raise BadInput("the serial line's state is malformed")
-        self.history.waiting, self.history.lost, self.expected = bytearray(output[-self.history.limit :]), lost, expected
+        self.history.waiting = bytearray(output[-self.history.limit :])
+        self.history.lost, self.expected = lost, expected
 
 
 class Machine:
@@ -241,7 +242,8 @@ class Machine:
             seconds: of guest time.
             timeout: seconds of host time.
             until: a linear address or the name of a symbol, before whose instruction the run ends; or a predicate
-                `until(machine)`, asked before the first instruction and then every `every` instructions (1 unless given).
+                `until(machine)`, asked before the first instruction and then every `every` instructions (1 unless
+                given).
 
         Returns:
             A Stop. It does not depend on how the run was cut into pieces.

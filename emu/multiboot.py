@@ -60,10 +60,10 @@ class Kernel:
         BadInput: it is no multiboot kernel, or malformed.
     """
 
-    def __init__(self, path: str, image: bytes, append: str = "", modules: list[tuple[str, bytes]] | None = None) -> None:
+    def __init__(self, path: str, image: bytes, append: str = "", modules: Sequence[tuple[str, bytes]] = ()) -> None:
         self.path = path
         self.command_line = f"{path} {append}".strip()
-        self.modules = modules or []
+        self.modules = modules
         self.symbols: dict[str, int] = {}
         offset, flags = self.find_header(image)
         if flags & REQUIREMENTS & ~(PAGE_ALIGN | MEMORY_INFO | VIDEO_MODE):
@@ -95,7 +95,7 @@ class Kernel:
         start = offset - (header - load)
         size = load_end - load if load_end else len(image) - start
         if load > header or start < 0 or size <= 0 or size > len(image) - start:
-            raise BadInput(f"{self.path}: the addresses of its multiboot header do not fit a file of {len(image)} bytes")
+            raise BadInput(f"{self.path}: its multiboot header's addresses do not fit a file of {len(image)} bytes")
         return [Segment(load, image[start : start + size], max(size, bss_end - load))], entry
 
     def by_program_headers(self, image: bytes) -> tuple[list[Segment], int]:

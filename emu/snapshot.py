@@ -43,7 +43,8 @@ def plain(value: Any, where: str) -> Any:
         return copy if isinstance(value, list) else tuple(copy)
     if isinstance(value, dict):
         return {plain(key, where): plain(item, where) for key, item in value.items()}
-    raise EmuError(f"{where}: a snapshot cannot hold a {type(value).__name__}: plain numbers, text and bytes can be saved")
+    kind = type(value).__name__
+    raise EmuError(f"{where}: a snapshot cannot hold a {kind}: plain numbers, text and bytes can be saved")
 
 
 def encode(value: Any) -> Any:
@@ -159,8 +160,9 @@ class Snapshot:
                 if version != VERSION:
                     raise BadInput(f"{name}: a snapshot of version {version}; this program reads version {VERSION}")
                 size = os.fstat(file.fileno()).st_size
-                if size != CHECKED_FROM + length:
-                    raise BadInput(f"{name}: {size:,} bytes, a whole snapshot of this kind has {CHECKED_FROM + length:,}")
+                whole = CHECKED_FROM + length
+                if size != whole:
+                    raise BadInput(f"{name}: truncated or damaged: {size:,} bytes, the whole snapshot has {whole:,}")
                 data = file.read()
         except OSError as error:
             raise BadInput(f"{name}: {error.strerror}") from None

@@ -85,7 +85,7 @@ def debugcon(text: str | None) -> tuple[int | None, str]:
     except ValueError:
         number = -1
     if not (0 <= number <= 0xFFFF and path):
-        raise ConfigError(f"--debugcon {text}: PORT:FILE is wanted, such as 0xe9:debug.txt, or 0xe9:- for standard output")
+        raise ConfigError(f"--debugcon {text}: not PORT:FILE, such as 0xe9:debug.txt, or 0xe9:- for standard output")
     return number, path
 
 
@@ -152,7 +152,8 @@ def summary(report: dict[str, Any], options: argparse.Namespace, machine: Machin
         colour = style.bad
     status = f" with status {report['status']}" if report["stop"] == "debug_exit" else ""
     lines.append(
-        f"{colour(report['stop'].replace('_', ' ') + status)} after {report['instructions']:,} instructions, {report['cycles']:,} cycles, "
+        f"{colour(report['stop'].replace('_', ' ') + status)} after "
+        f"{report['instructions']:,} instructions, {report['cycles']:,} cycles, "
         f"{report['guest_seconds']:.6f} s of guest time, {report['host_seconds']:.3f} s of host time "
         f"({report['mips']:.1f} MIPS)"
     )

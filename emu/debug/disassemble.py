@@ -31,7 +31,7 @@ def disassemble(processor: "Processor", la: int, count: int = 1) -> list[tuple[i
 
 def listing(data: bytes, bits: int, origin: int = 0, symbols: Mapping[str, int] | None = None) -> Iterator[str]:
     """Lines of a disassembled file: address, bytes, instruction, with a line `name:` before an address that has one."""
-    import asm.disassemble
+    from asm.disassemble import disassemble
 
     names: dict[int, list[str]] = {}
     for name, address in (symbols or {}).items():
@@ -43,6 +43,6 @@ def listing(data: bytes, bits: int, origin: int = 0, symbols: Mapping[str, int] 
         labels = [address - origin for address in names if position < address - origin]
         end = min([*labels, len(data)])
         yield from (f"{name}:" for name in names.get(origin + position, ()))
-        for address, code, text in asm.disassemble.disassemble(data[position:end], bits, origin + position, exact=False):
+        for address, code, text in disassemble(data[position:end], bits, origin + position, exact=False):
             yield f"{address:0{width}X}  {code.hex().upper():<20}  {text}"
         position = end
