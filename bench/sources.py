@@ -90,3 +90,41 @@ def mixed_source(lines: int, seed: int = 1) -> str:
             out.append(f"    ; comment number {len(out)}")
     out += [f"label_{n}: nop" for n in range(label, label + 60)]
     return "\n".join(out) + "\n"
+
+
+ALU = ("add", "sub", "xor", "and", "or", "adc", "imul")
+FOOTPRINT_REGISTERS = ("eax", "ebx", "edx", "edi", "ebp")
+
+
+def footprint_source(count: int, seed: int = 1) -> str:
+    """A kernel whose turn is about `count` different instructions in a row, mixed as compiled code is."""
+    pick = random.Random(seed)
+    out = ["kernel:", "    mov esi, DATA", *(f"    xor {name}, {name}" for name in FOOTPRINT_REGISTERS), ".turn:"]
+    for number in range(count - 2):
+        first, second = pick.sample(FOOTPRINT_REGISTERS, 2)
+        place = f"[esi + {4 * pick.randrange(4096)}]"
+        kind = pick.randrange(100)
+        if kind < 25:
+            out.append(f"    {pick.choice(ALU)} {first}, {second}")
+        elif kind < 40:
+            out.append(f"    {pick.choice(ALU[:6])} {first}, {pick.randrange(1 << 31)}")
+        elif kind < 58:
+            out.append(f"    mov {first}, {place}")
+        elif kind < 66:
+            out.append(f"    mov {place}, {first}")
+        elif kind < 72:
+            out.append(f"    {pick.choice(ALU[:6])} {first}, {place}")
+        elif kind < 76:
+            out.append(f"    {pick.choice(ALU[:5])} {place}, {first}")
+        elif kind < 82:
+            out.append(f"    lea {first}, [{second} + {pick.choice(FOOTPRINT_REGISTERS)} * 4 + {pick.randrange(99)}]")
+        elif kind < 88:
+            out.append(f"    {pick.choice(('shl', 'shr', 'sar', 'rol'))} {first}, {pick.randrange(1, 31)}")
+        elif kind < 94:
+            out.append(f"    mov {first}, {second}")
+        else:  # two instructions; the second time round the jump goes the same way, as most do
+            out.append(f"    test {first}, {1 << pick.randrange(31)}")
+            out.append(f"    {pick.choice(('jz', 'jnz'))} .next_{number}")
+            out.append(f".next_{number}:")
+    out += ["    dec ecx", "    jnz .turn", "    ret"]
+    return "\n".join(out) + "\n"
