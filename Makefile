@@ -1,4 +1,4 @@
-# make run | test | test-slow | bench | lint | build | clean
+# make run | test | test-slow | bench | bench-peers | lint | build | clean
 # Each target first makes .venv and builds what is missing. EMU_DEBUG=1 or EMU_SANITIZE=1 before any of them selects
 # another build of the extensions, which lives in build/debug or build/sanitize and leaves the usual one alone.
 
@@ -31,7 +31,7 @@ ifneq ($(FLAVOUR),release)
 endif
 BUILT := build/$(FLAVOUR)/.stamp
 
-.PHONY: run test test-slow bench lint build clean
+.PHONY: run test test-slow bench bench-peers lint build clean
 
 run: build
 	@$(RUN) $(BIN)/emu run
@@ -44,7 +44,11 @@ test-slow: build
 
 bench: build .venv/.bench
 	@mkdir -p build/bench
-	@$(RUN) $(BIN)/pytest bench -m '' --benchmark-only --benchmark-json=build/bench/results.json
+	@$(RUN) $(BIN)/pytest bench -m '' --benchmark-only --benchmark-json=build/bench/results.json \
+	  --benchmark-columns=min,median,rounds --benchmark-sort=fullname
+
+bench-peers: build .venv/.bench
+	@$(RUN) $(BIN)/python -m bench.peers --json build/bench/peers.json
 
 lint: build .venv/.lint
 	@$(BIN)/ruff check .

@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     peers = installed_peers()
     versions = {runner.name: runner.version() for runner in (Emu(), *peers)}
-    print(f"{date.today()}  {platform.machine()}  " + "  ".join(f"{name} {version}" for name, version in versions.items()))
+    print(f"{date.today()}  {platform.machine()}", *(f" {name} {version}" for name, version in versions.items()))
     print(f"{'kernel':24} {'emu MIPS':>9} " + " ".join(f"{'emu/' + peer.name:>10} {'(aim)':7}" for peer in peers))
     results = []
     for case in options.cases or [Case(name, paging) for name in KERNELS for paging in (False, True)]:

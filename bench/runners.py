@@ -13,7 +13,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Protocol
 
-from bench.images import DATA, DEBUG_EXIT, DEBUGCON, KERNEL, STACK, Case, kernel, rom
+from bench.images import DEBUG_EXIT, DEBUGCON, KERNEL, STACK, Case, kernel, rom
 from emu import Machine
 
 MEMORY = 4 << 20
@@ -120,13 +120,16 @@ class Process:
 
     name: str
     program: str
-    version_command: tuple[str, ...]
+    version_options: tuple[str, ...]
 
     def version(self) -> str | None:
         if not shutil.which(self.program):
             return None
-        done = subprocess.run(self.version_command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-        match = re.search(r"\d+\.\d+[.\d]*", done.stdout + done.stderr)
+        done = subprocess.run(
+            [self.program, *self.version_options],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+        match = re.search(r"\d+\.\d+[.\d]*", done.stdout)
         return match[0] if match else "of an unknown version"
 
     def runs(self, case: Case) -> bool:
@@ -148,7 +151,7 @@ class Qemu(Process):
 
     name = "qemu"
     program = "qemu-system-i386"
-    version_command = ("qemu-system-i386", "--version")
+    version_options = ("--version",)
 
     def command(self, folder: Path) -> list[str]:
         options = f"-accel tcg -nodefaults -display none -m 4 -debugcon stdio -bios {folder}/image.rom"
@@ -173,7 +176,7 @@ class Bochs(Process):
 
     name = "bochs"
     program = "bochs"
-    version_command = ("bochs", "--help", "cpu")
+    version_options = ("--help",)
 
     def command(self, folder: Path) -> list[str]:
         (folder / "settings").write_text(BOCHS_SETTINGS)
