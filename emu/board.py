@@ -14,6 +14,7 @@ from emu._core import READ, ROM, BoardCpu, Bus, Chip, Clock, Device, Memory, Mod
 from emu.chips.a20_gate import A20Gate
 from emu.chips.debug_exit import DebugExit
 from emu.chips.debugcon import DebugCon
+from emu.chips.i8042 import I8042
 from emu.chips.i8254 import I8254
 from emu.chips.i8259 import I8259
 from emu.chips.i440fx import I440fx
@@ -24,6 +25,7 @@ from emu.chips.piix4_pm import Piix4Pm
 from emu.chips.port61 import Port61
 from emu.chips.port92 import Port92
 from emu.chips.post import Post
+from emu.chips.ps2_keyboard import Ps2Keyboard
 from emu.chips.reset_control import ResetControl
 from emu.chips.uart16550 import Uart16550
 from emu.errors import BadInput, ConfigError, EmuError
@@ -75,7 +77,10 @@ class Board:
         self.pit = I8254(clock, "pit")
         self.port61 = Port61(clock, "port61", self.pit)
         self.rtc = MC146818(clock, "rtc")
+        self.keyboard = Ps2Keyboard(clock, "keyboard")
+        self.kbc = I8042(clock, "kbc", self.keyboard)
         self.com1 = Uart16550(clock, "com1")
+        self.com2 = Uart16550(clock, "com2")
         self.post = Post(clock, "post")
         self.a20 = A20Gate(clock, "a20", bus)
         self.port92 = Port92(clock, "port92")
@@ -87,19 +92,23 @@ class Board:
         self.debugcon = DebugCon(clock, "debugcon") if debugcon is not None else None
         self.debug_exit = DebugExit(clock, "debug_exit") if debug_exit is not None else None
         self.chips: list[Chip] = [
-            self.pic1, self.pic2, self.pit, self.port61, self.rtc, self.com1, self.post, self.a20, self.port92,
-            self.reset_control, self.bridge, self.isa, self.ide, self.pm, *filter(None, (self.debugcon, self.debug_exit)),
+            self.pic1, self.pic2, self.pit, self.port61, self.rtc, self.keyboard, self.kbc, self.com1, self.com2,
+            self.post, self.a20, self.port92, self.reset_control, self.bridge, self.isa, self.ide, self.pm,
+            *filter(None, (self.debugcon, self.debug_exit)),
         ]  # fmt: skip
 
         # Where they answer.
         bus.map_ports(0x020, 2, self.pic1)
         bus.map_ports(0x040, 4, self.pit)
+        bus.map_ports(0x060, 1, self.kbc)
         bus.map_ports(0x061, 1, self.port61)
+        bus.map_ports(0x064, 1, self.kbc)
         bus.map_ports(0x070, 2, self.rtc)
         bus.map_ports(0x080, 1, self.post)
         bus.map_ports(0x092, 1, self.port92)
         bus.map_ports(0x0A0, 2, self.pic2)
         bus.map_ports(0x0B2, 2, self.pm)
+        bus.map_ports(0x2F8, 8, self.com2)
         bus.map_ports(0x3F8, 8, self.com1)
         bus.map_ports(0x4D0, 1, self.pic1)
         bus.map_ports(0x4D1, 1, self.pic2)
@@ -123,7 +132,13 @@ class Board:
             if number != 2:
                 self.isa.connect(f"IRQ{number}", self.pic1 if number < 8 else self.pic2, number & 7)
         self.pit.connect("OUT0", *self.irq(0))
+        self.keyboard.connect("READY", self.kbc, 0)
+        self.kbc.connect("IRQ1", *self.irq(1))
+        self.kbc.connect("IRQ12", *self.irq(12))
+        self.kbc.connect("A20", self.a20, 1)
+        self.kbc.connect("RC", cpu.pins, Pins.INIT)
         self.com1.connect("INTR", *self.irq(4))
+        self.com2.connect("INTR", *self.irq(3))
         self.rtc.connect("IRQ", *self.irq(8))
         self.rtc.connect("NMI_DISABLE", self.port61, 2)
         self.pm.connect("SCI", *self.irq(9))

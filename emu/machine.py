@@ -13,6 +13,8 @@ from emu.board import ROM_MOST, Board
 from emu.errors import BadInput, ConfigError, EmuError
 from emu.host.backend import Backend
 from emu.host.input_file import read_file
+from emu.host.keyboard import Keyboard
+from emu.host.modem import ModemSignals
 from emu.host.serial_line import OutputLine, SerialLine, open_backend
 from emu.snapshot import Snapshot, plain
 from emu.stop import Stop, StopReason
@@ -133,6 +135,7 @@ class Machine:
         initrd: the kernel's modules, each a path, and after a space a text.
         serial: the host's end of COM1: null, stdio, file:PATH or tcp:PORT; or an object with the methods of
             `emu.host.backend.Backend`.
+        modem: likewise of COM2, the management modem; DSR and DCD tell the guest whether a TCP client is connected.
         debugcon: I/O port of the debug console, or None.
         debug_exit: I/O port a write to which ends the run, or None.
         symbols: name to linear address, for `until`; added to those of the firmware's source or the kernel.
@@ -158,6 +161,7 @@ class Machine:
         append: str = "",
         initrd: Sequence[str] = (),
         symbols: Mapping[str, int] | None = None,
+        modem: str | Backend = "null",
     ) -> None:
         model = load_model(cpu, timing)
         rom, self.symbols = load_rom(firmware)
@@ -177,7 +181,10 @@ class Machine:
             self.cpu.on_reset(self.reset)
         self.symbols |= symbols or {}
         self.serial = Console(self.board.com1, open_backend(serial) if isinstance(serial, str) else serial)
-        self.serial.run = self.run
+        self.modem = Console(self.board.com2, open_backend(modem) if isinstance(modem, str) else modem)
+        self.serial.run = self.modem.run = self.run
+        self.modem_signals = ModemSignals(self.board.com2, self.modem.backend)
+        self.keyboard = Keyboard(self.board.keyboard, self.board.clock.hz)
         self.debugcon: OutputLine | None = None
         if self.board.debugcon is not None:
             self.debugcon = OutputLine(self.board.debugcon, Backend())
@@ -199,12 +206,13 @@ class Machine:
 
     def lines(self) -> list[OutputLine]:
         """The lines between the guest and the host."""
-        return [self.serial] if self.debugcon is None else [self.serial, self.debugcon]
+        return [self.serial, self.modem] if self.debugcon is None else [self.serial, self.modem, self.debugcon]
 
     def poll(self) -> None:
         """Moves what is on the lines; called between slices of a run."""
         for line in self.lines():
             line.poll()
+        self.modem_signals.poll()
 
     @property
     def cpu(self) -> BoardCpu:
@@ -354,7 +362,7 @@ class Machine:
             "cpu": self.cpu.save(),
             "clock": self.board.clock.save(),
             "chips": self.board.save(),
-            "lines": {"serial": self.serial.save()},
+            "lines": {"serial": self.serial.save(), "modem": self.modem.save()},
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -363,6 +371,7 @@ class Machine:
         self.board.load(state["chips"])
         self.cpu.restore(state["cpu"])
         self.serial.load(state["lines"]["serial"])
+        self.modem.load(state["lines"]["modem"])
 
     def restore(self, snapshot: Snapshot) -> None:
         """Makes the machine what it was when the snapshot was taken, of this machine or of one built alike.

@@ -27,10 +27,9 @@ cdef class Port92(Isa8):
         self.name = name
 
     cpdef reset(self):
-        # The keyboard controller's own A20 line is high after reset and the two are ORed, so the first fetch, at
-        # FFFFFFF0h, gets through; a board without one gets the same here.
-        self.value = FAST_A20
-        raise_irq(&self.a20)
+        # The keyboard controller's A20 line, ORed with this one, is high after reset, so the first fetch gets through.
+        self.value = 0
+        lower_irq(&self.a20)
 
     cdef Irq *output(self, str name) except NULL:
         if name == "A20":

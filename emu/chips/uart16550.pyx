@@ -152,6 +152,12 @@ cdef class Uart16550(Isa8):
         self.receive_next()
         return count
 
+    @property
+    def dtr(self):
+        """Whether the guest asserts DTR; in loopback it is inactive."""
+        self.clock.check()
+        return self.mcr & (MCR_DTR | MCR_LOOP) == MCR_DTR
+
     # Time.
 
     cdef uint64_t character_ticks(self) noexcept nogil:

@@ -53,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
 
 def build(options: argparse.Namespace) -> Machine:
     """The machine that the options describe."""
+    if options.serial == options.modem == "stdio":
+        raise ConfigError("--modem stdio: --serial stdio has the terminal; give one of them another line")
     port, path = debugcon(options.debugcon)
     machine = Machine(
         parse_size(options.memory),
@@ -65,6 +67,7 @@ def build(options: argparse.Namespace) -> Machine:
         kernel=options.kernel,
         append=options.append,
         initrd=options.initrd.split(",") if options.initrd else (),
+        modem=options.modem,
     )
     if machine.debugcon is not None:
         try:

@@ -36,6 +36,14 @@ class Backend:
 
     lost: int = 0
 
+    @property
+    def connected(self) -> bool:
+        """Whether somebody is at the other end; of a plain cable, always."""
+        return True
+
+    def hang_up(self) -> None:
+        """Sends whoever is connected away, where the line can."""
+
     def write(self, data: bytes) -> None:
         """Takes what the guest has sent. Never blocks; calling it with nothing lets waiting bytes go on."""
 

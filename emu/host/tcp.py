@@ -41,6 +41,10 @@ class TcpBackend(Backend):
         """Bytes dropped because nobody read them."""
         return self.output.lost
 
+    @property
+    def connected(self) -> bool:
+        return self.client is not None
+
     def write(self, data: bytes) -> None:
         self.output.put(data)
         if self.client is None:

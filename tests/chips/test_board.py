@@ -209,6 +209,10 @@ def test_a20_by_port_92() -> None:
         mov byte [es:0x10], 0x22        ; FFFF:0010 is 100000h
         mov al, [0]
         out 0x80, al
+        mov al, 0xd1
+        out 0x64, al                    ; the keyboard controller drives the gate too
+        mov al, 0xdd
+        out 0x60, al
         mov al, 0
         out 0x92, al
         mov al, [es:0x10]
@@ -221,7 +225,7 @@ def test_a20_by_port_92() -> None:
 """,
         memory=2 * MIB,
     )
-    made.cpu.run(instructions=20)
+    made.cpu.run(instructions=24)
     assert [code for _, code in made.post.codes] == [0x11, 0x11, 0x22]
 
 

@@ -14,9 +14,10 @@ CHIPS = Path(importlib.import_module("emu.chips").__file__ or "").parent
 PORTS = [
     *(0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1),
     *range(0x40, 0x44),
-    *(0x61, 0x70, 0x71, 0x80, 0x92, 0xB2, 0xB3),
+    *(0x60, 0x61, 0x64, 0x70, 0x71, 0x80, 0x92, 0xB2, 0xB3),
     *(0xCF8, 0xCF9, 0xCFB),
     *range(0xCFC, 0xD00),
+    *range(0x2F8, 0x300),
     *range(0x3F8, 0x400),
     *range(0x600, 0x640),
     *(0xE9, 0x501),
@@ -45,6 +46,8 @@ def traffic(seed: int, count: int) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield "advance", (int(10 ** pick.uniform(0, 7)),)
         elif what < 0.97:
             yield "receive", tuple(pick.randbytes(20))
+        elif what < 0.98:
+            yield "key", (pick.choice((0x1C, 0x12, 0xE075, 0xE07C, 0xE1)), pick.getrandbits(1))
         else:
             yield "inta", ()
 
@@ -59,6 +62,8 @@ def apply(board: Board, verb: str, numbers: tuple[int, ...]) -> int | None:
         board.clock.advance(*numbers)
     elif verb == "receive":
         return board.com1.receive(bytes(numbers))
+    elif verb == "key":
+        board.keyboard.key(*numbers)
     else:
         return board.pic1.inta()
     return None

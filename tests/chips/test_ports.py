@@ -122,6 +122,7 @@ class TestPort92:
         port.connect("A20", gate, 0)
         port.reset()
         board.place(port, 0x92, 1)
+        board.write(0x92, 2)
         assert (board.read(0x92), board.bus.a20) == (2, True)
         board.write(0x92, 0)
         assert (board.read(0x92), board.bus.a20) == (0, False)

@@ -84,3 +84,44 @@ def test_sizes() -> None:
     assert [parse_size(text) for text in ("64M", "512k", "1G", "4096")] == [64 << 20, 512 << 10, 1 << 30, 4096]
     with pytest.raises(ConfigError):
         parse_size("")
+
+
+def test_two_lines_cannot_have_one_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--serial", "stdio", "--modem", "stdio"]) == 2
+    assert "stdio" in capsys.readouterr().err
+
+
+def test_modem_and_keyboard_reach_the_guest() -> None:
+    """An echo on COM2, and a key's scan code on COM1."""
+    body = """
+        mov al, 0xae            ; opens the keyboard's port
+        out 0x64, al
+        mov dx, 0x3fb
+        mov al, 3
+        out dx, al
+        mov dx, 0x2fb
+        out dx, al
+next:   in al, 0x64
+        test al, 1
+        jz line
+        in al, 0x60
+        mov dx, 0x3f8
+        out dx, al
+line:   mov dx, 0x2fd
+        in al, dx
+        test al, 1
+        jz next
+        mov dx, 0x2f8
+        in al, dx
+        out dx, al
+        jmp next
+"""
+    with Machine(memory=1 << 20, firmware=rom(body)) as machine:
+        assert machine.serial.expect(b"\xaa") == b"\xaa"
+        machine.keyboard.type("a")
+        assert machine.serial.expect(b"\x9e") == b"\x1e\x9e"
+        snapshot = machine.snapshot()
+        machine.modem.send(b"hello")
+        assert machine.modem.expect(b"hello") == b"hello"
+        machine.restore(snapshot)
+        assert machine.modem.output == b""

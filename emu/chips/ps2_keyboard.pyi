@@ -1,0 +1,16 @@
+"""Stub of ps2_keyboard.pyx, which says what the part is."""
+
+from typing import Self
+
+from emu._core import Clock
+from emu.chips.ps2_device import Ps2Device
+
+class Ps2Keyboard(Ps2Device):
+    @property
+    def leds(self) -> int: ...
+    @property
+    def waiting_keys(self) -> int: ...
+    @property
+    def last_cycle(self) -> int: ...
+    def __new__(cls, clock: Clock, name: str = "keyboard") -> Self: ...
+    def key(self, code: int, down: bool, cycle: int | None = None) -> None: ...

@@ -1,0 +1,325 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The keyboard of the PC/AT and PS/2: 101 keys, scan code sets 1 and 2.
+
+PS/2 Hardware Interface Technical Reference, "Keyboards (101- and 102-Key)": commands from the system, commands to the
+system, scan codes, typematic rate. Keys come from the host as events with a cycle; a finger waits while the keyboard's
+buffer of 16 bytes has no room, so no key is lost but those that come while scanning is off.
+"""
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memmove
+
+from emu._core cimport Clock, set_irq
+from emu.chips.part cimport Fields
+from emu.chips.ps2_device cimport Ps2Device, set_1
+
+from emu.errors import BadInput
+
+cdef enum:
+    BUFFER = 16
+    KEYS = 4096           # from the host, not yet pressed
+    LONGEST = 8           # bytes of a key: Pause in set 2
+    SET_LEDS = 0xED
+    ECHO = 0xEE
+    SCAN_CODE_SET = 0xF0
+    READ_ID = 0xF2
+    SET_TYPEMATIC = 0xF3
+    ENABLE = 0xF4
+    DISABLE = 0xF5
+    DEFAULTS = 0xF6
+    ALL_KEYS = 0xF7       # F7h-FAh: key types of set 3; FBh-FDh: of one key, which follows
+    KEY_TYPEMATIC = 0xFB
+    RESEND = 0xFE
+    RESET = 0xFF
+    ACK = 0xFA
+    BAT_OK = 0xAA
+    BREAK = 0xF0          # before the code of a key that goes up, in set 2
+    EXTENDED = 0xE0
+    PAUSE = 0xE1          # has no break code and does not repeat
+    PRINT_SCREEN = 0xE07C
+    TYPEMATIC_DEFAULT = 0x2B  # 10.9 a second after 500 ms
+    BAT_MILLISECONDS = 500
+    EVENT_KEY = 0
+    EVENT_REPEAT = 1
+    EVENT_BAT = 2
+
+cdef uint8_t[8] PAUSE_2 = [0xE1, 0x14, 0x77, 0xE1, 0xF0, 0x14, 0xF0, 0x77]
+cdef uint8_t[6] PAUSE_1 = [0xE1, 0x1D, 0x45, 0xE1, 0x9D, 0xC5]
+
+
+cdef struct Key:
+    uint64_t cycle
+    uint32_t code  # set 2, EXTENDED << 8 added for the grey keys; or PAUSE
+    uint32_t down
+
+
+cdef class Ps2Keyboard(Ps2Device):
+    """A keyboard. Pin: READY out. Its power-on self-test takes half a second; the reset line does not reach it."""
+
+    cdef uint8_t replies[4]        # to commands, sent before scan codes
+    cdef uint8_t reply_count
+    cdef uint8_t buffer[BUFFER]    # scan codes
+    cdef uint8_t count
+    cdef uint8_t last              # sent last, for RESEND
+    cdef uint8_t command           # whose argument is awaited, or 0
+    cdef bint scanning
+    cdef uint8_t scan_code_set
+    cdef readonly uint8_t leds     # bit 0 Scroll Lock, 1 Num Lock, 2 Caps Lock
+    cdef uint8_t typematic
+    cdef uint32_t repeating        # the key that repeats, or 0
+    cdef Key keys[KEYS]
+    cdef uint64_t head, tail       # keys ever put in and taken out
+
+    def __cinit__(self, Clock clock not None, str name not None="keyboard"):
+        self.name = name
+        self.defaults()
+        self.start_test()
+
+    cpdef reset(self):
+        """There is no reset line in the cable."""
+
+    # The host's side.
+
+    def key(self, uint32_t code, bint down, cycle=None):
+        """Lets a key go down or up, now or at a cycle, but not before the keys that wait already.
+
+        Args:
+            code: its scan code in set 2, with E000h added where E0h goes before it; E1h is Pause.
+
+        Raises:
+            ValueError: there is no such code.
+            BadInput: 4096 keys wait already.
+        """
+        cdef Key *key
+        cdef uint64_t at
+        self.clock.check()
+        if code != PAUSE and (code & ~<uint32_t>0xE0FF or code >> 8 not in (0, EXTENDED) or not 0 < code & 0xFF < 0x85):
+            raise ValueError(f"no key has the scan code {code:#x}")
+        if self.head - self.tail == KEYS:
+            raise BadInput(f"{KEYS} keys wait already")
+        at = self.clock.now() if cycle is None else max(<uint64_t>cycle, self.clock.now())
+        if self.head != self.tail:
+            at = max(at, self.keys[(self.head - 1) % KEYS].cycle)
+        key = &self.keys[self.head % KEYS]
+        key.cycle, key.code, key.down = at, code, down
+        self.head += 1
+        self.press()
+
+    @property
+    def waiting_keys(self):
+        """Keys from the host that are still to be pressed or released."""
+        self.clock.check()
+        return self.head - self.tail
+
+    @property
+    def last_cycle(self):
+        """When the last key that waits is due; now, where none waits."""
+        self.clock.check()
+        if self.head == self.tail:
+            return self.clock.now()
+        return max(self.keys[(self.head - 1) % KEYS].cycle, self.clock.now())
+
+    cdef void press(self) noexcept nogil:
+        """Presses the keys that are due, as far as there is room, and plans the next."""
+        cdef Key *key
+        while self.head != self.tail:
+            key = &self.keys[self.tail % KEYS]
+            if key.cycle > self.clock.now():
+                self.clock.schedule(self, EVENT_KEY, key.cycle)
+                break
+            if self.scanning:
+                if not self.scan(key.code, key.down != 0):
+                    break  # take() comes back here
+                if key.down and key.code != PAUSE:
+                    self.repeating = key.code
+                    self.schedule(EVENT_REPEAT, 250 * (1 + (self.typematic >> 5 & 3)), 1000)
+                elif key.code == self.repeating:
+                    self.stop_repeating()
+            self.tail += 1
+        self.settle()
+
+    cdef void stop_repeating(self) noexcept nogil:
+        self.repeating = 0
+        self.clock.cancel(self, EVENT_REPEAT)
+
+    cdef void schedule(self, int id, uint64_t numerator, uint64_t denominator) noexcept nogil:
+        """An event after a fraction of a second."""
+        self.clock.schedule(self, id, self.clock.now() + self.clock.c.hz * numerator // denominator)
+
+    cdef void event(self, int id) noexcept nogil:
+        if id == EVENT_KEY:
+            self.press()
+        elif id == EVENT_BAT:
+            self.reply(BAT_OK)
+            self.scanning = True
+        elif self.repeating:
+            if self.head == self.tail or self.keys[self.tail % KEYS].cycle > self.clock.now():
+                self.scan(self.repeating, True)  # while a finger waits nothing repeats
+            # "Period = (8 + A) * 2^B * 0.00417 s", A bits 0-2, B bits 3-4
+            self.schedule(EVENT_REPEAT, <uint64_t>(8 + (self.typematic & 7)) * 417 << (self.typematic >> 3 & 3), 100_000)
+        self.settle()
+
+    # Scan codes.
+
+    cdef bint scan(self, uint32_t code, bint down) noexcept nogil:
+        """Buffers what a key sends; False where there is no room for all of it."""
+        cdef uint8_t made[LONGEST]
+        cdef int length = 0, at
+        if code == PAUSE:
+            length = (8 if self.scan_code_set == 2 else 6) if down else 0
+            for at in range(length):
+                made[at] = PAUSE_2[at] if self.scan_code_set == 2 else PAUSE_1[at]
+        elif code == PRINT_SCREEN:  # comes with a Shift of its own
+            length = self.encode(made, length, EXTENDED << 8 | (0x12 if down else 0x7C), down)
+            length = self.encode(made, length, EXTENDED << 8 | (0x7C if down else 0x12), down)
+        else:
+            length = self.encode(made, length, code, down)
+        if self.count + length > BUFFER:
+            return False
+        for at in range(length):
+            self.buffer[self.count] = made[at]
+            self.count += 1
+        return True
+
+    cdef int encode(self, uint8_t *to, int length, uint32_t code, bint down) noexcept nogil:
+        """Appends one key's make or break code; returns the new length."""
+        if code >> 8:
+            to[length] = EXTENDED
+            length += 1
+        if self.scan_code_set == 1:
+            to[length] = set_1(<uint8_t>code) | (0 if down else 0x80)
+            return length + 1
+        if not down:
+            to[length] = BREAK
+            length += 1
+        to[length] = <uint8_t>code
+        return length + 1
+
+    # The controller's side.
+
+    cdef void settle(self) noexcept nogil:
+        set_irq(&self.ready, self.waiting())
+
+    cdef bint waiting(self) noexcept nogil:
+        return self.reply_count + self.count != 0
+
+    cdef uint8_t take(self) noexcept nogil:
+        if self.reply_count:
+            self.last = self.replies[0]
+            self.reply_count -= 1
+            memmove(self.replies, self.replies + 1, self.reply_count)
+        elif self.count:
+            self.last = self.buffer[0]
+            self.count -= 1
+            memmove(self.buffer, self.buffer + 1, self.count)
+        self.press()
+        return self.last
+
+    cdef void reply(self, uint8_t value) noexcept nogil:
+        if self.reply_count < sizeof(self.replies):
+            self.replies[self.reply_count] = value
+            self.reply_count += 1
+
+    cdef void defaults(self) noexcept nogil:
+        self.scan_code_set = 2
+        self.typematic = TYPEMATIC_DEFAULT
+        self.count = 0
+        self.stop_repeating()
+
+    cdef void start_test(self) noexcept nogil:
+        """The basic assurance test."""
+        self.defaults()
+        self.scanning = False
+        self.leds = 0
+        self.schedule(EVENT_BAT, BAT_MILLISECONDS, 1000)
+
+    cdef void receive(self, uint8_t value) noexcept nogil:
+        cdef uint8_t command = self.command
+        self.command = 0
+        if value == RESEND:
+            if not self.reply_count:
+                self.reply(self.last)
+        elif command and value < SET_LEDS:
+            self.reply_count = 0
+            self.argument(command, value)
+        else:
+            self.reply_count = 0  # a command ends what the one before had to say
+            self.obey(value)
+        self.press()
+
+    cdef void obey(self, uint8_t value) noexcept nogil:
+        if value < SET_LEDS or value == 0xEF or value == 0xF1:
+            self.reply(RESEND)
+            return
+        if value == ECHO:
+            self.reply(ECHO)
+            return
+        self.reply(ACK)
+        if value in (SET_LEDS, SCAN_CODE_SET, SET_TYPEMATIC) or value >= KEY_TYPEMATIC and value < RESEND:
+            self.command = value
+        elif value == READ_ID:
+            self.reply(0xAB)
+            self.reply(0x83)
+        elif value == ENABLE:
+            self.count = 0
+            self.stop_repeating()
+            self.scanning = True
+        elif value == DISABLE or value == DEFAULTS:
+            self.defaults()
+            self.scanning = value == DEFAULTS
+        elif value == RESET:
+            self.start_test()
+
+    cdef void argument(self, uint8_t command, uint8_t value) noexcept nogil:
+        if command == SCAN_CODE_SET and value > 2:
+            self.reply(RESEND)  # there is no set 3
+            self.command = command
+            return
+        self.reply(ACK)
+        if command == SET_LEDS:
+            self.leds = value & 7
+        elif command == SET_TYPEMATIC:
+            self.typematic = value & 0x7F
+        elif command == SCAN_CODE_SET:
+            if value == 0:
+                self.reply(self.scan_code_set)
+            else:
+                self.scan_code_set = value
+                self.count = 0
+
+    cdef int fields(self, Fields f) except -1:
+        f.block("replies", self.replies, sizeof(self.replies))
+        f.u8("reply_count", &self.reply_count)
+        f.block("buffer", self.buffer, BUFFER)
+        f.u8("count", &self.count)
+        if self.reply_count > sizeof(self.replies) or self.count > BUFFER:
+            self.reply_count = self.count = 0
+            raise BadInput("more bytes than a queue holds")
+        f.u8("last", &self.last)
+        f.u8("command", &self.command)
+        f.flag("scanning", &self.scanning)
+        f.u8("scan_code_set", &self.scan_code_set)
+        f.u8("leds", &self.leds)
+        f.u8("typematic", &self.typematic)
+        f.u32("repeating", &self.repeating)
+        f.level("ready", &self.ready.level)
+        self.waiting_list(f)
+        return 0
+
+    cdef int waiting_list(self, Fields f) except -1:
+        """The keys that are still to come are part of the machine's future, so of its state."""
+        cdef uint64_t at
+        if f.loading:
+            if len(f.values["keys"]) > KEYS:
+                raise BadInput(f"more than {KEYS} keys")
+            self.head = self.tail = 0
+            for key in f.values["keys"]:
+                if len(key) != 3:
+                    raise BadInput("a key is a cycle, a code and up or down")
+                self.keys[self.head] = Key(key[0], key[1], key[2])
+                self.head += 1
+        else:
+            f.values["keys"] = [
+                (self.keys[at % KEYS].cycle, self.keys[at % KEYS].code, self.keys[at % KEYS].down)
+                for at in range(self.tail, self.head)
+            ]
+        return 0
