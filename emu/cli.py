@@ -80,6 +80,7 @@ def natural(most: int, what: str) -> Callable[[str], int]:
 
 count = natural((1 << 63) - 1, "count")
 port = natural(0xFFFF, "I/O port")
+tcp_port = natural(0xFFFF, "TCP port")
 address = natural((1 << 64) - 1, "address")
 
 
@@ -144,6 +145,13 @@ def add_run(run: argparse.ArgumentParser) -> None:
     limits.add_argument("--timeout", type=seconds, metavar="S", help="seconds of host time")
     output = run.add_argument_group("output")
     output.add_argument("--report", metavar="FILE", help="a report of the run as JSON; `-` is standard output")
+    look = run.add_argument_group("looking inside")
+    look.add_argument(
+        "--gdb", type=tcp_port, metavar="PORT",
+        help="wait for `gdb -ex 'target remote :PORT'` and run as it says; 0 takes a free port",
+    )  # fmt: skip
+    look.add_argument("--trace", metavar="FILE", help="write every instruction, interrupt and VM exit; `-` is stdout")
+    look.add_argument("--trace-range", metavar="FIRST-LAST", help="only instructions at these linear addresses")
     output.add_argument("-q", "--quiet", action="store_true", help="no summary on standard error")
 
 

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from emu.errors import ConfigError
@@ -39,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
         # Whatever is to be written is opened before anything runs.
         report_file = open_files.enter_context(OutputFile(options.report)) if options.report else None
         machine = open_files.enter_context(build(options))
-        stop, status, seconds = boot(machine, options)
+        start = open_files.enter_context(starter(machine, options))
+        stop, status, seconds = boot(machine, options, start)
         machine.poll()
         report = machine.report(stop, seconds) if stop else machine.report(Stop(StopReason.STOPPED), seconds)
         if stop is None:
@@ -110,7 +111,47 @@ def signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def boot(machine: Machine, options: argparse.Namespace) -> tuple[Stop | None, int, float]:
+@contextlib.contextmanager
+def starter(machine: Machine, options: argparse.Namespace) -> Iterator[Callable[..., Stop]]:
+    """What runs the machine, called as `Machine.run` is: traced, or as a debugger says."""
+    with contextlib.ExitStack() as inside:
+        if options.trace_range is not None and options.trace is None:
+            raise ConfigError("--trace-range: only with --trace")
+        if options.trace is not None:
+            from emu.debug.trace import Trace
+
+            where = trace_range(options.trace_range)
+            try:
+                file = sys.stdout if options.trace == "-" else inside.enter_context(open(options.trace, "w"))
+            except OSError as error:
+                raise ConfigError(f"{options.trace}: cannot be written: {error.strerror}") from None
+            inside.enter_context(Trace(machine.cpu, file, where, machine.symbols))
+        if options.gdb is None:
+            yield machine.run
+            return
+        from emu.debug.gdb import GdbServer
+        from emu.debug.symbol_file import symbol_elf
+
+        server = GdbServer(machine, options.gdb, exit_status, symbol_elf(machine.symbols) if machine.symbols else None)
+        inside.callback(server.close)
+        print(f"emu: waiting for gdb: target remote 127.0.0.1:{server.port}", file=sys.stderr, flush=True)
+        yield server.serve
+
+
+def trace_range(text: str | None) -> range | None:
+    """The addresses that `--trace-range FIRST-LAST` names."""
+    if text is None:
+        return None
+    try:
+        first, last = (int(part, 0) for part in text.split("-"))
+    except ValueError:
+        first, last = 1, 0
+    if not 0 <= first <= last < 1 << 64:
+        raise ConfigError(f"--trace-range {text}: not FIRST-LAST, such as 0xf0000-0xfffff")
+    return range(first, last + 1)
+
+
+def boot(machine: Machine, options: argparse.Namespace, start: Callable[..., Stop]) -> tuple[Stop | None, int, float]:
     """Runs it: the Stop (None where a signal came), the exit status, and the seconds that it took."""
     progress = Progress(wanted=options.serial != "stdio" and options.debugcon is None)
     started = time.perf_counter()
@@ -129,7 +170,7 @@ def boot(machine: Machine, options: argparse.Namespace) -> tuple[Stop | None, in
     stop, status = None, 0
     try:
         with signals():
-            stop = machine.run(
+            stop = start(
                 instructions=options.max_instructions,
                 cycles=options.max_cycles,
                 seconds=options.max_seconds,

@@ -4,18 +4,20 @@
 """
 
 import bisect
+import io
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from emu.errors import BadInput
+from emu.errors import ConfigError
+from emu.host.output_file import OutputFile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["FORMATS", "Lane", "Switch", "Timeline", "check_path"]
+__all__ = ["FORMATS", "Lane", "Switch", "Timeline", "format_of"]
 
 FORMATS = (".json", ".svg", ".png")
 MOST_SPANS = 20_000  # of a lane; beyond that, neighbours are drawn as one
@@ -114,19 +116,18 @@ class Timeline:
         """Writes the file: its ending decides the format.
 
         Raises:
-            BadInput: the ending is none of FORMATS, or the file cannot be written; an old file is left as it was then.
+            ConfigError: the ending is none of FORMATS, or the file cannot be written; an old one then stays.
         """
-        name = check_path(path)
-        temporary = f"{name}.part"
-        try:
-            if name.endswith(".json"):
-                with open(temporary, "w", encoding="utf-8") as file:
-                    json.dump({"traceEvents": list(self.events()), "displayTimeUnit": "ns"}, file)
-            else:
-                self.draw(temporary, name[-3:])
-            os.replace(temporary, name)
-        except OSError as error:
-            raise BadInput(f"{name}: {error.strerror}") from None
+        kind = format_of(path)
+        with OutputFile(path) as file:
+            file.write(self.render(kind))
+            file.finish()
+
+    def render(self, kind: str) -> bytes:
+        """The content of a file with the ending `kind`, one of FORMATS."""
+        if kind == ".json":
+            return json.dumps({"traceEvents": list(self.events()), "displayTimeUnit": "ns"}).encode()
+        return self.draw(kind[1:])
 
     # --- Perfetto -----------------------------------------------------------------------------------------------------
 
@@ -156,8 +157,8 @@ class Timeline:
 
     # --- pictures -----------------------------------------------------------------------------------------------------
 
-    def draw(self, path: str, kind: str) -> None:
-        """Draws lanes and marks; the same run gives the same bytes."""
+    def draw(self, kind: str) -> bytes:
+        """Lanes and marks as svg or png; the same run gives the same bytes."""
         import matplotlib
         from matplotlib.figure import Figure
 
@@ -180,11 +181,15 @@ class Timeline:
         axes.grid(axis="x", alpha=0.25)
         axes.set_axisbelow(True)
         metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(path, format=kind, dpi=120, metadata=metadata)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=kind, dpi=120, metadata=metadata)
+        return picture.getvalue()
 
     def scale(self) -> tuple[float, str]:
         """Units a cycle, and the unit: one in which the run's end is a number that can be read."""
-        last = max([lane.ends[-1] for lane in self.lanes.values() if lane.ends] + [s.cycle for s in self.switches] + [1])
+        last = max(
+            [lane.ends[-1] for lane in self.lanes.values() if lane.ends] + [s.cycle for s in self.switches] + [1]
+        )
         seconds = last / self.hz
         size, unit = next((unit for unit in UNITS if seconds >= unit[0]), UNITS[-1])
         return 1 / (self.hz * size), unit
@@ -204,13 +209,13 @@ class Timeline:
             )  # fmt: skip
 
 
-def check_path(path: str | os.PathLike[str]) -> str:
-    """The path of a timeline, as text.
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The ending of a timeline's path, one of FORMATS.
 
     Raises:
-        BadInput: its ending is none of FORMATS.
+        ConfigError: it is none.
     """
-    name = os.fspath(path)
-    if not name.endswith(FORMATS):
-        raise BadInput(f"{name}: a timeline is written as {', '.join(FORMATS)}; the name's ending says which")
-    return name
+    ending = os.path.splitext(os.fspath(path))[1]
+    if ending not in FORMATS:
+        raise ConfigError(f"{os.fspath(path)}: a timeline ends in {', '.join(FORMATS)}, which says how it is written")
+    return ending

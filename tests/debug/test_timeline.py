@@ -1,0 +1,88 @@
+"""Timelines: exact sums whatever is merged, a file that Perfetto reads, pictures that repeat."""
+
+import itertools
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+import emu
+from emu.debug.timeline import MOST_SPANS, Lane, Timeline, format_of
+
+MHZ = 1_000_000
+
+
+def story() -> Timeline:
+    timeline = Timeline(MHZ, ("VMM", "Service VM", "Guest VM"))
+    timeline.ran("Service VM", 0, 100)
+    timeline.switched(100, "Service VM", "Guest VM", "service done")
+    timeline.ran("Guest VM", 110, 400)
+    timeline.switched(400, "Guest VM", "Service VM", "trap: write to 200000h")
+    timeline.ran("VMM", 400, 420)
+    timeline.ran("Service VM", 420, 500)
+    return timeline
+
+
+def test_perfetto_events_have_every_span_and_switch() -> None:
+    events = json.loads(story().render(".json"))["traceEvents"]
+    names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    spans = [(names[e["tid"]], e["ts"], e["dur"]) for e in events if e["ph"] == "X"]
+    assert spans == [("VMM", 400, 20), ("Service VM", 0, 100), ("Service VM", 420, 80), ("Guest VM", 110, 290)]
+    marks = [(e["ts"], e["name"], e["args"]["from"], e["args"]["to"]) for e in events if e["ph"] == "i"]
+    assert marks == [
+        (100, "service done", "Service VM", "Guest VM"),
+        (400, "trap: write to 200000h", "Guest VM", "Service VM"),
+    ]
+    starts = {e["id"]: names[e["tid"]] for e in events if e["ph"] == "s"}
+    ends = {e["id"]: names[e["tid"]] for e in events if e["ph"] == "f"}
+    assert (starts, ends) == ({0: "Service VM", 1: "Guest VM"}, {0: "Guest VM", 1: "Service VM"})
+
+
+def test_svg_names_the_lanes_and_causes_and_repeats() -> None:
+    first, second = story().render(".svg"), story().render(".svg")
+    assert first == second
+    text = " ".join(ElementTree.fromstring(first).itertext())
+    for wanted in ("VMM", "Service VM", "Guest VM", "180 cycles", "2 trap: write to 200000h", "guest time (µs)"):
+        assert wanted in text
+
+
+def test_png_is_one() -> None:
+    picture = story().render(".png")
+    assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+    assert picture == story().render(".png")
+
+
+def test_an_empty_timeline_can_be_drawn() -> None:
+    assert ElementTree.fromstring(Timeline(MHZ).render(".svg")).tag.endswith("svg")
+
+
+def test_a_lane_stays_bounded_and_its_sum_exact() -> None:
+    lane = Lane("Guest VM")
+    count = 5 * MOST_SPANS
+    for at in range(count):
+        lane.add(at * 10, at * 10 + 3 + at % 5)
+    spans = list(lane.spans())
+    assert len(spans) <= MOST_SPANS
+    assert lane.cycles == sum(3 + at % 5 for at in range(count))
+    assert all(start < end for start, end in spans)
+    assert all(first[1] < second[0] for first, second in itertools.pairwise(spans))
+    assert (spans[0][0], spans[-1][1]) == (0, (count - 1) * 10 + 3 + (count - 1) % 5)
+
+
+def test_a_wide_gap_survives_merging() -> None:
+    lane = Lane("Guest VM")
+    for at in range(3 * MOST_SPANS):
+        lane.add(at * 10 + (10**9 if at > MOST_SPANS else 0), at * 10 + 5 + (10**9 if at > MOST_SPANS else 0))
+    assert not lane.ran_at(10**8)
+    assert lane.ran_at(10**9 + MOST_SPANS * 10 + 12)
+
+
+def test_the_ending_decides_and_a_wrong_one_is_said(tmp_path: Path) -> None:
+    assert format_of("a.b/run.svg") == ".svg"
+    with pytest.raises(emu.ConfigError, match=r"run\.gif: a timeline ends in \.json, \.svg, \.png"):
+        format_of("run.gif")
+    story().save(tmp_path / "run.json")
+    assert json.loads((tmp_path / "run.json").read_text())["displayTimeUnit"] == "ns"
+    with pytest.raises(emu.ConfigError, match="cannot be written"):
+        story().save(tmp_path / "missing" / "run.json")
