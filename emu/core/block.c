@@ -38,8 +38,12 @@ struct BlockCache {
     Block *hash[HASH_SIZE];
     CodePage *pages[PAGE_SLOTS];
     Memo memos[MEMOS];
-    uint64_t hook_pages[64]; /* bit map over a hash of linear page numbers: pages with instruction hooks */
-    uint32_t hooks;
+    /* Instruction hooks: a bit map over a hash of linear page numbers, and one over offsets in a page. An instruction of a
+     * page that has hooks counts as hooked where its offset is that of a hook in whatever page, so that what is decoded
+     * does not depend on the mapping; the callback knows which addresses are meant. */
+    uint64_t hook_pages[64], hook_offsets[64];
+    uint8_t hooks;        /* HOOKED_*: which there are */
+    uint32_t hook_version; /* of the two maps: part of the mode of blocks that were decoded with them */
     struct {
         Block block;
         Insn insns[3];
@@ -49,6 +53,8 @@ struct BlockCache {
 static size_t page_slot(uint64_t pa) { return (pa >> 12 ^ pa >> 22) % PAGE_SLOTS; }
 static size_t hash_of(uint64_t pa, uint32_t mode) { return (pa ^ pa >> 13 ^ (uint64_t)mode << 5) % HASH_SIZE; }
 static unsigned hook_bit(uint64_t la) { return (unsigned)(la >> 12 ^ la >> 24) & 4095; }
+static bool has_bit(const uint64_t *map, unsigned bit) { return map[bit >> 6] >> (bit & 63) & 1; }
+static void set_bit(uint64_t *map, unsigned bit) { map[bit >> 6] |= 1ull << (bit & 63); }
 
 #define HEADER_BYTES ((sizeof(BlockCache) + PAGE_MASK) & ~PAGE_MASK)
 
@@ -154,24 +160,49 @@ static void *allocate(BlockCache *cache, size_t size)
     return memory;
 }
 
-void blocks_hook_page(CPU *cpu, uint64_t la)
+/* Blocks that were decoded with other hooks must not be found any more. */
+static void hooks_changed(CPU *cpu)
 {
     BlockCache *cache = cpu->blocks;
-    if (la == ~0ull)
-        memset(cache->hook_pages, 0xff, sizeof cache->hook_pages);
-    else
-        cache->hook_pages[hook_bit(la) >> 6] |= 1ull << (hook_bit(la) & 63);
-    cache->hooks = 1;
+    cache->hook_version = (cache->hook_version + 1) & 0xfff;
+    if (!cache->hook_version)
+        cache->flush_wanted = 1;
     cpu->generation++;
     cpu_update_mode(cpu);
+}
+
+void blocks_hook(CPU *cpu, uint64_t first, uint64_t last)
+{
+    BlockCache *cache = cpu->blocks;
+    if (last - first >= 4096 * PAGE_SIZE) {
+        memset(cache->hook_pages, 0xff, sizeof cache->hook_pages);
+    } else {
+        for (uint64_t page = first & ~PAGE_MASK; page <= last && page >= (first & ~PAGE_MASK); page += PAGE_SIZE)
+            set_bit(cache->hook_pages, hook_bit(page));
+    }
+    if (last - first >= PAGE_MASK) {
+        memset(cache->hook_offsets, 0xff, sizeof cache->hook_offsets);
+    } else {
+        for (uint64_t la = first; la != last + 1; la++)
+            set_bit(cache->hook_offsets, la & PAGE_MASK);
+    }
+    cache->hooks |= HOOKED_INSTRUCTION;
+    hooks_changed(cpu);
+}
+
+void blocks_hook_blocks(CPU *cpu)
+{
+    memset(cpu->blocks->hook_pages, 0xff, sizeof cpu->blocks->hook_pages);
+    cpu->blocks->hooks |= HOOKED_BLOCK;
+    hooks_changed(cpu);
 }
 
 void blocks_unhook_all(CPU *cpu)
 {
     memset(cpu->blocks->hook_pages, 0, sizeof cpu->blocks->hook_pages);
+    memset(cpu->blocks->hook_offsets, 0, sizeof cpu->blocks->hook_offsets);
     cpu->blocks->hooks = 0;
-    cpu->generation++;
-    cpu_update_mode(cpu);
+    hooks_changed(cpu);
 }
 
 /* Finishes a decoded instruction for its place in a block. */
@@ -252,10 +283,17 @@ static unsigned fill(CPU *cpu, Block *block, const uint8_t *code, unsigned offse
     unsigned count = 0, at = offset, cum = 0, before_last = 0, extra = 0;
     const CodePage *page = block->pa ? find_page(cpu->blocks, block->pa & ~PAGE_MASK) : NULL;
     const bool modified = page && page->written;
-    const unsigned most = block->mode & (MODE_SINGLE | MODE_HOOKS) ? 1 : BLOCK_INSNS;
-    if (block->mode & MODE_HOOKS)
-        pseudo(&insns[extra++], exec_hooked, offset, 0, 0);
+    const unsigned most = block->mode & MODE_SINGLE ? 1 : BLOCK_INSNS;
+    const bool hooks = block->mode & MODE_HOOKS;
+    if (hooks) {
+        const unsigned kinds = (cpu->blocks->hooks & HOOKED_BLOCK) |
+                               (has_bit(cpu->blocks->hook_offsets, offset) ? HOOKED_INSTRUCTION : 0);
+        if (kinds)
+            pseudo(&insns[extra++], exec_hooked, offset, 0, 0)->imm = (int32_t)kinds;
+    }
     while (count < most && at < end) {
+        if (hooks && count && has_bit(cpu->blocks->hook_offsets, at))
+            break;
         const unsigned from = at - offset;
         *status = modified ? decode_again(cpu, code + from, end - at, block->pa + from, block->mode, &decoded)
                            : decode(cpu, code + from, end - at, block->mode, &fresh);
@@ -291,7 +329,7 @@ static unsigned fill(CPU *cpu, Block *block, const uint8_t *code, unsigned offse
             if (pair)
                 insns[extra + i - 1].fn = pair;
         }
-    pseudo(&insns[extra + count], exec_onward, at, count, cum);
+    pseudo(&insns[extra + count], hooks ? exec_onward_hooked : exec_onward, at, count, cum)->dst = (uint8_t)(extra + count);
     block->need = (int32_t)before_last + 1;
     block->bytes = (uint16_t)(at - offset);
     return extra + count + 1;
@@ -344,7 +382,7 @@ static const Insn *uncached(CPU *cpu, uint64_t la, uint32_t mode)
     DecodeStatus status;
     Block *block = &cache->scratch.block;
     uint64_t pa = 0;
-    *block = (Block){.mode = mode | MODE_SINGLE | (cache->hooks ? MODE_HOOKS : 0u)};
+    *block = (Block){.mode = mode | MODE_SINGLE};
     for (;;) {
         if (!cpu->code64 && cpu->rip + have > cpu->seg[CS].limit) {
             fault_gp(cpu, 0);
@@ -397,8 +435,8 @@ const Insn *block_at_rip(CPU *cpu)
         if (cpu->rip - in_page + PAGE_MASK > 0xffff && cpu->rip >= in_page)
             mode |= MODE_HIGH;
     }
-    if (unlikely(cache->hooks) && (cache->hook_pages[hook_bit(la) >> 6] >> (hook_bit(la) & 63) & 1))
-        mode |= MODE_HOOKS;
+    if (unlikely(cache->hooks) && has_bit(cache->hook_pages, hook_bit(la)))
+        mode |= MODE_HOOKS | cache->hook_version << MODE_HOOKS_SHIFT;
     const uint32_t window = (uint32_t)(first << 16 | end);
     Block *block = lookup(cache, pa, mode, window);
     if (likely(block != NULL))

@@ -17,8 +17,10 @@ void blocks_flush(CPU *cpu);
 void blocks_written(CPU *cpu, uint64_t pa, size_t size);
 /* The block at CPU.rip in CPU.mode, decoded if need be; sets CPU.page_rip. NULL: CPU.fault holds why the fetch failed. */
 const Insn *block_at_rip(CPU *cpu);
-/* Instruction hooks and breakpoints: the page of `la` has some (any page: all ones). */
-void blocks_hook_page(CPU *cpu, uint64_t la);
+/* Hooks and breakpoints before the instructions at linear addresses `first` to `last`. */
+void blocks_hook(CPU *cpu, uint64_t first, uint64_t last);
+/* Hooks before every block. */
+void blocks_hook_blocks(CPU *cpu);
 void blocks_unhook_all(CPU *cpu);
 /* All translations and all blocks are void; done at once, or as soon as the running block has been left. */
 void cpu_forget_all(CPU *cpu);

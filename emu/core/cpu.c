@@ -62,7 +62,6 @@ void cpu_reset(CPU *cpu)
     cpu->tsc_offset = 0 - clock_now(cpu->clock);
     cpu->sysenter_cs = cpu->sysenter_esp = cpu->sysenter_eip = 0;
     cpu->star = cpu->lstar = cpu->cstar = cpu->fmask = cpu->kernel_gs_base = cpu->tsc_aux = 0;
-    cpu->fpu = (Fpu){.control = FPU_CONTROL_RESET, .valid = 0xff, .mxcsr = MXCSR_INIT};
     cpu_init(cpu);
 }
 
@@ -101,7 +100,7 @@ void cpu_init(CPU *cpu)
     cpu->charge_target = 0;
     cpu->delivering = -1;
     cpu->requests &= REQUEST_INTR | REQUEST_STOP;
-    cpu->hook_skip = ~0ull;
+    cpu->hook_skip = cpu->fallen_to = ~0ull;
     for (unsigned i = 0; i < SEGMENT_COUNT; i++)
         segment_update(cpu, i);
     tlb_flush(cpu, true);

@@ -9,7 +9,6 @@
 #include "bus.h"
 #include "clock.h"
 #include "form.h"
-#include "fpu.h"
 #include "timing.h"
 
 typedef struct Insn Insn;
@@ -114,7 +113,8 @@ typedef enum Activity { ACTIVITY_ACTIVE, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVI
 #define MODE_CODE   3u
 #define MODE_SINGLE 4u  /* one instruction a block: stepping, shadows, the last instructions before the horizon */
 #define MODE_REAL   8u  /* real-address or virtual-8086 mode: some instructions are #UD */
-#define MODE_HOOKS  16u /* (of a block) instruction hooks in its page: one instruction a block, exec_hooked before it */
+#define MODE_HOOKS  16u /* (of a block) its page has hooks: a hooked instruction begins a block, exec_hooked stands before it */
+#define MODE_HOOKS_SHIFT 16 /* then bits 16 to 27 are the version of the set of hooks */
 #define MODE_HIGH   32u /* (of a block) its page reaches past RIP 0xffff: 16-bit branches are not linked */
 
 typedef uint8_t InterruptAcknowledge(void *controller);
@@ -122,6 +122,10 @@ typedef void HookCallback(void *owner, int kind, uint64_t address, unsigned size
 
 enum { HOOK_INSTRUCTION, HOOK_BLOCK, HOOK_MEMORY_READ, HOOK_MEMORY_WRITE, HOOK_IO_READ, HOOK_IO_WRITE, HOOK_INTERRUPT,
        HOOK_VM_EXIT, HOOK_KINDS };
+
+/* Hooks that stand before an instruction. */
+#define HOOKED_INSTRUCTION 1u
+#define HOOKED_BLOCK       2u /* it begins a block: something led to it that is not the instruction before it */
 
 typedef struct BlockCache BlockCache;
 
@@ -189,7 +193,7 @@ typedef struct CPU {
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t star, lstar, cstar, fmask, kernel_gs_base;
     uint64_t random; /* state of the generator behind RDRAND and RDSEED: part of the state, so that runs repeat */
-    Fpu fpu;
+    uint32_t fpu_present;
 
     const struct Model *model;
 
@@ -216,6 +220,8 @@ typedef struct CPU {
     HookCallback *hook;
     void *hook_owner;
     uint64_t hook_skip; /* RIP whose hook has just run, so that the instruction itself is next; all ones: none */
+    uint64_t fallen_to; /* RIP that no branch led to: what exec_hooked does not take for the start of a block; all ones: none */
+    uint8_t hook_kinds; /* of STATUS_HOOK: HOOKED_* */
 #ifdef EMU_TRAMPOLINE
     struct { /* the call that a body asked for: see insn.h */
         const Insn *insn;

@@ -14,7 +14,7 @@ static int64_t leave(CPU *cpu, int64_t left, int64_t fr, int64_t fd, uint64_t cf
 
 COLD int64_t exit_after(ARGS)
 {
-    cpu->rip = insn_next_rip(cpu, insn);
+    cpu->rip = cpu->fallen_to = insn_next_rip(cpu, insn);
     cpu->instructions += insn->idx + 1u;
     return leave(cpu, left - insn->cum, fr, fd, cf, STATUS_BRANCH);
 }
@@ -68,12 +68,20 @@ COLD static const Insn *find_target(CPU *cpu, int64_t *left, bool branch)
     return first;
 }
 
+/* The block that an instruction is in. Its place in it does not count the pseudo-instructions in front, but the last one's
+ * does. */
+static const Block *block_around(const Insn *insn)
+{
+    while (insn->fn != exec_onward && insn->fn != exec_onward_hooked)
+        insn++;
+    return block_of(insn - insn->dst);
+}
+
 /* Between blocks of one physical page that are cached, branches are linked. */
 static bool linkable(const Insn *insn, const Insn *target, uint64_t own_page_rip, const CPU *cpu)
 {
-    const Insn *own = insn - insn->idx;
-    const Block *from = block_of(own), *to = block_of(target);
-    return to->fixed && !((from->mode | to->mode) & (MODE_SINGLE | MODE_HOOKS)) && own_page_rip == cpu->page_rip &&
+    const Block *from = block_around(insn), *to = block_of(target);
+    return to->fixed && !((from->mode | to->mode) & MODE_SINGLE) && own_page_rip == cpu->page_rip &&
            from->fixed && from->pa >> 12 == to->pa >> 12 && from->window == to->window && from->mode == to->mode &&
            !((from->mode & MODE_HIGH) && insn->osize == OSIZE16);
 }
@@ -184,13 +192,23 @@ int64_t exec_onward(ARGS)
     JUMP_TO(target, target->fn);
 }
 
+COLD int64_t exec_onward_hooked(ARGS)
+{
+    cpu->fallen_to = cpu->page_rip + (uint32_t)insn->imm;
+    GO(exec_onward);
+}
+
 COLD int64_t exec_hooked(ARGS)
 {
     const uint64_t rip = insn_rip(cpu, insn);
-    if (cpu->hook_skip == rip) {
+    const bool begins = cpu->fallen_to != rip && !cpu->rep_resumed;
+    const unsigned kinds = (unsigned)insn->imm & (begins ? HOOKED_INSTRUCTION | HOOKED_BLOCK : HOOKED_INSTRUCTION);
+    cpu->fallen_to = ~0ull;
+    if (cpu->hook_skip == rip || !kinds) {
         cpu->hook_skip = ~0ull;
         NEXT;
     }
+    cpu->hook_kinds = (uint8_t)kinds;
     cpu->rip = rip;
     return leave(cpu, left, fr, fd, cf, STATUS_HOOK);
 }

@@ -87,7 +87,8 @@ Handler_t exit_found;   /* the same of an indirect branch: CPU.rip is right */
 Handler_t jump_linked;  /* direct branch taken and charged, not linked; insn->imm is the target: links or goes dynamic */
 Handler_t jump_dynamic; /* branch taken and charged; CPU.rip is the target: checks the limit, finds the block */
 Handler_t exec_undefined; /* #UD */
-Handler_t exec_onward;  /* pseudo-instruction after a block's last: go on at the following address, imm */
+Handler_t exec_onward;  /* pseudo-instruction after a block's last: go on at the following address, imm; dst is its place */
+Handler_t exec_onward_hooked; /* the same in a page with hooks */
 Handler_t exec_hooked;  /* pseudo-instruction before one that is hooked */
 Handler_t exec_wide_offset; /* pseudo-instruction: gives the next one a 64-bit offset in r[REG_OFFSET] */
 

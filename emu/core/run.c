@@ -92,12 +92,27 @@ static int attend(CPU *cpu, bool *again)
     return GO_ON;
 }
 
+/* Hooks before the instruction at RIP, of which nothing has been done yet: what is held off until after it still is. */
+static int call_hooks(CPU *cpu, uint8_t shadow)
+{
+    const uint64_t rip = cpu->rip;
+    cpu->shadow = shadow;
+    cpu->hook_skip = rip;
+    if (cpu->hook && (cpu->hook_kinds & HOOKED_BLOCK))
+        cpu->hook(cpu->hook_owner, HOOK_BLOCK, cpu->seg[CS].base + rip, 0, 0);
+    /* The callback may have sent execution elsewhere. */
+    if (cpu->hook && (cpu->hook_kinds & HOOKED_INSTRUCTION) && cpu->hook_skip == rip)
+        cpu->hook(cpu->hook_owner, HOOK_INSTRUCTION, cpu->seg[CS].base + rip, 0, 0);
+    return cpu->requests & REQUEST_STOP ? STOP_HOOK : GO_ON;
+}
+
 /* Runs one block, or one instruction where something must be looked at after it. */
 static int advance(CPU *cpu, uint32_t flags)
 {
     const bool trace = cpu->eflags & FLAG_TF;
     const bool resume = cpu->eflags & FLAG_RF;
-    bool single = trace || resume || cpu->shadow || cpu->breakpoints || (flags & RUN_STEP);
+    const uint8_t shadow = cpu->shadow;
+    bool single = trace || resume || shadow || cpu->breakpoints || (flags & RUN_STEP);
     cpu->shadow = 0;
     cpu->trap_suppressed = cpu->rf_loaded = 0;
     if (single)
@@ -129,12 +144,7 @@ static int advance(CPU *cpu, uint32_t flags)
     }
     case STATUS_SHUTDOWN: return STOP_TRIPLE_FAULT;
     case STATUS_RAISED: return STOP_BREAKPOINT;
-    case STATUS_HOOK:
-        cpu->hook_skip = cpu->rip;
-        cpu->shadow = 0;
-        if (cpu->hook)
-            cpu->hook(cpu->hook_owner, HOOK_INSTRUCTION, cpu->seg[CS].base + cpu->rip, 0, 0);
-        return cpu->requests & REQUEST_STOP ? STOP_HOOK : GO_ON;
+    case STATUS_HOOK: return call_hooks(cpu, shadow);
     default: return STOP_FAULT;
     }
 }

@@ -12,7 +12,8 @@ cdef extern from "emu/core/cpu.h" nogil:
         HOOK_VM_EXIT
 
 cdef extern from "emu/core/block.h" nogil:
-    void blocks_hook_page(CpuState *cpu, uint64_t la)
+    void blocks_hook(CpuState *cpu, uint64_t first, uint64_t last)
+    void blocks_hook_blocks(CpuState *cpu)
     void blocks_unhook_all(CpuState *cpu)
 
 cdef enum:
@@ -65,7 +66,6 @@ cdef int place_hooks(Processor self) except -1:
     """Tells the core what is hooked, and keeps the ranges where they can be looked at without the GIL."""
     cdef CpuState *cpu = self.c
     cdef Hook hook
-    cdef uint64_t page
     hooks = [hook for kind in HOOK_KINDS for hook in self._hooks.get(kind, ())]
     cdef HookRange *ranges = <HookRange *>realloc(self._ranges, (len(hooks) + 1) * sizeof(HookRange))
     if ranges == NULL:
@@ -81,13 +81,11 @@ cdef int place_hooks(Processor self) except -1:
         cpu.hook = hook_callback
     blocks_unhook_all(cpu)
     if self._has_until:
-        blocks_hook_page(cpu, self._until)
+        blocks_hook(cpu, self._until, self._until)
     for hook in self._hooks.get("instruction", ()):
-        if hook.last - hook.first > 1 << 20:
-            blocks_hook_page(cpu, 0xFFFFFFFFFFFFFFFF)
-            break
-        for page in range(hook.first >> 12, (hook.last >> 12) + 1):
-            blocks_hook_page(cpu, page << 12)
+        blocks_hook(cpu, hook.first, hook.last)
+    if self._hooks.get("block"):
+        blocks_hook_blocks(cpu)
     cpu_update_mode(cpu)
     clock_leave(&self.clock.c)
     return 0
@@ -117,8 +115,8 @@ cdef void hooked(Processor self, int kind, uint64_t address, unsigned size, uint
 
 cdef int call_hooks(Processor self, int kind, int group, uint64_t address, uint64_t last, uint64_t value) except -1:
     cdef Hook hook
-    cdef bint between = group == GROUP_INSTRUCTION
-    if group == GROUP_INSTRUCTION:
+    cdef bint between = group == GROUP_INSTRUCTION or group == GROUP_BLOCK
+    if between:
         arguments = (address,)
     elif group == GROUP_MEMORY or group == GROUP_IO:
         arguments = (address, last - address + 1, value, kind == HOOK_MEMORY_WRITE or kind == HOOK_IO_WRITE)

@@ -65,7 +65,6 @@ cdef extern from "emu/core/cpu.h" nogil:
         uint64_t fmask
         uint64_t kernel_gs_base
         uint64_t random
-        Fpu fpu
         uint8_t hooks_memory
         uint8_t rep_resumed
         uint8_t charge_target
@@ -76,6 +75,7 @@ cdef extern from "emu/core/cpu.h" nogil:
         HookCallback hook
         void *hook_owner
         uint64_t hook_skip
+        uint64_t fallen_to
     CpuState *cpu_create(CBus *bus, CClock *clock, const CModel *model)
     void cpu_destroy(CpuState *cpu)
     void cpu_reset(CpuState *cpu)
@@ -168,6 +168,7 @@ cdef class Processor:
         """Execution goes on elsewhere: what the last instruction left behind is forgotten."""
         self.c.rip = rip
         self.c.hook_skip = NO_RIP
+        self.c.fallen_to = NO_RIP
         self.c.shadow = 0
         self.c.trap = 0
         self.c.rep_resumed = 0
@@ -489,7 +490,7 @@ cdef class Processor:
         """The architectural state as named plain values. What is cached of page tables is forgotten."""
         self.clock.check_idle()
         tlb_flush(self.c, True)
-        state = {"version": 2, "model": self.model.name, "gpr": [self.c.gpr[i] for i in range(16)]}
+        state = {"version": 1, "model": self.model.name, "gpr": [self.c.gpr[i] for i in range(16)]}
         state["rflags"] = cpu_flags(self.c)
         state["segments"] = [
             (self.c.seg[i].selector, self.c.seg[i].base, self.c.seg[i].limit, self.c.seg[i].access)
@@ -501,7 +502,6 @@ cdef class Processor:
         state["idtr"] = (self.c.idtr.base, self.c.idtr.limit)
         for i in range(SCALARS):
             state[scalar_names[i]] = scalar_get(self.c, scalars[i])
-        state["fpu"] = fpu_save(&self.c.fpu)
         return state
 
     def restore(self, dict state not None):
@@ -511,7 +511,7 @@ cdef class Processor:
             BadInput: it is of another version or processor model, or incomplete; nothing has changed then.
         """
         self.clock.check_idle()
-        if state.get("version") != 2 or state.get("model") != self.model.name:
+        if state.get("version") != 1 or state.get("model") != self.model.name:
             raise BadInput("the processor's state is of another version or model")
         cdef CpuState fresh = self.c[0]
         try:
@@ -530,7 +530,6 @@ cdef class Processor:
             fresh.idtr.base, fresh.idtr.limit = state["idtr"]
             for i in range(SCALARS):
                 scalar_set(&fresh, scalars[<int>i], state[scalar_names[i]])
-            fpu_load(&fresh.fpu, state["fpu"])
             flags = <uint32_t>state["rflags"]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadInput(f"the processor's state is malformed: {error!r}") from None

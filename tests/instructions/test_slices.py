@@ -1,0 +1,93 @@
+"""Cutting a run into pieces changes no state: limits of instructions and of cycles, steps, hooks, with a timer's interrupts.
+
+Random code (random_code.py) is run in one go, and again cut at random places; a timer interrupts both.
+"""
+
+import random
+from typing import Any
+
+import pytest
+from emu.chips.i8254 import I8254
+from emu.chips.i8259 import I8259
+from random_code import MODES, World
+
+from emu.stop import StopReason
+
+INSTRUCTIONS, CYCLES = 300, 10_000  # of a round, after which registers and place are others
+ROUNDS = 30
+SEEDS = range(3)
+
+
+class Clocked(World):
+    """A world with an 8254 that ticks every few hundred cycles, through an 8259 at vectors 20h."""
+
+    def __init__(self, mode: str, seed: int) -> None:
+        super().__init__(mode, seed, faults="deliver")
+        self.pic = I8259(self.cpu.clock)
+        self.pit = I8254(self.cpu.clock)
+        self.pic.connect("INT", self.cpu.pins, 0)
+        self.pit.connect("OUT0", self.pic, 0)
+        self.cpu.interrupt_controller(self.pic)
+        self.cpu.bus.map_ports(0x20, 2, self.pic)
+        self.cpu.bus.map_ports(0x40, 4, self.pit)
+        # One 8259 that ends interrupts by itself; counter 0 in mode 2, every two ticks.
+        for port, value in ((0x20, 0x13), (0x21, 0x20), (0x21, 3), (0x21, 0xFE), (0x43, 0x14), (0x40, 2)):
+            self.cpu.bus.port_write(port, value)
+        self.random()
+        self.cpu.rflags = self.cpu.rflags | 0x200
+
+    def state(self) -> dict[str, Any]:
+        state = self.cpu.save()
+        state["memory"] = self.cpu.memory.read(0, self.cpu.memory.size)
+        state["cycles"] = self.cpu.cycles
+        return state
+
+
+def run_cut(world: Clocked, rng: random.Random, instructions: int, cycles: int) -> list[StopReason]:
+    """Runs in random pieces to the limits, and past whatever else stops the run; the reasons that were no limits."""
+    cpu, reasons = world.cpu, []
+    goal, last = cpu.instructions + instructions, cpu.cycles + cycles
+    while cpu.instructions < goal and cpu.cycles < last:
+        kind = rng.randrange(5)
+        if kind == 0 and last - cpu.cycles > 5000:  # a step knows no limit
+            stop = cpu.step()
+        elif kind == 1:
+            stop = cpu.run(cycles=min(rng.randrange(60), last - cpu.cycles), instructions=goal - cpu.instructions)
+        elif kind == 2:
+            hook = cpu.hook("instruction", lambda address: None)
+            stop = cpu.run(instructions=min(rng.randrange(20), goal - cpu.instructions), cycles=last - cpu.cycles)
+            hook.remove()
+        else:
+            stop = cpu.run(instructions=min(rng.randrange(200), goal - cpu.instructions), cycles=last - cpu.cycles)
+        if stop.reason != StopReason.LIMIT:
+            reasons.append(stop.reason)
+            break
+    return reasons
+
+
+def run_whole(world: Clocked, instructions: int, cycles: int) -> list[StopReason]:
+    stop = world.cpu.run(instructions=instructions, cycles=cycles)
+    return [] if stop.reason == StopReason.LIMIT else [stop.reason]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_in_pieces_is_the_same_run(mode: str) -> None:
+    ran = 0
+    for seed in SEEDS:
+        whole, parts, rng = Clocked(mode, seed), Clocked(mode, seed), random.Random(seed)
+        for part in range(ROUNDS):
+            begin = whole.cpu.instructions
+            ends = run_whole(whole, INSTRUCTIONS, CYCLES), run_cut(parts, rng, INSTRUCTIONS, CYCLES)
+            one, other = whole.state(), parts.state()
+            different = {name: (one[name], other[name]) for name in one if name != "memory" and one[name] != other[name]}
+            assert not different, f"seed {seed}, part {part}: {different}"
+            assert one["memory"] == other["memory"], f"seed {seed}, part {part}"
+            assert ends[0] == ends[1], f"seed {seed}, part {part}"
+            ran += whole.cpu.instructions - begin
+            for world in (whole, parts):
+                if ends[0]:
+                    world.random()
+                else:
+                    world.move()
+                world.cpu.rflags = world.cpu.rflags | 0x200
+    assert ran > (30 if mode == "chaos" else 1000)
