@@ -1,7 +1,7 @@
 """The PC's schematic: a line a chip, a line an address range, a line a wire.
 
-Memory map (82371AB and 82441FX practice): RAM below 640 KiB; nothing where a display adapter would be; the last 128 KiB
-of the ROM below 1 MiB; RAM from 1 MiB; the whole ROM below 4 GiB; RAM that found no room below that from 4 GiB. The host
+Memory map (82371AB and 82441FX practice): RAM below 640 KiB; the display's text memory at B8000h; the last 128 KiB of the
+ROM below 1 MiB; RAM from 1 MiB; the whole ROM below 4 GiB; RAM that found no room below that from 4 GiB. The host
 bridge can uncover the RAM from A0000h to FFFFFh instead (PAM, SMRAM).
 
 PCI bus 0: device 0 the host bridge; device 1 the PIIX4, as its functions ISA bridge, IDE and power management.
@@ -28,6 +28,7 @@ from emu.chips.post import Post
 from emu.chips.ps2_keyboard import Ps2Keyboard
 from emu.chips.reset_control import ResetControl
 from emu.chips.uart16550 import Uart16550
+from emu.chips.vga import Vga
 from emu.errors import BadInput, ConfigError, EmuError
 from emu.snapshot import plain
 
@@ -51,6 +52,7 @@ class Board:
         memory: RAM in bytes: whole MiB, at least one.
         rom: the firmware image; ends at 4 GiB. A multiple of 4 KiB, at most 16 MiB.
         debugcon, debug_exit: I/O ports of the two chips that no PC has, or None.
+        nvram: what the CMOS RAM held before, 256 bytes; the sizes of the memory are put in anew.
 
     Raises:
         ConfigError: memory of such a size, or two chips at one port.
@@ -58,7 +60,14 @@ class Board:
     """
 
     def __init__(
-        self, model: Model, memory: int, rom: bytes, *, debugcon: int | None = None, debug_exit: int | None = None
+        self,
+        model: Model,
+        memory: int,
+        rom: bytes,
+        *,
+        debugcon: int | None = None,
+        debug_exit: int | None = None,
+        nvram: bytes | None = None,
     ) -> None:
         if memory < MIB or memory % MIB:
             raise ConfigError(f"{memory} bytes of memory: not whole MiB")
@@ -77,10 +86,12 @@ class Board:
         self.pit = I8254(clock, "pit")
         self.port61 = Port61(clock, "port61", self.pit)
         self.rtc = MC146818(clock, "rtc")
+        self.rtc.nvram = with_memory_size(nvram or self.rtc.nvram, memory)
         self.keyboard = Ps2Keyboard(clock, "keyboard")
         self.kbc = I8042(clock, "kbc", self.keyboard)
         self.com1 = Uart16550(clock, "com1")
         self.com2 = Uart16550(clock, "com2")
+        self.vga = Vga(clock, "vga", bus)
         self.post = Post(clock, "post")
         self.a20 = A20Gate(clock, "a20", bus)
         self.port92 = Port92(clock, "port92")
@@ -93,7 +104,7 @@ class Board:
         self.debug_exit = DebugExit(clock, "debug_exit") if debug_exit is not None else None
         self.chips: list[Chip] = [
             self.pic1, self.pic2, self.pit, self.port61, self.rtc, self.keyboard, self.kbc, self.com1, self.com2,
-            self.post, self.a20, self.port92, self.reset_control, self.bridge, self.isa, self.ide, self.pm,
+            self.vga, self.post, self.a20, self.port92, self.reset_control, self.bridge, self.isa, self.ide, self.pm,
             *filter(None, (self.debugcon, self.debug_exit)),
         ]  # fmt: skip
 
@@ -103,12 +114,14 @@ class Board:
         bus.map_ports(0x060, 1, self.kbc)
         bus.map_ports(0x061, 1, self.port61)
         bus.map_ports(0x064, 1, self.kbc)
-        bus.map_ports(0x070, 2, self.rtc)
+        bus.map_ports(0x070, 4, self.rtc)
         bus.map_ports(0x080, 1, self.post)
         bus.map_ports(0x092, 1, self.port92)
         bus.map_ports(0x0A0, 2, self.pic2)
         bus.map_ports(0x0B2, 2, self.pm)
         bus.map_ports(0x2F8, 8, self.com2)
+        bus.map_ports(0x3B0, 12, self.vga)
+        bus.map_ports(0x3C0, 32, self.vga)
         bus.map_ports(0x3F8, 8, self.com1)
         bus.map_ports(0x4D0, 1, self.pic1)
         bus.map_ports(0x4D1, 1, self.pic2)
@@ -243,6 +256,18 @@ def saved_chip(chip: Chip) -> dict[str, Any]:
     if type(chip).save is Chip.save or type(chip).load is Chip.load:
         raise EmuError(f"{chip.name}: a device needs the methods save and load before the machine can be saved")
     return {"device": plain(chip.save(), chip.name), "levels": chip.save_levels()}
+
+
+def with_memory_size(nvram: bytes, memory: int) -> bytes:
+    """CMOS RAM that says how much memory there is, where firmware looks: the PC/AT's bytes, and those that emulated PCs
+    added for more than 64 MiB (34h, 5Bh)."""
+    data = bytearray(nvram)
+    extended = min((memory - MIB) // KIB, 0xFFFF)
+    data[0x15:0x17] = (LOW_RAM // KIB).to_bytes(2, "little")
+    data[0x17:0x19] = data[0x30:0x32] = extended.to_bytes(2, "little")
+    data[0x34:0x36] = (max(min(memory, RAM_END) - 16 * MIB, 0) // (64 * KIB)).to_bytes(2, "little")
+    data[0x5B:0x5E] = (max(memory - RAM_END, 0) // (64 * KIB)).to_bytes(3, "little")
+    return bytes(data)
 
 
 def rom_memory(image: bytes) -> Memory:

@@ -134,8 +134,16 @@ def add_run(run: argparse.ArgumentParser) -> None:
     machine.add_argument("--append", default="", metavar="TEXT", help="the kernel's command line")
     machine.add_argument("--initrd", metavar="FILE[,FILE]", help="the kernel's modules; FILE can be followed by a text")
     lines = run.add_argument_group("its lines to the host")
-    lines.add_argument("--serial", default="stdio", metavar="LINE", help="COM1: stdio, null, file:PATH or tcp:PORT")
+    lines.add_argument(
+        "--serial", metavar="LINE",
+        help="COM1: stdio, null, file:PATH or tcp:PORT (default stdio; null with --display terminal)",
+    )  # fmt: skip
     lines.add_argument("--modem", default="null", metavar="LINE", help="COM2, the management modem, as --serial")
+    lines.add_argument(
+        "--display", choices=("terminal", "none"), default="none",
+        help="terminal: shows the text screen here and types on the keyboard what is typed here (default none)",
+    )  # fmt: skip
+    lines.add_argument("--nvram", metavar="FILE", help="keeps the CMOS RAM from run to run; made where it is missing")
     lines.add_argument("--debugcon", metavar="PORT:FILE", help="what is written to this I/O port; FILE `-` is stdout")
     lines.add_argument("--debug-exit", type=port, metavar="PORT", help="a write of v ends the run with v << 1 | 1")
     limits = run.add_argument_group("limits")

@@ -15,11 +15,14 @@ from emu.host.backend import Backend
 from emu.host.input_file import read_file
 from emu.host.keyboard import Keyboard
 from emu.host.modem import ModemSignals
+from emu.host.nvram_file import NvramFile
+from emu.host.screen import Screen
 from emu.host.serial_line import OutputLine, SerialLine, open_backend
 from emu.snapshot import Snapshot, plain
 from emu.stop import Stop, StopReason
 
 if TYPE_CHECKING:
+    from emu.host.display import TerminalDisplay
     from emu.multiboot import Kernel
 
 __all__ = ["Console", "Machine", "builtin_firmware", "exit_status", "parse_size"]
@@ -136,6 +139,7 @@ class Machine:
         serial: the host's end of COM1: null, stdio, file:PATH or tcp:PORT; or an object with the methods of
             `emu.host.backend.Backend`.
         modem: likewise of COM2, the management modem; DSR and DCD tell the guest whether a TCP client is connected.
+        nvram: path of a file of 256 bytes that keeps the CMOS RAM; close() writes it, and makes it where it is missing.
         debugcon: I/O port of the debug console, or None.
         debug_exit: I/O port a write to which ends the run, or None.
         symbols: name to linear address, for `until`; added to those of the firmware's source or the kernel.
@@ -162,11 +166,14 @@ class Machine:
         initrd: Sequence[str] = (),
         symbols: Mapping[str, int] | None = None,
         modem: str | Backend = "null",
+        nvram: str | os.PathLike[str] | None = None,
     ) -> None:
         model = load_model(cpu, timing)
         rom, self.symbols = load_rom(firmware)
+        self.nvram = None if nvram is None else NvramFile(nvram, 256)
+        kept = self.nvram.load() if self.nvram else None
         try:
-            self.board = Board(model, memory, rom, debugcon=debugcon, debug_exit=debug_exit)
+            self.board = Board(model, memory, rom, debugcon=debugcon, debug_exit=debug_exit, nvram=kept)
         except BadInput as error:
             if isinstance(firmware, str | os.PathLike):
                 raise BadInput(f"{os.fspath(firmware)}: {error}") from None
@@ -185,6 +192,8 @@ class Machine:
         self.serial.run = self.modem.run = self.run
         self.modem_signals = ModemSignals(self.board.com2, self.modem.backend)
         self.keyboard = Keyboard(self.board.keyboard, self.board.clock.hz)
+        self.screen = Screen(self.board.vga)
+        self.display: TerminalDisplay | None = None
         self.debugcon: OutputLine | None = None
         if self.board.debugcon is not None:
             self.debugcon = OutputLine(self.board.debugcon, Backend())
@@ -201,8 +210,12 @@ class Machine:
     def close(self) -> None:
         """Passes on what the guest has sent and closes the host's ends of its lines."""
         with contextlib.ExitStack() as closing:
+            if self.nvram is not None:
+                closing.callback(self.nvram.save, self.board.rtc.nvram)
             for line in self.lines():
                 closing.callback(line.close)
+            if self.display is not None:
+                closing.callback(self.display.close)
 
     def lines(self) -> list[OutputLine]:
         """The lines between the guest and the host."""
@@ -213,6 +226,8 @@ class Machine:
         for line in self.lines():
             line.poll()
         self.modem_signals.poll()
+        if self.display is not None:
+            self.display.poll()
 
     @property
     def cpu(self) -> BoardCpu:

@@ -84,7 +84,7 @@ cdef class I8042(Isa8):
     cdef bint is_command     # the last write was to 64h
     cdef bint timed_out      # what the output buffer holds stands for an answer that did not come
     cdef uint8_t source      # of what the output buffer holds
-    cdef uint8_t displaced, displaced_source  # a device's byte that an answer of the controller had to take the place of
+    cdef uint8_t displaced, displaced_source  # a device's byte whose place an answer of the controller took
     cdef uint8_t command     # whose data byte is awaited, or 0
     cdef uint8_t sending     # the device that a byte is on its way to, or 0
     cdef uint8_t sent        # that byte

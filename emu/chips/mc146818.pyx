@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Motorola MC146818A real-time clock plus RAM, grown to 128 bytes as in the PC/AT and the 82371AB (PIIX4).
+"""Motorola MC146818A real-time clock plus RAM, grown to 128 bytes as in the PC/AT, with the 128 bytes
+of the 82371AB (PIIX4) beside them ("Real Time Clock Registers", RTCEI and RTCED).
 
 MC146818A datasheet: "Time, Calendar, and Alarm Locations", "Interrupts", "Divider Stages", "Update Cycle",
 "Registers". The time base is 32768 Hz, exact against the processor's clock; the host's time is never read. The time
@@ -59,15 +60,17 @@ cdef uint8_t[13] DAYS = [0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 
 
 cdef class MC146818(Isa8):
-    """The clock and 128 bytes of battery-backed RAM, at 70h (index) and 71h (data). Pins: IRQ out, and NMI_DISABLE,
-    which is bit 7 of the index port.
+    """The clock and its battery-backed RAM, at 70h (index) and 71h (data); the extended RAM at 72h and 73h.
+
+    Pins: IRQ out, and NMI_DISABLE, which is bit 7 of the index port.
 
     It starts at 2000-01-01 00:00:00, a Saturday, in BCD and 24-hour mode; set_time() sets another time.
     """
 
     cdef Irq irq, nmi_disable
     cdef uint8_t ram[128]      # registers A to C in their places, without UIP
-    cdef uint8_t index
+    cdef uint8_t extended[128]
+    cdef uint8_t index, extended_index
     cdef uint64_t base         # the tick at which the divider chain was at zero
     cdef uint64_t seen         # the tick up to which the rest is worked out
     cdef uint64_t next_update  # the tick at which the next update cycle ends
@@ -85,7 +88,7 @@ cdef class MC146818(Isa8):
         self.catch_up()
         self.ram[B] &= ~<uint8_t>(B_PIE | B_AIE | B_UIE | B_SQWE)
         self.ram[C] = 0
-        self.index = 0
+        self.index = self.extended_index = 0
         set_irq(&self.nmi_disable, 0)
         self.settle()
 
@@ -119,19 +122,21 @@ cdef class MC146818(Isa8):
 
     @property
     def nvram(self):
-        """All 128 bytes, as the battery keeps them."""
+        """All 256 bytes, as the battery keeps them: 128 with the clock's own registers, 128 extended."""
         self.clock.check()
         self.catch_up()
-        return (<const char *>self.ram)[:sizeof(self.ram)]
+        return (<const char *>self.ram)[:sizeof(self.ram)] + (<const char *>self.extended)[:sizeof(self.extended)]
 
     @nvram.setter
     def nvram(self, bytes data not None):
-        """Raises ValueError unless there are 128. Bytes 0-9 and registers A-D, which are the clock's own, stay."""
+        """Raises ValueError unless there are 256. Bytes 0-9 and registers A-D, which are the clock's own, stay."""
         self.clock.check()
-        if len(data) != 128:
-            raise ValueError(f"{len(data)} bytes of CMOS RAM: 128 are needed")
+        if len(data) != 256:
+            raise ValueError(f"{len(data)} bytes of CMOS RAM: 256 are needed")
         for at in range(D + 1, 128):
             self.ram[at] = data[at]
+        for at in range(128):
+            self.extended[at] = data[128 + at]
 
     # The time registers, in the format that register B says.
 
@@ -270,6 +275,8 @@ cdef class MC146818(Isa8):
         cdef uint8_t value
         if not port & 1:
             return 0xFF  # the index is write-only
+        if port & 2:
+            return self.extended[self.extended_index]
         self.catch_up()
         if self.index == A:
             return self.ram[A] | (A_UIP if self.updating() else 0)
@@ -287,6 +294,12 @@ cdef class MC146818(Isa8):
         return self.running() and not self.ram[B] & B_SET and self.next_update - self.seen <= UPDATE_CYCLE + UIP_LEAD
 
     cdef void write8(self, uint16_t port, uint8_t value) noexcept nogil:
+        if port & 3 == 2:
+            self.extended_index = value & INDEX
+            return
+        if port & 3 == 3:
+            self.extended[self.extended_index] = value
+            return
         if not port & 1:
             self.index = value & INDEX
             set_irq(&self.nmi_disable, (value & NMI_DISABLE) != 0)
@@ -313,7 +326,10 @@ cdef class MC146818(Isa8):
 
     cdef int fields(self, Fields f) except -1:
         f.block("ram", self.ram, sizeof(self.ram))
+        f.block("extended", self.extended, sizeof(self.extended))
         f.u8("index", &self.index)
+        f.u8("extended_index", &self.extended_index)
+        self.extended_index &= INDEX
         f.level("nmi_disable", &self.nmi_disable.level)
         f.u64("base", &self.base)
         f.u64("seen", &self.seen)

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """What hangs on a port of the keyboard controller, and the scan codes that both ends know.
 
-PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller" (signals, scan code translation).
+PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller": signals, translation.
 """
 from libc.stdint cimport uint8_t
 

@@ -155,7 +155,7 @@ cdef class Ps2Keyboard(Ps2Device):
             if self.head == self.tail or self.keys[self.tail % KEYS].cycle > self.clock.now():
                 self.scan(self.repeating, True)  # while a finger waits nothing repeats
             # "Period = (8 + A) * 2^B * 0.00417 s", A bits 0-2, B bits 3-4
-            self.schedule(EVENT_REPEAT, <uint64_t>(8 + (self.typematic & 7)) * 417 << (self.typematic >> 3 & 3), 100_000)
+            self.schedule(EVENT_REPEAT, (8 + (self.typematic & 7)) * 417 << (self.typematic >> 3 & 3), 100_000)
         self.settle()
 
     # Scan codes.

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from emu.errors import ConfigError
+from emu.host.display import TerminalDisplay
 from emu.host.file import FileBackend
 from emu.host.output_file import OutputFile
-from emu.host.stdio import StdoutBackend
+from emu.host.stdio import StdioBackend, StdoutBackend
 from emu.host.terminal import Progress, Style
 from emu.machine import Machine, builtin_firmware, exit_status, parse_size
 from emu.stop import Stop, StopReason
@@ -54,8 +55,7 @@ def run(options: argparse.Namespace) -> int:
 
 def build(options: argparse.Namespace) -> Machine:
     """The machine that the options describe."""
-    if options.serial == options.modem == "stdio":
-        raise ConfigError("--modem stdio: --serial stdio has the terminal; give one of them another line")
+    use_terminal(options)
     port, path = debugcon(options.debugcon)
     machine = Machine(
         parse_size(options.memory),
@@ -69,14 +69,37 @@ def build(options: argparse.Namespace) -> Machine:
         append=options.append,
         initrd=options.initrd.split(",") if options.initrd else (),
         modem=options.modem,
+        nvram=options.nvram,
     )
-    if machine.debugcon is not None:
-        try:
+    try:
+        if machine.debugcon is not None:
             machine.debugcon.backend = StdoutBackend() if path == "-" else FileBackend(path)
-        except BaseException:
-            machine.close()
-            raise
+        if options.display == "terminal":
+            machine.display = TerminalDisplay(machine.screen, machine.keyboard, StdioBackend())
+    except BaseException:
+        machine.close()
+        raise
     return machine
+
+
+def use_terminal(options: argparse.Namespace) -> None:
+    """Settles who has the terminal: the screen, or COM1 unless another line was asked for.
+
+    Raises:
+        ConfigError: two want it, or the screen is wanted where no terminal is.
+    """
+    if options.serial is None:
+        options.serial = "null" if options.display == "terminal" else "stdio"
+        if options.modem == "stdio":
+            options.serial = "null"
+    users = [f"--{name} {getattr(options, name)}" for name in ("display", "serial", "modem")
+             if getattr(options, name) in ("terminal", "stdio")]  # fmt: skip
+    if options.debugcon is not None and options.debugcon.endswith(":-") and options.display == "terminal":
+        users.append("--debugcon -")
+    if len(users) > 1:
+        raise ConfigError(f"{' and '.join(users)}: only one of them can have the terminal")
+    if options.display == "terminal" and not (sys.stdout is not None and sys.stdout.isatty()):
+        raise ConfigError("--display terminal: standard output is no terminal")
 
 
 def debugcon(text: str | None) -> tuple[int | None, str]:
@@ -153,7 +176,9 @@ def trace_range(text: str | None) -> range | None:
 
 def boot(machine: Machine, options: argparse.Namespace, start: Callable[..., Stop]) -> tuple[Stop | None, int, float]:
     """Runs it: the Stop (None where a signal came), the exit status, and the seconds that it took."""
-    progress = Progress(wanted=options.serial != "stdio" and options.debugcon is None)
+    progress = Progress(
+        wanted="stdio" not in (options.serial, options.modem) and options.debugcon is None and machine.display is None
+    )
     started = time.perf_counter()
 
     def show() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from emu._core import Clock
+from emu._core import Bus, Clock
 from emu.chips.mc146818 import MC146818
 
 TICK = 100
@@ -263,12 +263,26 @@ def test_registers_c_and_d_are_read_only(rtc: Rtc) -> None:
 
 
 def test_nvram(rtc: Rtc) -> None:
-    rtc.chip.nvram = bytes(range(128))
+    rtc.chip.nvram = bytes(range(256))
     image = rtc.chip.nvram
-    assert image[14:] == bytes(range(14, 128))
-    assert image[:10] == bytes([0, 0, 0, 0, 0, 0, 7, 1, 1, 0])
-    with pytest.raises(ValueError, match="127 bytes of CMOS RAM: 128 are needed"):
-        rtc.chip.nvram = bytes(127)
+    assert image[14:] == bytes(range(14, 256))
+    with pytest.raises(ValueError, match="128 bytes of CMOS RAM: 256 are needed"):
+        rtc.chip.nvram = bytes(128)
+
+
+def test_extended_ram() -> None:
+    """82371AB, RTCEI and RTCED: a bank of its own at 72h and 73h, which has no clock in it."""
+    clock = Clock(1000)
+    bus, chip = Bus(clock), MC146818(clock, "rtc")
+    bus.map_ports(0x70, 4, chip)
+    for index in range(128):
+        bus.port_write(0x72, index)
+        bus.port_write(0x73, index ^ 0x5A)
+    clock.advance(5000)
+    bus.port_write(0x70, 0x0D)
+    assert chip.nvram[128:] == bytes(index ^ 0x5A for index in range(128))
+    assert [bus.port_read(port) for port in (0x70, 0x71, 0x72, 0x73)] == [0xFF, 0x80, 0xFF, 127 ^ 0x5A]
+
 
 
 def test_there_is_no_such_time(rtc: Rtc) -> None:

@@ -125,3 +125,23 @@ line:   mov dx, 0x2fd
         assert machine.modem.expect(b"hello") == b"hello"
         machine.restore(snapshot)
         assert machine.modem.output == b""
+
+
+def test_screen() -> None:
+    """What a guest stores at B8000h, from a store that the processor's fast path made."""
+    body = "mov ax, 0xb800\nmov es, ax\nmov word [es:0], 0x1e41\nmov word [es:2], 0x0742\njmp $"
+    with Machine(memory=1 << 20, firmware=rom(body)) as machine:
+        machine.run(instructions=100)
+        assert (machine.screen.text, machine.screen.cells[0][0]) == ("AB", ("A", 0x1E))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--display", "terminal", "--serial", "stdio"], "only one of them can have the terminal"),
+        (["--display", "terminal"], "standard output is no terminal"),
+    ],
+)
+def test_who_has_the_terminal(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *arguments]) == 2
+    assert says in capsys.readouterr().err
