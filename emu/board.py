@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from emu._core import READ, ROM, BoardCpu, Bus, Chip, Clock, Device, Memory, Model, Pins
+from emu.bmc.bmc import Bmc
 from emu.chips.a20_gate import A20Gate
+from emu.chips.bmc_kcs import BmcKcs
 from emu.chips.debug_exit import DebugExit
 from emu.chips.debugcon import DebugCon
 from emu.chips.i8042 import I8042
@@ -25,6 +27,7 @@ from emu.chips.piix4_pm import Piix4Pm
 from emu.chips.port61 import Port61
 from emu.chips.port92 import Port92
 from emu.chips.post import Post
+from emu.chips.power_supply import PowerSupply
 from emu.chips.ps2_keyboard import Ps2Keyboard
 from emu.chips.reset_control import ResetControl
 from emu.chips.uart16550 import Uart16550
@@ -92,6 +95,10 @@ class Board:
         self.com1 = Uart16550(clock, "com1")
         self.com2 = Uart16550(clock, "com2")
         self.vga = Vga(clock, "vga", bus)
+        self.bmc = Bmc(clock, "bmc")
+        self.kcs = BmcKcs(clock, "kcs", self.bmc)
+        self.bmc.attend = self.kcs.set_attention
+        self.power_supply = PowerSupply(clock, "power_supply")
         self.post = Post(clock, "post")
         self.a20 = A20Gate(clock, "a20", bus)
         self.port92 = Port92(clock, "port92")
@@ -104,7 +111,8 @@ class Board:
         self.debug_exit = DebugExit(clock, "debug_exit") if debug_exit is not None else None
         self.chips: list[Chip] = [
             self.pic1, self.pic2, self.pit, self.port61, self.rtc, self.keyboard, self.kbc, self.com1, self.com2,
-            self.vga, self.post, self.a20, self.port92, self.reset_control, self.bridge, self.isa, self.ide, self.pm,
+            self.bmc, self.kcs, self.power_supply, self.vga, self.post, self.a20, self.port92, self.reset_control,
+            self.bridge, self.isa, self.ide, self.pm,
             *filter(None, (self.debugcon, self.debug_exit)),
         ]  # fmt: skip
 
@@ -125,6 +133,7 @@ class Board:
         bus.map_ports(0x3F8, 8, self.com1)
         bus.map_ports(0x4D0, 1, self.pic1)
         bus.map_ports(0x4D1, 1, self.pic2)
+        bus.map_ports(0xCA2, 2, self.kcs)
         bus.map_ports(0xCF8, 8, self.bridge)  # with the reset control at CF9h behind it
         if self.debugcon is not None and debugcon is not None:
             bus.map_ports(debugcon, 1, self.debugcon)
@@ -155,6 +164,9 @@ class Board:
         self.rtc.connect("IRQ", *self.irq(8))
         self.rtc.connect("NMI_DISABLE", self.port61, 2)
         self.pm.connect("SCI", *self.irq(9))
+        self.bmc.connect("RESET", cpu.pins, Pins.RESET)
+        self.bmc.connect("POWER_OFF", self.power_supply, 0)
+        self.bmc.connect("PWRBTN", self.pm, 0)
         self.port61.connect("GATE2", self.pit, 2)
         self.port61.connect("NMI", cpu.pins, Pins.NMI)
         self.port92.connect("A20", self.a20, 0)

@@ -193,6 +193,7 @@ class Machine:
         self.modem_signals = ModemSignals(self.board.com2, self.modem.backend)
         self.keyboard = Keyboard(self.board.keyboard, self.board.clock.hz)
         self.screen = Screen(self.board.vga)
+        self.bmc = self.board.bmc
         self.display: TerminalDisplay | None = None
         self.debugcon: OutputLine | None = None
         if self.board.debugcon is not None:

@@ -22,7 +22,7 @@ EMU_LAYERS = (
     {"models", "stop"},
     {"model_compiler"},
     {"_core"},
-    {"chips", "host"},
+    {"bmc", "chips", "host"},
     {"snapshot"},
     {"board"},
     {"multiboot"},

@@ -326,7 +326,7 @@ cdef class Vga(Isa8):
         elif self.attribute_index & 0x1F < ATTRIBUTE_COUNT:
             # The palette can be written while the display does not use it.
             if self.attribute_index & 0x1F >= ATTRIBUTE_MODE or not self.attribute_index & PAS:
-                self.attribute[self.attribute_index & 0x1F] = value & (0x3F if self.attribute_index & 0x10 == 0 else 0xFF)
+                self.attribute[self.attribute_index & 0x1F] = value & (0xFF if self.attribute_index & 0x10 else 0x3F)
         self.attribute_data = not self.attribute_data
 
     cdef void write_crtc(self, uint8_t value) noexcept nogil:
