@@ -4,7 +4,7 @@ IPMI v2.0, "Sensor and Event Code Tables", "Sensor Data Record Formats": full se
 locator (11h), management controller device locator (12h). A reading y is (M x) 10^R of the raw byte x.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 __all__ = ["THRESHOLDS", "Sensor", "controller_record", "default_sensors", "fru_record"]
@@ -42,7 +42,7 @@ class Sensor:
     m: int
     exponent: int
     reading: float
-    limits: dict[str, float]
+    limits: Mapping[str, float]
     signed: bool = False
     hysteresis: int = 1
     raw: int = 0
