@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emu._core import Bus, Chip, Clock, Cpu, Device, Memory
-    from emu.errors import BadInput, ConfigError, CpuFault, EmuError, RunningError
+    from emu.errors import BadInput, ConfigError, CpuFault, DiskError, EmuError, RunningError
+    from emu.host.disk import Disk
     from emu.machine import Machine
     from emu.snapshot import Snapshot
     from emu.stop import Stop, StopReason
@@ -22,6 +23,8 @@ __all__ = [
     "Cpu",
     "CpuFault",
     "Device",
+    "Disk",
+    "DiskError",
     "EmuError",
     "Machine",
     "Memory",
@@ -33,7 +36,8 @@ __all__ = [
 
 _HOME = {
     **dict.fromkeys(("Bus", "Chip", "Clock", "Cpu", "Device", "Memory"), "emu._core"),
-    **dict.fromkeys(("BadInput", "ConfigError", "CpuFault", "EmuError", "RunningError"), "emu.errors"),
+    **dict.fromkeys(("BadInput", "ConfigError", "CpuFault", "DiskError", "EmuError", "RunningError"), "emu.errors"),
+    "Disk": "emu.host.disk",
     "Machine": "emu.machine",
     "Snapshot": "emu.snapshot",
     **dict.fromkeys(("Stop", "StopReason"), "emu.stop"),

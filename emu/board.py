@@ -1,7 +1,7 @@
 """The PC's schematic: a line a chip, a line an address range, a line a wire.
 
-Memory map (82371AB and 82441FX practice): RAM below 640 KiB; the display's text memory at B8000h; the last 128 KiB of the
-ROM below 1 MiB; RAM from 1 MiB; the whole ROM below 4 GiB; RAM that found no room below that from 4 GiB. The host
+Memory map (82371AB and 82441FX practice): RAM below 640 KiB; the display's text memory at B8000h; the last 128 KiB of
+the ROM below 1 MiB; RAM from 1 MiB; the whole ROM below 4 GiB; RAM that found no room below that from 4 GiB. The host
 bridge can uncover the RAM from A0000h to FFFFFh instead (PAM, SMRAM).
 
 PCI bus 0: device 0 the host bridge; device 1 the PIIX4, as its functions ISA bridge, IDE and power management.
@@ -13,13 +13,14 @@ from typing import Any
 from emu._core import READ, ROM, BoardCpu, Bus, Chip, Clock, Device, Memory, Model, Pins
 from emu.bmc.bmc import Bmc
 from emu.chips.a20_gate import A20Gate
+from emu.chips.ata import Ata
 from emu.chips.bmc_kcs import BmcKcs
 from emu.chips.debug_exit import DebugExit
 from emu.chips.debugcon import DebugCon
+from emu.chips.i440fx import I440fx
 from emu.chips.i8042 import I8042
 from emu.chips.i8254 import I8254
 from emu.chips.i8259 import I8259
-from emu.chips.i440fx import I440fx
 from emu.chips.mc146818 import MC146818
 from emu.chips.piix4_ide import Piix4Ide
 from emu.chips.piix4_isa import Piix4Isa
@@ -33,6 +34,7 @@ from emu.chips.reset_control import ResetControl
 from emu.chips.uart16550 import Uart16550
 from emu.chips.vga import Vga
 from emu.errors import BadInput, ConfigError, EmuError
+from emu.host.disk import Disk
 from emu.snapshot import plain
 
 __all__ = ["PM_BASE", "Board"]
@@ -56,9 +58,10 @@ class Board:
         rom: the firmware image; ends at 4 GiB. A multiple of 4 KiB, at most 16 MiB.
         debugcon, debug_exit: I/O ports of the two chips that no PC has, or None.
         nvram: what the CMOS RAM held before, 256 bytes; the sizes of the memory are put in anew.
+        disks: the drives, at most four: two on the primary channel, then two on the secondary one.
 
     Raises:
-        ConfigError: memory of such a size, or two chips at one port.
+        ConfigError: memory of such a size, two chips at one port, or more than four disks.
         BadInput: an image of such a size.
     """
 
@@ -71,9 +74,12 @@ class Board:
         debugcon: int | None = None,
         debug_exit: int | None = None,
         nvram: bytes | None = None,
+        disks: Sequence[Disk] = (),
     ) -> None:
         if memory < MIB or memory % MIB:
             raise ConfigError(f"{memory} bytes of memory: not whole MiB")
+        if len(disks) > 4:
+            raise ConfigError(f"{len(disks)} disks: there is room for four")
         self.taken_irqs = {2}  # the second interrupt controller's
         self.attached: list[dict[str, object]] = []
         self.clock = clock = Clock(model.hz)
@@ -106,14 +112,14 @@ class Board:
         self.bridge = I440fx(clock, "bridge", bus, self.reset_control)
         self.isa = Piix4Isa(clock, "isa")
         self.ide = Piix4Ide(clock, "ide")
+        self.drives = [Ata(clock, f"disk{place}", disk, place & 1) for place, disk in enumerate(disks)]
         self.pm = Piix4Pm(clock, "pm", bus, PM_BASE)
         self.debugcon = DebugCon(clock, "debugcon") if debugcon is not None else None
         self.debug_exit = DebugExit(clock, "debug_exit") if debug_exit is not None else None
         self.chips: list[Chip] = [
             self.pic1, self.pic2, self.pit, self.port61, self.rtc, self.keyboard, self.kbc, self.com1, self.com2,
             self.bmc, self.kcs, self.power_supply, self.vga, self.post, self.a20, self.port92, self.reset_control,
-            self.bridge, self.isa, self.ide, self.pm,
-            *filter(None, (self.debugcon, self.debug_exit)),
+            self.bridge, self.isa, self.ide, self.pm, *self.drives, *filter(None, (self.debugcon, self.debug_exit)),
         ]  # fmt: skip
 
         # Where they answer.
@@ -127,9 +133,13 @@ class Board:
         bus.map_ports(0x092, 1, self.port92)
         bus.map_ports(0x0A0, 2, self.pic2)
         bus.map_ports(0x0B2, 2, self.pm)
+        bus.map_ports(0x170, 8, self.ide)
+        bus.map_ports(0x1F0, 8, self.ide)
         bus.map_ports(0x2F8, 8, self.com2)
+        bus.map_ports(0x376, 1, self.ide)
         bus.map_ports(0x3B0, 12, self.vga)
         bus.map_ports(0x3C0, 32, self.vga)
+        bus.map_ports(0x3F6, 1, self.ide)
         bus.map_ports(0x3F8, 8, self.com1)
         bus.map_ports(0x4D0, 1, self.pic1)
         bus.map_ports(0x4D1, 1, self.pic2)
@@ -145,6 +155,10 @@ class Board:
         self.bridge.attach(1, 1, self.ide)
         self.bridge.attach(1, 3, self.pm)
         self.bridge.route(self.memory)  # after everything else is mapped: what it uncovers lies on top
+
+        # The IDE cables.
+        for place, drive in enumerate(self.drives):
+            self.ide.attach(place >> 1, drive)
 
         # The wires.
         self.pic1.connect("INT", cpu.pins, Pins.INTR)
@@ -167,6 +181,8 @@ class Board:
         self.bmc.connect("RESET", cpu.pins, Pins.RESET)
         self.bmc.connect("POWER_OFF", self.power_supply, 0)
         self.bmc.connect("PWRBTN", self.pm, 0)
+        self.ide.connect("IRQ14", *self.irq(14))
+        self.ide.connect("IRQ15", *self.irq(15))
         self.port61.connect("GATE2", self.pit, 2)
         self.port61.connect("NMI", cpu.pins, Pins.NMI)
         self.port92.connect("A20", self.a20, 0)

@@ -132,6 +132,10 @@ def add_run(run: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     machine.add_argument("--kernel", metavar="FILE", help="a multiboot 1 kernel, ELF32 or with a header of addresses")
     machine.add_argument("--append", default="", metavar="TEXT", help="the kernel's command line")
+    machine.add_argument(
+        "--disk", action="append", default=[], metavar="FILE[,readonly][,snapshot]",
+        help="an ATA disk, a raw image; up to four; snapshot: writes stay in memory",
+    )  # fmt: skip
     machine.add_argument("--initrd", metavar="FILE[,FILE]", help="the kernel's modules; FILE can be followed by a text")
     lines = run.add_argument_group("its lines to the host")
     lines.add_argument(

@@ -4,7 +4,7 @@ All derive from EmuError. Where an argument itself is wrong (a value out of rang
 or TypeError is raised, as Python's own types do.
 """
 
-__all__ = ["BadInput", "ConfigError", "CpuFault", "EmuError", "RunningError"]
+__all__ = ["BadInput", "ConfigError", "CpuFault", "DiskError", "EmuError", "RunningError"]
 
 
 class EmuError(Exception):
@@ -17,6 +17,25 @@ class ConfigError(EmuError):
 
 class BadInput(EmuError):
     """A file or other input from outside is missing, truncated or malformed."""
+
+
+class DiskError(EmuError):
+    """A sector could not be read or written. The drive reports it to the guest; a user sees it only on his own access.
+
+    Attributes:
+        lba: the sector.
+        kind: "uncorrectable", "not_found", "write_fault" or "read_only".
+    """
+
+    def __init__(self, lba: int, kind: str, detail: str = "") -> None:
+        super().__init__(lba, kind, detail)
+        self.lba = lba
+        self.kind = kind
+        self.detail = detail
+
+    def __str__(self) -> str:
+        text = f"sector {self.lba}: {self.kind.replace('_', ' ')}"
+        return f"{text}: {self.detail}" if self.detail else text
 
 
 class RunningError(EmuError):

@@ -12,6 +12,7 @@ from emu._core import BoardCpu, Device, Hook, Memory, load_model
 from emu.board import ROM_MOST, Board
 from emu.errors import BadInput, ConfigError, EmuError
 from emu.host.backend import Backend
+from emu.host.disk import Disk
 from emu.host.input_file import read_file
 from emu.host.keyboard import Keyboard
 from emu.host.modem import ModemSignals
@@ -138,6 +139,7 @@ class Machine:
         initrd: the kernel's modules, each a path, and after a space a text.
         serial: the host's end of COM1: null, stdio, file:PATH or tcp:PORT; or an object with the methods of
             `emu.host.backend.Backend`.
+        disks: at most four, in the order primary master and slave, secondary master and slave; the machine closes them.
         modem: likewise of COM2, the management modem; DSR and DCD tell the guest whether a TCP client is connected.
         nvram: path of a file of 256 bytes that keeps the CMOS RAM; close() writes it, and makes it where it is missing.
         debugcon: I/O port of the debug console, or None.
@@ -167,13 +169,14 @@ class Machine:
         symbols: Mapping[str, int] | None = None,
         modem: str | Backend = "null",
         nvram: str | os.PathLike[str] | None = None,
+        disks: Sequence[Disk] = (),
     ) -> None:
         model = load_model(cpu, timing)
         rom, self.symbols = load_rom(firmware)
         self.nvram = None if nvram is None else NvramFile(nvram, 256)
         kept = self.nvram.load() if self.nvram else None
         try:
-            self.board = Board(model, memory, rom, debugcon=debugcon, debug_exit=debug_exit, nvram=kept)
+            self.board = Board(model, memory, rom, debugcon=debugcon, debug_exit=debug_exit, nvram=kept, disks=disks)
         except BadInput as error:
             if isinstance(firmware, str | os.PathLike):
                 raise BadInput(f"{os.fspath(firmware)}: {error}") from None
@@ -198,6 +201,7 @@ class Machine:
         self.debugcon: OutputLine | None = None
         if self.board.debugcon is not None:
             self.debugcon = OutputLine(self.board.debugcon, Backend())
+        self.disks = list(disks)
         self.cpu.on_slice(self.poll)
 
     def __enter__(self) -> "Machine":
@@ -209,10 +213,12 @@ class Machine:
         self.close()
 
     def close(self) -> None:
-        """Passes on what the guest has sent and closes the host's ends of its lines."""
+        """Passes on what the guest has sent and closes the host's ends of its lines, and its disks."""
         with contextlib.ExitStack() as closing:
             if self.nvram is not None:
                 closing.callback(self.nvram.save, self.board.rtc.nvram)
+            for disk in self.disks:
+                closing.callback(disk.close)
             for line in self.lines():
                 closing.callback(line.close)
             if self.display is not None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from emu.errors import ConfigError
+from emu.host.disk import open_disk
 from emu.host.display import TerminalDisplay
 from emu.host.file import FileBackend
 from emu.host.output_file import OutputFile
@@ -57,28 +58,29 @@ def build(options: argparse.Namespace) -> Machine:
     """The machine that the options describe."""
     use_terminal(options)
     port, path = debugcon(options.debugcon)
-    machine = Machine(
-        parse_size(options.memory),
-        options.cpu,
-        options.timing,
-        options.image,
-        options.serial,
-        port,
-        options.debug_exit,
-        kernel=options.kernel,
-        append=options.append,
-        initrd=options.initrd.split(",") if options.initrd else (),
-        modem=options.modem,
-        nvram=options.nvram,
-    )
-    try:
+    with contextlib.ExitStack() as undo:
+        disks = [undo.enter_context(open_disk(text)) for text in options.disk]
+        machine = Machine(
+            parse_size(options.memory),
+            options.cpu,
+            options.timing,
+            options.image,
+            options.serial,
+            port,
+            options.debug_exit,
+            kernel=options.kernel,
+            append=options.append,
+            initrd=options.initrd.split(",") if options.initrd else (),
+            modem=options.modem,
+            nvram=options.nvram,
+            disks=disks,
+        )
+        undo.enter_context(machine)
         if machine.debugcon is not None:
             machine.debugcon.backend = StdoutBackend() if path == "-" else FileBackend(path)
         if options.display == "terminal":
             machine.display = TerminalDisplay(machine.screen, machine.keyboard, StdioBackend())
-    except BaseException:
-        machine.close()
-        raise
+        undo.pop_all()
     return machine
 
 

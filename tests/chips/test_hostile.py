@@ -9,6 +9,7 @@ import pytest
 
 from emu._core import Bus, Clock, Model
 from emu.board import Board
+from emu.host.disk import Disk
 
 CHIPS = Path(importlib.import_module("emu.chips").__file__ or "").parent
 PORTS = [
@@ -17,6 +18,9 @@ PORTS = [
     *(0x60, 0x61, 0x64, 0x70, 0x71, 0x80, 0x92, 0xB2, 0xB3),
     *(0xCF8, 0xCF9, 0xCFB),
     *range(0xCFC, 0xD00),
+    *range(0x170, 0x178),
+    *range(0x1F0, 0x1F8),
+    *(0x376, 0x3F6),
     *range(0x2F8, 0x300),
     *range(0x3B0, 0x3BC),
     *range(0x3C0, 0x3E0),
@@ -26,9 +30,20 @@ PORTS = [
     *(0xE9, 0x501),
 ]
 
+ATA_COMMANDS = (0x20, 0x24, 0x30, 0x34, 0x40, 0x70, 0x90, 0x91, 0xC4, 0xC5, 0xC6, 0xE4, 0xE8, 0xEC, 0xEF, 0xF8, 0xF9)
 
-def new_board() -> Board:
-    board = Board(Model("pentium3"), 1 << 20, bytes(4096), debugcon=0xE9, debug_exit=0x501)
+
+def new_board(folder: Path) -> Board:
+    """With two disks on the first cable and one on the second."""
+    path = folder / "disk.img"
+    if not path.exists():
+        path.write_bytes(b"disk" * 128 * 300)
+    disks = [Disk(path, snapshot=True), Disk(path, readonly=True), Disk(path, snapshot=True)]
+    disks[2].fail(range(10, 20), "write_fault")
+    disks[2].fail(range(15, 25))
+    board = Board(Model("pentium3"), 1 << 20, bytes(4096), debugcon=0xE9, debug_exit=0x501, disks=disks)
+    board.ide.write_config(4, 1, 2)
+    board.ide.write_config(0x40, 0x80008000, 4)
     board.memory.write(0xA0000, b"RAM " * 0x18000)
     return board
 
@@ -39,7 +54,16 @@ def traffic(seed: int, count: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     for _ in range(count):
         size = pick.choice((1, 1, 1, 2, 4))
         what = pick.random()
-        if what < 0.05:  # a configuration register that is there
+        if what < 0.03:  # a command that an ATA drive knows, on a sector that it has
+            base = pick.choice((0x170, 0x1F0))
+            yield "write", (base + 6, pick.choice((0xE0, 0xF0, 0xA0, 0x40)), 1)
+            for register, value in ((2, pick.randrange(9)), (3, pick.randrange(30)), (4, 0), (5, 0)):
+                yield "write", (base + register, value, 1)
+            yield "write", (base + 7, pick.choice(ATA_COMMANDS), 1)
+            yield "advance", (10_000_000,)
+            for _ in range(pick.choice((0, 100, 128))):
+                yield pick.choice((("read", (base, 4)), ("write", (base, pick.getrandbits(32), 4))))
+        elif what < 0.08:  # a configuration register that is there
             yield "write", (0xCF8, 1 << 31 | pick.choice((0, 8, 9, 11)) << 8 | pick.getrandbits(8), 4)
         elif what < 0.5:
             yield "write", (pick.choice(PORTS), pick.getrandbits(8 * size), size)
@@ -73,9 +97,9 @@ def apply(board: Board, verb: str, numbers: tuple[int, ...]) -> int | None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_copy_made_at_any_time_goes_on_alike(seed: int) -> None:
+def test_a_copy_made_at_any_time_goes_on_alike(seed: int, tmp_path: Path) -> None:
     """After any traffic, what the chips and the clock save makes a board that answers as the first one does."""
-    first, second = new_board(), new_board()
+    first, second = new_board(tmp_path), new_board(tmp_path)
     for verb, numbers in traffic(seed, 3000):
         apply(first, verb, numbers)
     second.clock.load(first.clock.save())
