@@ -16,8 +16,8 @@ COLUMNS = ("encoding", "syntax", "modes", "since", "prefixes", "flags", "cpl", "
 
 PROCESSORS = ("8086", "186", "286", "386", "486", "586", "686")
 FEATURES = (
-    "CPUID", "TSC", "MSR", "CX8", "SEP", "CMOV", "CLFSH", "FXSR", "SSE", "SSE2", "SSE3", "MONITOR", "VMX", "SMX",
-    "CX16", "SSE4_2", "POPCNT", "MOVBE", "XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES", "RDRAND", "FSGSBASE", "BMI1", "BMI2",
+    "FPU", "CPUID", "TSC", "MSR", "CX8", "SEP", "CMOV", "CLFSH", "FXSR", "SSE", "SSE2", "SSE3", "MONITOR", "VMX",
+    "SMX", "CX16", "SSE4_2", "POPCNT", "MOVBE", "XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES", "RDRAND", "FSGSBASE", "BMI1", "BMI2",
     "INVPCID", "RDSEED", "ADX", "SMAP", "CLFLUSHOPT", "CLWB", "PCOMMIT", "RDPID", "PKU", "PTWRITE", "WBNOINVD",
     "CLDEMOTE", "MOVDIRI", "MOVDIR64B", "WAITPKG", "SERIALIZE", "TSXLDTRK", "CET_SS", "CET_IBT", "RTM", "SYSCALL", "LM",
     "LAHF_LM", "LZCNT", "PREFETCHW", "RDTSCP",

@@ -62,6 +62,7 @@ void cpu_reset(CPU *cpu)
     cpu->tsc_offset = 0 - clock_now(cpu->clock);
     cpu->sysenter_cs = cpu->sysenter_esp = cpu->sysenter_eip = 0;
     cpu->star = cpu->lstar = cpu->cstar = cpu->fmask = cpu->kernel_gs_base = cpu->tsc_aux = 0;
+    cpu->fpu = (Fpu){.control = FPU_CONTROL_RESET, .valid = 0xff, .mxcsr = MXCSR_INIT};
     cpu_init(cpu);
 }
 

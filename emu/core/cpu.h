@@ -9,6 +9,7 @@
 #include "bus.h"
 #include "clock.h"
 #include "form.h"
+#include "fpu.h"
 #include "timing.h"
 
 typedef struct Insn Insn;
@@ -193,7 +194,7 @@ typedef struct CPU {
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t star, lstar, cstar, fmask, kernel_gs_base;
     uint64_t random; /* state of the generator behind RDRAND and RDSEED: part of the state, so that runs repeat */
-    uint32_t fpu_present;
+    Fpu fpu;
 
     const struct Model *model;
 

@@ -102,12 +102,6 @@ COLD_BODY(exec_hlt)
     return STATUS_LOOK;
 }
 
-COLD_BODY(exec_wait)
-{
-    const uint64_t task_switched = CR0_MP | CR0_TS;
-    return (cpu->cr0 & task_switched) == task_switched ? fault_nm(cpu) : STATUS_OK;
-}
-
 /* MWAIT may end its waiting for any reason, and does so at once: it is a no-operation. */
 COLD_BODY(exec_monitor)
 {

@@ -106,6 +106,7 @@ typedef enum Since {
     SINCE_486,
     SINCE_586,
     SINCE_686,
+    SINCE_FPU, /* x87 */
     SINCE_CPUID, /* 486 models differ */
     SINCE_TSC,
     SINCE_MSR,

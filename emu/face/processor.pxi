@@ -65,6 +65,7 @@ cdef extern from "emu/core/cpu.h" nogil:
         uint64_t fmask
         uint64_t kernel_gs_base
         uint64_t random
+        Fpu fpu
         uint8_t hooks_memory
         uint8_t rep_resumed
         uint8_t charge_target
@@ -490,7 +491,7 @@ cdef class Processor:
         """The architectural state as named plain values. What is cached of page tables is forgotten."""
         self.clock.check_idle()
         tlb_flush(self.c, True)
-        state = {"version": 1, "model": self.model.name, "gpr": [self.c.gpr[i] for i in range(16)]}
+        state = {"version": 2, "model": self.model.name, "gpr": [self.c.gpr[i] for i in range(16)]}
         state["rflags"] = cpu_flags(self.c)
         state["segments"] = [
             (self.c.seg[i].selector, self.c.seg[i].base, self.c.seg[i].limit, self.c.seg[i].access)
@@ -502,6 +503,7 @@ cdef class Processor:
         state["idtr"] = (self.c.idtr.base, self.c.idtr.limit)
         for i in range(SCALARS):
             state[scalar_names[i]] = scalar_get(self.c, scalars[i])
+        state["fpu"] = fpu_save(&self.c.fpu)
         return state
 
     def restore(self, dict state not None):
@@ -511,7 +513,7 @@ cdef class Processor:
             BadInput: it is of another version or processor model, or incomplete; nothing has changed then.
         """
         self.clock.check_idle()
-        if state.get("version") != 1 or state.get("model") != self.model.name:
+        if state.get("version") != 2 or state.get("model") != self.model.name:
             raise BadInput("the processor's state is of another version or model")
         cdef CpuState fresh = self.c[0]
         try:
@@ -530,6 +532,7 @@ cdef class Processor:
             fresh.idtr.base, fresh.idtr.limit = state["idtr"]
             for i in range(SCALARS):
                 scalar_set(&fresh, scalars[<int>i], state[scalar_names[i]])
+            fpu_load(&fresh.fpu, state["fpu"])
             flags = <uint32_t>state["rflags"]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadInput(f"the processor's state is malformed: {error!r}") from None
