@@ -218,27 +218,27 @@ class Board:
 
     def attach(self, device: Device, ports: Sequence[int], mmio: range | None, irq: int | None) -> None:
         """Puts a user's device on the board, as Machine.attach() says."""
-        if irq is not None and irq in self.taken_irqs:
-            raise ConfigError(f"{device.name}: IRQ {irq} belongs to another chip")
-        if mmio is not None and (mmio.step != 1 or not mmio or mmio.start < 0):
+        if irq is not None and (irq in self.taken_irqs or not 0 <= irq <= 15):
+            raise ConfigError(f"{device.name}: IRQ {irq} belongs to another chip, or is not within 0 to 15")
+        if mmio is not None and not (mmio.step == 1 and 0 <= mmio.start < mmio.stop <= 1 << 64):
             raise ConfigError(f"{device.name}: {mmio} is no range of addresses")
+        if wrong := [port for port in ports if not 0 <= port <= 0xFFFF]:
+            raise ConfigError(f"{device.name}: port {wrong[0]:#x} is not within 0 to 0xffff")
         self.clock.adopt(device)
         mapped: list[int] = []
         try:
             for port in ports:
-                if not 0 <= port <= 0xFFFF:
-                    raise ConfigError(f"{device.name}: port {port:#x} is not within 0 to 0xffff")
                 self.bus.map_ports(port, 1, device)
                 mapped.append(port)
-            if irq is not None:
-                device.connect(device.outputs[0], *self.irq(irq))
             if mmio is not None:
                 self.bus.map_device(mmio.start, len(mmio), device)
-        except BaseException:
+        except ConfigError:
             for port in mapped:
                 self.bus.unmap_ports(port, 1)
             raise
-        if device not in self.chips:
+        if irq is not None:
+            device.connect(device.outputs[0], *self.irq(irq))
+        if not any(chip is device for chip in self.chips):
             self.chips.append(device)
             device.reset()
         where = None if mmio is None else [mmio.start, mmio.stop]

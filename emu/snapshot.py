@@ -172,7 +172,10 @@ class Snapshot:
             raise BadInput(f"{name}: damaged: the checksum does not match")
         try:
             content = json.loads(data[:text_size], object_hook=decode)
-            return cls(content["machine"], content["state"], unpack(content["pages"], memoryview(data)[text_size:]))
+            machine, state, pages = content["machine"], content["state"], content["pages"]
+            if not all(isinstance(part, dict) for part in (machine, state, *(state[name] for name in PARTS))):
+                raise TypeError("the machine or a part of its state is missing")
+            return cls(machine, state, unpack(pages, memoryview(data)[text_size:]))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadInput(f"{name}: malformed: {error}") from None
 

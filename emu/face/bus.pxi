@@ -150,7 +150,7 @@ cdef class Bus:
         cdef BusMap *bus = <BusMap *>&self.c
         cdef uint32_t i
         for i in range(bus.region_count):
-            if bus.regions[i].host != NULL and bus.regions[i].base <= last:
+            if bus.regions[i].host != NULL and bus.regions[i].flags and bus.regions[i].base <= last:
                 if first - bus.regions[i].base < bus.regions[i].size or bus.regions[i].base >= first:
                     raise ConfigError(f"{name}: memory lies at {first:#x} to {last:#x}, of which it can take whole pages")
         return 0
