@@ -104,7 +104,7 @@ def test_a_second_exception_before_the_run_can_stop_is_a_note() -> None:
     assert machine.cpu.eax == 0xFFFFFFFF
 
 
-@pytest.mark.parametrize("kind", ["instruction", "block", "memory", "io", "interrupt"])
+@pytest.mark.parametrize("kind", ["instruction", "memory", "io", "interrupt"])
 def test_an_exception_in_a_hook(kind: str) -> None:
     machine = emu.Machine(memory=1 << 20, firmware=rom(BUSY))
     error = Stranger()
