@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"--cpus {options.cpus}: this version has machines of one processor")
     with contextlib.ExitStack() as open_files:
         # Whatever is to be written is opened before anything runs.
-        report_file = open_files.enter_context(OutputFile(options.report)) if options.report else None
+        report_file = open_files.enter_context(OutputFile(options.report)) if options.report is not None else None
         machine = open_files.enter_context(build(options))
         start = open_files.enter_context(starter(machine, options))
         stop, status, seconds = boot(machine, options, start)

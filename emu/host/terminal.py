@@ -75,10 +75,10 @@ class Progress:
         if self.on and now >= self.due:
             self.due = now + self.EVERY
             try:
-                room = os.get_terminal_size(sys.stderr.fileno()).columns - 1
+                columns = os.get_terminal_size(sys.stderr.fileno()).columns
             except OSError:
-                room = 79
-            text = text[: max(room, 10)]
+                columns = 0
+            text = text[: (columns or 80) - 1]  # some terminals do not know how wide they are
             sys.stderr.write("\r" + text.ljust(self.width))
             sys.stderr.flush()
             self.width = len(text)

@@ -277,7 +277,9 @@ def write(path: Path, text: bytes, pages: bytes = b"") -> None:
     """A file whose checksum is right, whatever it holds."""
     sizes = struct.pack("<Q", len(text))
     path.write_bytes(
-        HEADER.pack(b"EMU-SNAP", 1, zlib.crc32(sizes + text + pages), 8 + len(text) + len(pages), len(text)) + text + pages
+        HEADER.pack(b"EMU-SNAP", 1, zlib.crc32(sizes + text + pages), 8 + len(text) + len(pages), len(text))
+        + text
+        + pages
     )
 
 
