@@ -112,7 +112,7 @@ class Bmc(Device):
     # What the host and the board call.
 
     def handle(self, request: bytes) -> bytes:
-        """Answers a message: network function and LUN, command, data; a response has a completion code before its data."""
+        """Answers a message (network function and LUN, command, data); a completion code comes before the data."""
         netfn, lun, number, data = request[0] >> 2, request[0] & 3, request[1], request[2:]
         start = bytes(((netfn | 1) << 2 | lun, number))
         handler, least, most = COMMANDS.get((netfn, number), (None, 0, 0))
