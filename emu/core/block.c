@@ -126,33 +126,6 @@ static void end_block_after(BlockCache *cache, uint64_t pa)
         memo->decoded.ends = true;
 }
 
-void blocks_written(CPU *cpu, uint64_t pa, size_t size)
-{
-    BlockCache *cache = cpu->blocks;
-    CodePage *page = find_page(cache, pa & ~PAGE_MASK);
-    if (!page || !(page->granules & granules_of(pa, size)))
-        return;
-    uint64_t granules = 0;
-    page->written = true;
-    for (Block **link = &page->blocks; *link;) {
-        Block *block = *link;
-        if (block->pa < pa + size && pa < block->pa + block->bytes) {
-            const uint64_t writer = (block->pa & ~PAGE_MASK) | ((cpu->seg[CS].base + cpu->rip) & PAGE_MASK);
-            if (writer >= block->pa && writer < block->pa + block->bytes)
-                end_block_after(cache, writer);
-            unhash(cache, block);
-            *link = block->page_next;
-            /* Links bypass every look-up: whoever comes here by one leaves at once. */
-            ((Insn *)(block + 1))->fn = exit_stale;
-            clock_leave(cpu->clock);
-        } else {
-            granules |= granules_of(block->pa, block->bytes);
-            link = &block->page_next;
-        }
-    }
-    page->granules = granules;
-}
-
 static void *allocate(BlockCache *cache, size_t size)
 {
     void *memory = cache->arena + cache->used;
@@ -219,6 +192,65 @@ static void place(Insn *insn, const Decoded *decoded, unsigned offset, unsigned 
         insn->imm += (int32_t)(offset + decoded->length);
     else if (insn->base == REG_RIP)
         insn->disp += (int32_t)(offset + decoded->length);
+}
+
+/* A write of [pa, pa + size) into a block that changes no more than the constants of one instruction, as most code that
+ * modifies itself does: they are changed in place, even in a block that runs. False: the block must be retired. */
+static bool patch(CPU *cpu, Block *block, uint64_t pa, size_t size)
+{
+    const Region *region = bus_find(cpu->bus, block->pa, REGION_READ);
+    const uint64_t from = pa & PAGE_MASK;
+    Insn *insn = (Insn *)(block + 1);
+    if (pa < block->pa || (block->mode & MODE_HOOKS) || insn->fn == exec_wide_offset)
+        return false;
+    while (insn->len && insn->off + insn->len <= from)
+        insn++;
+    const uint8_t *code = region->host + ((block->pa & ~PAGE_MASK) - region->base) + insn->off;
+    Decoded decoded;
+    if (from + size > insn->off + (size_t)insn->len || decode(cpu, code, insn->len, block->mode, &decoded) != DECODE_OK ||
+        decoded.relative || (!insn->idx && decoded.components * cpu->event_clocks->next_component != block->entry))
+        return false;
+    /* The body must be the same one, or the variant of it that was taken. */
+    if (insn->fn != decoded.insn.fn && insn->fn != decoded.quiet && insn->fn != pair_body(decoded.insn.fn, insn[1].fn))
+        return false;
+    Insn fresh;
+    place(&fresh, &decoded, insn->off, insn->idx, insn->cum);
+    fresh.fn = insn->fn;
+    Insn same = fresh;
+    same.imm = insn->imm;
+    same.imm_hi = insn->imm_hi;
+    same.disp = insn->disp;
+    if (memcmp(&same, insn, sizeof same))
+        return false;
+    *insn = fresh;
+    return true;
+}
+
+void blocks_written(CPU *cpu, uint64_t pa, size_t size)
+{
+    BlockCache *cache = cpu->blocks;
+    CodePage *page = find_page(cache, pa & ~PAGE_MASK);
+    if (!page || !(page->granules & granules_of(pa, size)))
+        return;
+    uint64_t granules = 0;
+    page->written = true;
+    for (Block **link = &page->blocks; *link;) {
+        Block *block = *link;
+        if (block->pa < pa + size && pa < block->pa + block->bytes && !patch(cpu, block, pa, size)) {
+            const uint64_t writer = (block->pa & ~PAGE_MASK) | ((cpu->seg[CS].base + cpu->rip) & PAGE_MASK);
+            if (writer >= block->pa && writer < block->pa + block->bytes)
+                end_block_after(cache, writer);
+            unhash(cache, block);
+            *link = block->page_next;
+            /* Links bypass every look-up: whoever comes here by one leaves at once. */
+            ((Insn *)(block + 1))->fn = exit_stale;
+            clock_leave(cpu->clock);
+        } else {
+            granules |= granules_of(block->pa, block->bytes);
+            link = &block->page_next;
+        }
+    }
+    page->granules = granules;
 }
 
 static Insn *pseudo(Insn *insn, Handler_t *fn, unsigned offset, unsigned idx, unsigned cum)
