@@ -68,9 +68,8 @@ class Emu:
             started = time.thread_time()
             machine.run()
             seconds = time.thread_time() - started
-            debugcon = machine.board.debugcon
-            assert debugcon is not None
-            return Run(seconds, printed_result(debugcon.take_output()), machine.instructions)
+            assert machine.debugcon is not None
+            return Run(seconds, printed_result(machine.debugcon.output), machine.instructions)
 
 
 class Unicorn:

@@ -32,8 +32,7 @@ typedef struct Memo {
 #define MEMOS 256u
 
 struct BlockCache {
-    uint8_t *arena;
-    size_t used;
+    size_t used; /* of the arena, which lies behind */
     uint32_t flush_wanted;
     Block *hash[HASH_SIZE];
     CodePage *pages[PAGE_SLOTS];
@@ -60,11 +59,9 @@ static void set_bit(uint64_t *map, unsigned bit) { map[bit >> 6] |= 1ull << (bit
 
 size_t blocks_bytes(void) { return HEADER_BYTES + ARENA_BYTES; }
 
-void blocks_create(CPU *cpu, void *memory)
-{
-    cpu->blocks = memory;
-    cpu->blocks->arena = (uint8_t *)memory + HEADER_BYTES;
-}
+void blocks_create(CPU *cpu, void *memory) { cpu->blocks = memory; }
+
+static uint8_t *arena(BlockCache *cache) { return (uint8_t *)cache + HEADER_BYTES; }
 
 void blocks_flush(CPU *cpu)
 {
@@ -128,7 +125,7 @@ static void end_block_after(BlockCache *cache, uint64_t pa)
 
 static void *allocate(BlockCache *cache, size_t size)
 {
-    void *memory = cache->arena + cache->used;
+    void *memory = arena(cache) + cache->used;
     cache->used += (size + 31) & ~(size_t)31;
     return memory;
 }
@@ -203,11 +200,11 @@ static bool patch(CPU *cpu, Block *block, uint64_t pa, size_t size)
     Insn *insn = (Insn *)(block + 1);
     if (pa < block->pa || (block->mode & MODE_HOOKS) || insn->fn == exec_wide_offset)
         return false;
-    while (insn->len && insn->off + insn->len <= from)
+    while (insn->len && insn->off + (uint64_t)insn->len <= from)
         insn++;
     const uint8_t *code = region->host + ((block->pa & ~PAGE_MASK) - region->base) + insn->off;
     Decoded decoded;
-    if (from + size > insn->off + (size_t)insn->len || decode(cpu, code, insn->len, block->mode, &decoded) != DECODE_OK ||
+    if (from + size > insn->off + (uint64_t)insn->len || decode(cpu, code, insn->len, block->mode, &decoded) != DECODE_OK ||
         decoded.relative || (!insn->idx && decoded.components * cpu->event_clocks->next_component != block->entry))
         return false;
     /* The body must be the same one, or the variant of it that was taken. */
@@ -477,7 +474,7 @@ const Insn *block_at_rip(CPU *cpu)
     Region *region = bus_find(cpu->bus, pa, REGION_READ);
     if (!region || !region->host)
         return uncached(cpu, la, mode);
-    block = (Block *)(cache->arena + cache->used);
+    block = (Block *)(arena(cache) + cache->used);
     *block = (Block){.pa = pa, .window = window, .mode = mode};
     DecodeStatus status;
     unsigned insns = fill(cpu, block, region->host + (pa - region->base), (unsigned)in_page, (unsigned)end, &status);

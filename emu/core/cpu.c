@@ -20,8 +20,9 @@ CPU *cpu_create(Bus *bus, Clock *clock, const Model *model)
     if (!cpus)
         return NULL;
     bus->cpus = cpus;
+    /* Without MAP_NORESERVE, which guest memory has: the host would join the two mappings, and have to split them again. */
     Tables *tables = mmap(NULL, sizeof *tables + blocks_bytes(), PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (tables == MAP_FAILED)
         return NULL;
     CPU *cpu = &tables->cpu;

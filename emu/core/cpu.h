@@ -201,6 +201,7 @@ typedef struct CPU {
     TlbEntry *tlb_supervisor, *tlb_user; /* [TLB_SIZE] each */
     const TlbEntry *tlb_none;
     uint8_t tlb_filled;    /* an entry was written since the last flush of all */
+    uint8_t tlb_writable;  /* an entry has had a write tag since then */
     uint8_t tlb_has_large; /* a fragment of a large page is cached: INVLPG flushes all */
     uint8_t hooks_memory;  /* memory hooks or data breakpoints: no access takes the fast path */
     uint32_t generation;   /* part of jump_key; moves on when linear addresses may mean something else */

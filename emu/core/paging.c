@@ -21,7 +21,7 @@ void tlb_flush(CPU *cpu, bool global_too)
         flush(cpu->tlb_user, global_too);
     }
     if (global_too)
-        cpu->tlb_has_large = cpu->tlb_filled = 0;
+        cpu->tlb_has_large = cpu->tlb_filled = cpu->tlb_writable = 0;
     cpu->generation++;
     cpu_update_mode(cpu);
 }
@@ -43,7 +43,7 @@ void tlb_flush_page(CPU *cpu, uint64_t la)
 
 void tlb_protect_page(CPU *cpu, uint64_t page)
 {
-    if (!cpu->tlb_filled)
+    if (!cpu->tlb_writable)
         return;
     for (unsigned i = 0; i < TLB_SIZE; i++) {
         if ((cpu->tlb_supervisor[i].page & ~PAGE_MASK) == page)
@@ -216,15 +216,18 @@ int mmu_translate(CPU *cpu, uint64_t la, unsigned access, uint64_t *pa)
                   (walked.executable ? 0 : TLB_NX);
     cpu->tlb_has_large |= walked.large;
     cpu->tlb_filled = 1;
-    /* Writes go the fast way where the page is plain memory that is marked dirty already, holds no code, and the page
-     * tables allow and record it. */
+    /* Writes go the fast way where the page is plain memory that is marked dirty already, holds no code (nor will it in a
+     * moment, as after a fetch), and the page tables allow and record it. */
     Region *writes = bus_find(cpu->bus, page, REGION_WRITE);
     if (!writes || !writes->host || writes->host + (page - writes->base) != host)
         return STATUS_OK;
     if (access & ACCESS_WRITE)
         *flags |= PAGE_DIRTY;
-    if (!(*flags & PAGE_CODE) && (*flags & PAGE_DIRTY) && walked.dirty && (walked.writable || (!user && !(cpu->cr0 & CR0_WP))))
+    const bool plain = (*flags & (PAGE_CODE | PAGE_DIRTY)) == PAGE_DIRTY && !(access & ACCESS_FETCH);
+    if (plain && walked.dirty && (walked.writable || (!user && !(cpu->cr0 & CR0_WP)))) {
         entry->write_tag = tag;
+        cpu->tlb_writable = 1;
+    }
     return STATUS_OK;
 }
 
