@@ -230,10 +230,14 @@ void blocks_written(CPU *cpu, uint64_t pa, size_t size)
     if (!page || !(page->granules & granules_of(pa, size)))
         return;
     uint64_t granules = 0;
+    bool patched = false;
     page->written = true;
     for (Block **link = &page->blocks; *link;) {
         Block *block = *link;
-        if (block->pa < pa + size && pa < block->pa + block->bytes && !patch(cpu, block, pa, size)) {
+        const bool hit = block->pa < pa + size && pa < block->pa + block->bytes;
+        if (hit && !patched && patch(cpu, block, pa, size))
+            patched = true; /* the newest block; the others were ways into the middle of it, or will be needed no more */
+        else if (hit) {
             const uint64_t writer = (block->pa & ~PAGE_MASK) | ((cpu->seg[CS].base + cpu->rip) & PAGE_MASK);
             if (writer >= block->pa && writer < block->pa + block->bytes)
                 end_block_after(cache, writer);
@@ -242,10 +246,10 @@ void blocks_written(CPU *cpu, uint64_t pa, size_t size)
             /* Links bypass every look-up: whoever comes here by one leaves at once. */
             ((Insn *)(block + 1))->fn = exit_stale;
             clock_leave(cpu->clock);
-        } else {
-            granules |= granules_of(block->pa, block->bytes);
-            link = &block->page_next;
+            continue;
         }
+        granules |= granules_of(block->pa, block->bytes);
+        link = &block->page_next;
     }
     page->granules = granules;
 }

@@ -28,6 +28,7 @@ void bus_free(Bus *bus)
 /* What a linear address means may have changed: forget every translation and every decoded block. */
 static void remapped(Bus *bus)
 {
+    bus->found[0].last_byte = bus->found[1].last_byte = 0;
     for (uint32_t i = 0; i < bus->cpu_count; i++)
         cpu_forget_all(bus->cpus[i]);
 }
@@ -100,13 +101,29 @@ void bus_set_region_flags(Bus *bus, int id, uint32_t flags)
 
 Region *bus_find(Bus *bus, uint64_t address, uint32_t access)
 {
+    const uint64_t page = address & ~PAGE_MASK, last_byte = address | PAGE_MASK;
+    const unsigned kind = access == REGION_WRITE;
+    if (bus->found[kind].last_byte == last_byte)
+        return bus->found[kind].region;
+    bool alone = true;
     for (uint32_t i = bus->region_count; i-- > 0;) {
         Region *region = &bus->regions[i];
-        if ((region->flags & access) && address - region->base < region->size)
-            return region;
+        const bool answers = region->flags & access;
         /* A ROM takes the writes to it and drops them. */
-        if (access == REGION_WRITE && (region->flags & REGION_ROM) && address - region->base < region->size)
-            return NULL;
+        const bool swallows = access == REGION_WRITE && (region->flags & REGION_ROM);
+        if (!answers && !swallows)
+            continue;
+        if (address - region->base < region->size) {
+            if (!answers)
+                return NULL;
+            if (alone && region->host) {
+                bus->found[kind].last_byte = last_byte;
+                bus->found[kind].region = region;
+            }
+            return region;
+        }
+        if (region->base - page < PAGE_SIZE || page - region->base < region->size)
+            alone = false;
     }
     return NULL;
 }

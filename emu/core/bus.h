@@ -56,6 +56,10 @@ typedef struct Bus {
     Region *regions;
     uint32_t region_count, region_capacity;
     int next_id;
+    struct { /* the page last looked for by reads, and by writes, where one region alone answers in all of it */
+        uint64_t last_byte; /* 0: none */
+        Region *region;
+    } found[2];
     uint8_t *port_owner; /* [65536]: index into port_devices, 0 = nobody */
     BusDevice port_devices[256];
     uint32_t port_device_count;
