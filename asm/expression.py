@@ -180,7 +180,7 @@ SCALAR_OPERATORS: dict[str, Callable[[int, int], int]] = {
     "O": lambda a, b: int(bool(a) or bool(b)),
     "X": lambda a, b: int(bool(a) != bool(b)),
 }
-# Of the difference of the operands, so that two labels of one section can be compared.
+# Of the 64-bit difference of the operands, so that two labels of one section can be compared; NASM lets it overflow.
 RELATIONS: dict[str, Callable[[int], int]] = {
     "=": lambda d: int(d == 0),
     "N": lambda d: int(d != 0),
@@ -210,7 +210,7 @@ def apply(operator: str, a: int | Linear, b: int | Linear) -> int | Linear:
         return _multiply(a, b)
     if operator in RELATIONS:
         if not isinstance(a, Linear) and not isinstance(b, Linear):
-            return RELATIONS[operator](a - b)
+            return RELATIONS[operator](wrap(a - b))
         difference = _add(a, b, -1)
         if isinstance(difference, Linear):
             raise ExpressionError(f"`{SPELLING.get(operator, operator)}': operands differ by a non-scalar")

@@ -81,8 +81,10 @@ def run(name: str, text: str, options: Options) -> Program:
             if not assembler.errors or not assembler.depends_on_layout:
                 assembler.finish()
                 program = Program(assembler)
-        except (SourceError, ExpressionError) as error:
+        except SourceError as error:
             assembler.report(error.message)
+        except ExpressionError as error:  # of the layout as a whole: it has no line
+            assembler.errors.append(Diagnostic("error", error.message, name, 0, 0, ""))
         if assembler.errors or program is None:
             raise AsmError(assembler.errors, assembler.warnings)
         settled = {

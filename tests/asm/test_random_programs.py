@@ -177,8 +177,11 @@ def compare(folder: Path, seed: int, flag: str) -> None:
     if result.returncode:
         with pytest.raises(asm.AsmError) as caught:
             asm.assemble_file(source, optimise=flag == "-Ox")
-        assert any(f":{error.line}: error" in result.stderr for error in caught.value.errors), result.stderr
-        return
+        for error in caught.value.errors:
+            unsettled = "unable to find valid values" in error.message and error.message[:27] in result.stderr
+            if unsettled or f":{error.line}: error" in result.stderr:
+                return
+        pytest.fail(f"seed {seed} with {flag}: NASM says\n{result.stderr}\nand we\n{caught.value}")
     program = asm.assemble_file(source, optimise=flag == "-Ox")
     if program.binary != binary.read_bytes():
         pytest.fail(f"seed {seed} with {flag}: bytes differ; the source is {source}")
