@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from asm.operands import EncodeError, Mem
-from asm.table import REGISTERS_16, REGISTERS_32, REGISTERS_64
+from asm.table import REGISTERS_16, REGISTERS_32, REGISTERS_64, REGISTERS_XMM, REGISTERS_YMM
 
 # Number and size of every general register that can stand in an address.
 _REGISTERS = {
@@ -23,6 +23,7 @@ _RM_16 = {
     frozenset(("bp",)): 6,
     frozenset(("bx",)): 7,
 }
+_VECTOR_NUMBERS = {name: n for names in (REGISTERS_XMM, REGISTERS_YMM) for n, name in enumerate(names)}
 _SCALES = {1: 0x00, 2: 0x40, 4: 0x80, 8: 0xC0}
 _SP = 4
 _BP = 5
@@ -50,6 +51,12 @@ def is_offset(mem: Mem) -> bool:
     return mem.base is None and mem.index is None
 
 
+def vector_index(mem: Mem) -> str:
+    """``xmm`` or ``ymm`` where the operand has an index of that class, else nothing."""
+    index = mem.index if mem.index in _VECTOR_NUMBERS else mem.base if mem.base in _VECTOR_NUMBERS else ""
+    return index[:3] if index else ""
+
+
 def offset_size(mem: Mem, bits: int, prefix_size: int) -> int:
     """The address size, in bits, of an operand without registers.
 
@@ -74,6 +81,8 @@ def effective_address(mem: Mem, bits: int, prefix_size: int, default_rel: bool) 
     """
     if is_offset(mem):
         return _bare_offset(mem, bits, prefix_size, default_rel)
+    if vector_index(mem):
+        return _with_vector_index(mem, bits, prefix_size)
     base, index, scale = _normalise(mem)
     sizes = {_REGISTERS[name][1] if name in _REGISTERS else 0 for name in (base, index) if name is not None}
     size = sizes.pop()
@@ -89,6 +98,22 @@ def effective_address(mem: Mem, bits: int, prefix_size: int, default_rel: bool) 
             raise _invalid()
         return EffectiveAddress(_choices(rm, b"", rm == 6), 2, forced, size)
     return _with_sib(base, index, scale, size, forced)
+
+
+def _with_vector_index(mem: Mem, bits: int, prefix_size: int) -> EffectiveAddress:
+    """SDM Vol. 2, "Vector SIB (VSIB) Memory Addressing"."""
+    base, index, scale = mem.base, mem.index, mem.scale
+    if base in _VECTOR_NUMBERS:
+        if index in _VECTOR_NUMBERS or scale != 1:
+            raise _invalid()
+        base, index = index, base
+    size = _REGISTERS[base][1] if base is not None else mem.addr_size or prefix_size or bits
+    explicit = mem.addr_size or prefix_size
+    if size == 16 or (size == 64) > (bits == 64) or explicit not in (0, size) or scale not in _SCALES:
+        raise _invalid()
+    forced = {0: -1, 8: 1}.get(mem.disp_size, 2)
+    number = _VECTOR_NUMBERS[str(index)]
+    return _sib(base, number, scale, size, forced)
 
 
 def _invalid() -> EncodeError:
@@ -138,6 +163,11 @@ def _with_sib(base: str | None, index: str | None, scale: int, size: int, forced
     number = _REGISTERS[index][0]
     if number == _SP or scale not in _SCALES:
         raise _invalid()
+    return _sib(base, number, scale, size, forced)
+
+
+def _sib(base: str | None, number: int, scale: int, size: int, forced: int) -> EffectiveAddress:
+    """An address with an index register of that number."""
     head = _SCALES[scale] | (number & 7) << 3
     if base is None:
         return EffectiveAddress((None, None, bytes((0x04, head | 5))), 4, 2, size, number >> 3)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from asm.table import STATUS_FLAGS, Form, TableError, load
+from asm.table import STATUS_FLAGS, Form, TableError, processor_table
 
 # The order of emu/core/form.h.
 MODES = (("legacy", 16), ("legacy", 32), ("long", 16), ("long", 32), ("long", 64))
@@ -278,7 +278,7 @@ def write(directory: str | os.PathLike[str]) -> list[Path]:
     target = Path(directory)
     target.mkdir(parents=True, exist_ok=True)
     paths = [target / "decode_table.inc", target / "handlers.inc"]
-    for path, text in zip(paths, generate(load()), strict=True):
+    for path, text in zip(paths, generate(processor_table()), strict=True):
         if not path.exists() or path.read_text(encoding="ascii") != text:
             temporary = path.with_suffix(".tmp")
             temporary.write_text(text, encoding="ascii")

@@ -17,6 +17,8 @@ from asm.table import Form, OperandSpec
 MAX_LENGTH = 15  # bytes of an instruction; longer ones are #GP
 _SEGMENTS = {0x26: "es", 0x2E: "cs", 0x36: "ss", 0x3E: "ds", 0x64: "fs", 0x65: "gs"}
 _PREFIX_BYTES = frozenset((*_SEGMENTS, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
+_VEX = 4
+_VEX_PREFIXES = ("NP", "66", "F3", "F2")
 _NAMES = {16: table.REGISTERS_16, 32: table.REGISTERS_32, 64: table.REGISTERS_64}
 _PAIRS_16: tuple[tuple[str, str | None], ...] = (
     ("bx", "si"), ("bx", "di"), ("bp", "si"), ("bp", "di"), ("si", None), ("di", None), ("bp", None), ("bx", None),
@@ -62,12 +64,12 @@ class _Reader:
 
 @functools.cache
 def _forms() -> dict[tuple[int, int], list[Candidate]]:
-    """The forms of each opcode map and opcode, the most specific first."""
+    """The forms of each opcode map (with VEX, 4 more) and opcode, the most specific first."""
     found: dict[tuple[int, int], list[Candidate]] = {}
     for form in table.load():
         if form.decodes:
             for opcode in range(form.opcode, form.opcode + (8 if form.plus_register else 1)):
-                found.setdefault((form.map, opcode), []).append(candidate(form))
+                found.setdefault((form.map + _VEX * form.vex, opcode), []).append(candidate(form))
     for candidates in found.values():
         candidates.sort(key=lambda c: -c.specificity)
     return found
@@ -82,6 +84,7 @@ class _Decoder:
         self.address = address
         self.prefixes: list[int] = []
         self.rex = 0
+        self.vvvv = 0
 
     def decode(self) -> Instruction | None:
         """The instruction; None where the bytes are none.
@@ -102,18 +105,58 @@ class _Decoder:
             osize = 64
         elif 0x66 in self.prefixes:
             osize = 48 - osize
-        found = self._find(osize)
-        if found is None:
-            return None
-        self.form = found
-        if found.modrm:
-            self.modrm = reader.unsigned(1)
-        operands = self._operands()
-        if operands is None:
-            return None
-        return Instruction(found, operands, self._leftover(operands), reader.position)
+        is_vex = reader.peek() in (0xC4, 0xC5) and self._is_vex()
+        start = reader.position
+        for found in self._find_vex() if is_vex else self._find(osize):
+            opcode_end = reader.position
+            self.form = found
+            if found.modrm:
+                self.modrm = reader.unsigned(1)
+            operands = self._operands()
+            if operands is not None and (found.suffix < 0 or reader.unsigned(1) == found.suffix):
+                return Instruction(found, operands, self._leftover(operands), reader.position)
+            reader.position = opcode_end
+        reader.position = start
+        return None
 
-    def _find(self, osize: int) -> Form | None:
+    def _is_vex(self) -> bool:
+        """In 16- and 32-bit code the prefix would be LES or LDS with a register for its memory operand."""
+        data, position = self.reader.data, self.reader.position
+        if position + 1 >= len(data):
+            raise _EndOfData
+        plain = not self.rex and not any(prefix in (0x66, 0xF0, 0xF2, 0xF3) for prefix in self.prefixes)
+        return plain and (self.bits == 64 or data[position + 1] >= 0xC0)
+
+    def _find_vex(self) -> Iterator[Form]:
+        reader = self.reader
+        first, second = reader.unsigned(1), reader.unsigned(1)
+        number = 1
+        rex = (~second >> 5 & 4) if first == 0xC5 else (~second >> 5 & 7)
+        if first == 0xC4:
+            number = second & 0x1F
+            second = reader.unsigned(1)
+            rex |= second >> 4 & 8
+        self.rex = rex if self.bits == 64 else rex & 8
+        self.vvvv = ~second >> 3 & 15
+        self.opcode = reader.unsigned(1)
+        for c in _forms().get((number + _VEX, self.opcode), ()):
+            form = c.form
+            if (
+                self.bits not in form.modes
+                or form.length not in (-1, second >> 2 & 1)
+                or _VEX_PREFIXES[second & 3] != form.prefix
+                or not (form.wig or (form.osize == 64) == bool(rex & 8))
+                or (self.vvvv and not any("VVVV" in spec.where for spec in form.operands))
+            ):
+                continue
+            if not form.modrm or self._modrm_fits(c):
+                yield form
+
+    def _modrm_fits(self, c: Candidate) -> bool:
+        modrm = self.reader.peek()
+        return (modrm >= 0xC0) * 8 + (modrm >> 3 & 7) in c.reg and modrm & 7 in c.rm
+
+    def _find(self, osize: int) -> Iterator[Form]:
         reader = self.reader
         opcode = reader.unsigned(1)
         number = 0
@@ -135,12 +178,8 @@ class _Decoder:
                 or self.rex & 1 not in c.rex_b
             ):
                 continue
-            if c.form.modrm and "reg-only" not in c.form.notes:
-                modrm = reader.peek()
-                if (modrm >= 0xC0) * 8 + (modrm >> 3 & 7) not in c.reg or modrm & 7 not in c.rm:
-                    continue
-            return c.form
-        return None
+            if not c.form.modrm or "reg-only" in c.form.notes or self._modrm_fits(c):
+                yield c.form
 
     def _operands(self) -> tuple[Operand, ...] | None:
         form = self.form
@@ -174,7 +213,14 @@ class _Decoder:
     def _register(self, spec: OperandSpec) -> Reg | None:
         if spec.kind == "reg":
             return Reg(spec.register)
-        if spec.where == "OPREG":
+        if spec.where == "VVVV":
+            number = self.vvvv if self.bits == 64 else self.vvvv & 7
+        elif spec.where == "IS4":
+            number = self.reader.unsigned(1) >> 4
+            number = number if self.bits == 64 else number & 7
+        elif spec.where == "ST":
+            number = self.modrm & 7
+        elif spec.where == "OPREG":
             number = self.opcode & 7 | (self.rex & 1) << 3
         elif spec.where in ("RM", "MEM"):
             number = self.modrm & 7 | (self.rex & 1) << 3
@@ -185,6 +231,9 @@ class _Decoder:
             return Reg(table.REGISTERS_SEG[number]) if number < 6 else None
         if spec.kind in ("cr", "dr"):
             return Reg(f"{spec.kind}{number}")
+        if spec.kind in ("v", "vm"):
+            names = table.VECTORS[spec.register]
+            return Reg(names[number & 7 if spec.register == "mm" else number])
         if spec.size == 8:
             return Reg((table.REGISTERS_8_REX if self.rex else table.REGISTERS_8)[number])
         return Reg(_NAMES[spec.size][number])
@@ -213,6 +262,7 @@ class _Decoder:
         if memory.rel:
             assert memory.disp is not None
             end = self.reader.position + sum(_FIELD_SIZES[token] for token in self.form.immediates)
+            end += self.form.suffix >= 0 or any(spec.where == "IS4" for spec in self.form.operands)
             memory = memory._replace(disp=self.address + end + memory.disp & (1 << self.asize) - 1)
         if ":" in spec.text and self.form.mnemonic in ("CALL", "JMP"):
             size = spec.size
@@ -249,12 +299,18 @@ class _Decoder:
         sib = self.reader.unsigned(1)
         number = sib >> 3 & 7 | (self.rex & 2) << 2
         index = names[number] if number != 4 else None
+        vector = next((spec.register for spec in self.form.operands if spec.kind == "vsib"), None)
+        if vector is not None:
+            index = table.VECTORS[vector][number]
         scale = 1 << (sib >> 6)
         if mod == 0 and sib & 7 == 5:
             disp = self.reader.signed(4)
             if index is None:
                 return self._offset(disp & (1 << self.asize) - 1)
-            return Mem(seg=self._segment(), index=index, scale=scale, disp=disp, nosplit=scale < 4)
+            return Mem(
+                seg=self._segment(), index=index, scale=scale, disp=disp, nosplit=scale < 4 and vector is None,
+                addr_size=self.asize if vector is not None and self.asize != self.bits else 0,
+            )  # fmt: skip
         base = names[sib & 7 | (self.rex & 1) << 3]
         disp = self._displacement(mod, 4)
         return Mem(seg=self._segment(), base=base, index=index, scale=scale if index else 1, disp=disp)
@@ -276,6 +332,8 @@ class _Decoder:
         segment = self._segment()
         if segment and not in_memory:
             names.append(segment)
+        if form.vex:
+            return tuple(names)
         if 0x66 in self.prefixes and form.prefix != "66" and form.osize not in (16, 32):
             names.append("o32" if self.bits == 16 else "o16")
         if self.rex & 8 and form.osize != 64 and form.mnemonic != "WAIT":  # NASM 2.16 dies of `o64 wait`
@@ -305,6 +363,8 @@ def _needs_size(form: Form, spec: OperandSpec) -> bool:
     if key not in _needed:
         index = form.operands.index(spec)
         others = {other.size for other in form.operands if other.where in ("REG", "ACC")}
+        if "unsized" in form.notes:
+            others.add(spec.memory_size)
         sizes = {
             other.operands[index].memory_size
             for other in table.load().forms_of(form.mnemonic.lower())

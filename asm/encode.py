@@ -7,11 +7,12 @@ left for each instruction is to test the conditions and to put the values in.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from asm import table
-from asm.address import EffectiveAddress, effective_address, is_offset, offset_size
+from asm.address import EffectiveAddress, effective_address, is_offset, offset_size, vector_index
 from asm.match import (
     NEVER,
     REGISTER_CLASS,
@@ -32,7 +33,7 @@ _NUMBERS = {
     name: number
     for names in (
         table.REGISTERS_8_REX, table.REGISTERS_16, table.REGISTERS_32, table.REGISTERS_64, table.REGISTERS_SEG,
-        table.REGISTERS_CR, table.REGISTERS_DR,
+        table.REGISTERS_CR, table.REGISTERS_DR, *table.VECTORS.values(),
     )
     for number, name in enumerate(names)
 }  # fmt: skip
@@ -58,7 +59,13 @@ _FIELD_SIZES = {"ib": 1, "iw": 2, "id": 4, "iq": 8, "cb": 1, "cw": 2, "cd": 4}
 _SIZE_NAMES = {1: "byte", 2: "word", 4: "dword", 8: "qword"}
 _REX_W, _REX_R, _REX_X, _REX_B = 8, 4, 2, 1
 # Places of a register.
-_IN_REG, _IN_RM, _IN_REG_AND_RM, _IN_OPCODE = range(4)
+_IN_REG, _IN_RM, _IN_OPCODE, _IN_VVVV, _IN_IS4 = range(5)
+_PLACES = {
+    "OPREG": (_IN_OPCODE,), "RM": (_IN_RM,), "ST": (_IN_RM,), "REG": (_IN_REG,), "SREG": (_IN_REG,), "CR": (_IN_REG,),
+    "DR": (_IN_REG,), "VVVV": (_IN_VVVV,), "IS4": (_IN_IS4,), "REG+VVVV": (_IN_REG, _IN_VVVV),
+    "VVVV+RM": (_IN_VVVV, _IN_RM),
+}  # fmt: skip
+_VEX_PREFIXES = {"NP": 0, "66": 1, "F3": 2, "F2": 3}
 # Kinds of fields.
 _VALUE, _DISPLACEMENT, _RELATIVE, _RIP_RELATIVE, _OFFSET, _SELECTOR = range(6)
 _FIXUP_KINDS = ("abs", "abs", "rel", "rel", "abs", "seg")
@@ -84,6 +91,7 @@ class _Variant(NamedTuple):
     fields: tuple[_Field, ...]
     fixups: tuple[Fixup, ...]
     length: int
+    tail: bytes  # constant too
 
 
 def encode(
@@ -192,6 +200,12 @@ class _Prefixes:
         if impossible or self.operand_size == 64 != bits:
             raise EncodeError(f"prefix of a size that does not exist in {bits}-bit mode")
 
+    def with_wait(self) -> _Prefixes:
+        """The same with FWAIT before them."""
+        made = copy.copy(self)
+        made.values = [0x9B, *self.values[1:]]
+        return made
+
     @property
     def operand_size(self) -> int:
         return self.values[_OPERAND]
@@ -226,9 +240,9 @@ class _Template:
         form, self.conditions = fit
         self.form = form
         self.bits = bits
-        self.prefixes = prefixes
         self.rex = _REX_W if form.osize == 64 else 0
-        if prefixes.operand_size == 64 and not (form.operand_size == 64 and _shows_size(form, operands)):
+        drops = any(spec.register == "mm" for spec in form.operands)  # NASM takes an MMX register for 64 bits enough
+        if prefixes.operand_size == 64 and not drops and not (form.operand_size == 64 and _shows_size(form, operands)):
             self.rex |= _REX_W
         self.modrm = -1
         if form.fixed >= 0:
@@ -237,6 +251,9 @@ class _Template:
             self.modrm = max(form.digit, 0) << 3
             if not any(type(operand) is Mem for operand in operands):
                 self.modrm |= 0xC0
+        if form.wait:
+            prefixes = prefixes.with_wait()
+        self.prefixes = prefixes
         self.before_rex = form.mandatory_prefix
         self.after_rex = _OPCODE_MAPS[form.map]
         self.registers: list[tuple[int, int]] = []
@@ -256,17 +273,15 @@ class _Template:
 
     def _place(self, operands: tuple[Operand, ...]) -> None:
         form = self.form
-        lone = self.modrm >= 0 and not any(spec.where in ("RM", "MEM") for spec in form.operands)
+        # IMUL r, imm: the register stands for both.
+        lone = form.modrm and form.fixed < 0 and not any("RM" in s.where or s.where == "MEM" for s in form.operands)
         immediates = iter(form.immediates)
         for index, (spec, operand) in enumerate(zip(form.operands, operands, strict=True)):
             kind = type(operand)
             if kind is Reg:
-                if spec.where == "OPREG":
-                    self.registers.append((index, _IN_OPCODE))
-                elif spec.where == "RM":
+                self.registers += [(index, place) for place in _PLACES.get(spec.where, ())]
+                if lone and spec.where == "REG":
                     self.registers.append((index, _IN_RM))
-                elif spec.where in ("REG", "SREG", "CR", "DR"):
-                    self.registers.append((index, _IN_REG_AND_RM if lone and spec.where == "REG" else _IN_REG))
             elif kind is Mem:
                 if spec.kind == "moffs":
                     self.offset = index
@@ -310,8 +325,10 @@ class _Choice:
     def _fill(self) -> None:
         """Puts registers, prefixes and address in."""
         template, operands = self.template, self.operands
-        rex, modrm, opcode = template.rex, template.modrm, template.form.opcode
-        seen = 0
+        form = template.form
+        rex, modrm, opcode = template.rex, template.modrm, form.opcode
+        seen = vvvv = 0
+        is4 = -1
         for index, place in template.registers:
             number = _NUMBERS[operands[index][0]]  # type: ignore[index]
             seen |= number
@@ -319,13 +336,16 @@ class _Choice:
             if place == _IN_OPCODE:
                 opcode |= low
                 rex |= high
-                continue
-            if place != _IN_RM:
+            elif place == _IN_REG:
                 modrm |= low << 3
                 rex |= high << 2
-            if place != _IN_REG:
+            elif place == _IN_RM:
                 modrm |= low
                 rex |= high
+            elif place == _IN_VVVV:
+                vvvv = number & 15
+            else:
+                is4 = number & 15
         segment = None
         asize = 0
         self.fields = template.fields
@@ -348,6 +368,14 @@ class _Choice:
             asize = offset_size(mem, template.bits, template.prefixes.address_size)
             self.fields = [_field(template.offset, asize // 8, _DISPLACEMENT), *template.fields]
         head = template.head(asize, segment)
+        self.tail = bytes((is4 << 4,)) if is4 >= 0 else bytes((form.suffix,)) if form.suffix >= 0 else b""
+        self.modrm = modrm
+        if form.vex:
+            if template.bits != 64 and (rex & ~_REX_W or vvvv > 7 or is4 > 7):
+                raise EncodeError("invalid operands in non-64-bit mode")
+            self.head = head + _vex(form, rex, vvvv) + bytes((opcode,))
+            self.ready = True
+            return
         if rex or seen & _NEEDS_REX:
             if template.bits != 64:
                 raise EncodeError("invalid operands in non-64-bit mode")
@@ -355,7 +383,6 @@ class _Choice:
                 raise EncodeError("cannot use high byte register in rex instruction")
             head += bytes((0x40 | rex,))
         self.head = head + template.after_rex + bytes((opcode,))
-        self.modrm = modrm
         self.ready = True
 
     def variant(self, number: int) -> _Variant:
@@ -388,7 +415,7 @@ class _Choice:
             if value is None or operand.relocatable:  # type: ignore[union-attr]
                 fixups.append(Fixup(offset, field.size, field.operand, _FIXUP_KINDS[field.kind], field.signed))
             offset += field.size
-        return _Variant(head, fields, tuple(fixups), offset)
+        return _Variant(head, fields, tuple(fixups), offset + len(self.tail), self.tail)
 
     def emit(self, operands: tuple[Operand, ...], address: int) -> Encoded:
         """Puts the values in."""
@@ -405,7 +432,7 @@ class _Choice:
                         number = 0
                     elif displacement + 0x80 & self.wrap < 0x100:
                         number = 1
-        data, fields, fixups, length = self._variants[number] or self.variant(number)
+        data, fields, fixups, length, tail = self._variants[number] or self.variant(number)
         warnings: tuple[str, ...] = ()
         for index, size, mask, low, high, kind, _ in fields:
             operand = operands[index]
@@ -425,7 +452,15 @@ class _Choice:
             elif not low <= value <= high:
                 warnings += (_warning(value, size, low),)
             data += (value & mask).to_bytes(size, "little")
-        return _new_tuple(Encoded, (data, fixups, warnings))
+        return _new_tuple(Encoded, (data + tail if tail else data, fixups, warnings))
+
+
+def _vex(form: Form, rex: int, vvvv: int) -> bytes:
+    """The VEX prefix, of two bytes where they are enough: SDM Vol. 2, "The VEX Prefix"."""
+    last = (~vvvv & 15) << 3 | max(form.length, 0) << 2 | _VEX_PREFIXES[form.prefix]
+    if form.map == 1 and not rex & (_REX_W | _REX_X | _REX_B):
+        return bytes((0xC5, (~rex & _REX_R) << 5 | last))
+    return bytes((0xC4, (~rex & 7) << 5 | form.map, (rex & _REX_W) << 4 | last))
 
 
 _new_tuple = tuple.__new__
@@ -479,7 +514,8 @@ def _make_plan(
         if type(operand) is Reg:
             key.append(REGISTER_CLASS.get(operand.name))
         elif type(operand) is Mem:
-            key.append((operand.size, is_offset(operand), operand.disp_size, operand.addr_size, operand.distance))
+            keywords = (operand.size, operand.disp_size, operand.addr_size, operand.distance)
+            key.append((is_offset(operand), vector_index(operand), keywords))
         else:
             key.append((operand[0] is None, operand[1:]) if type(operand) is Imm else operand[2:])
     shape = tuple(key)
@@ -491,7 +527,8 @@ def _make_plan(
     plan = [_Choice(template, operands, default_rel) for template in templates]
     first = plan[0]
     if len(plan) == 1 and first.mem < 0 and first.template.offset < 0 and not first.template.fields:
-        return Encoded(first.variant(0).head)
+        variant = first.variant(0)
+        return Encoded(variant.head + variant.tail)
     return plan
 
 

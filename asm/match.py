@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asm import table
-from asm.address import is_offset
+from asm.address import is_offset, vector_index
 from asm.operands import EncodeError, Imm, Mem, Operand, Reg
 from asm.table import Form, OperandSpec
 
@@ -15,16 +15,17 @@ _CLASSES = {
     32: frozenset(table.REGISTERS_32),
     64: frozenset(table.REGISTERS_64),
 }
+_VECTORS = {name: frozenset(registers) for name, registers in table.VECTORS.items()}
 _SPECIAL = {
     "sreg": frozenset(table.REGISTERS_SEG),
     "cr": frozenset(table.REGISTERS_CR),
     "dr": frozenset(table.REGISTERS_DR),
 }
 # Registers that the syntax of some form names; all others of a class fit the same forms.
-_NAMED = ("al", "cl", "ax", "cx", "dx", "eax", "ecx", "edx", "rax", "rcx", *table.REGISTERS_SEG)
+_NAMED = ("al", "cl", "ax", "cx", "dx", "eax", "ecx", "edx", "rax", "rcx", "st0", "xmm0", *table.REGISTERS_SEG)
 REGISTER_CLASS: dict[str, str] = {
     **{name: f"r{size}" for size, names in _CLASSES.items() for name in names},
-    **{name: kind for kind, names in _SPECIAL.items() for name in names},
+    **{name: kind for kind, names in (*_SPECIAL.items(), *_VECTORS.items()) for name in names},
     **{name: name for name in _NAMED},
 }
 
@@ -119,11 +120,13 @@ def _fits_register(spec: OperandSpec, name: str) -> bool:
         return name in _CLASSES[spec.size]
     if spec.kind == "reg":
         return name == spec.register
+    if spec.kind in ("v", "vm"):
+        return name in _VECTORS[spec.register]
     return name in _SPECIAL.get(spec.kind, ())
 
 
 def _fit_memory(form: Form, spec: OperandSpec, mem: Mem, bits: int) -> int | None:
-    if not spec.takes_memory:
+    if not spec.takes_memory or vector_index(mem) != (spec.register if spec.kind == "vsib" else ""):
         return None
     if spec.kind == "moffs" and (not is_offset(mem) or (bits == 64 and (mem.disp_size != 64 or mem.addr_size == 32))):
         return None
@@ -210,6 +213,9 @@ def _resolve_size(fitting: list[Fit], operands: tuple[Operand, ...], bits: int, 
         sizes = {other.size for other in operands if isinstance(other, Imm) and other.size}
         has_count = any("imm8" in form.syntax.split() and _memory_size(form, index) > 8 for form, _ in fitting)
         if not sizes or has_count:
+            meant = [fit for fit in fitting if "unsized" in fit[0].notes]
+            if meant:
+                return meant
             raise EncodeError("operation size not specified", _syntaxes(forms, bits))
         fitting = [fit for fit in fitting if _memory_size(fit[0], index) in sizes]
     return fitting

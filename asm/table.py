@@ -1,6 +1,7 @@
-"""Reads asm/x86.tbl, the one instruction table, into immutable forms (the columns are explained at its head).
+"""Reads the instruction table into immutable forms (the columns are explained at the head of its files).
 
-Only the standard library is used: setup.py imports this before anything is installed. A form is parsed when it is first
+asm/x86.tbl has the integer and system instructions, asm/x87_simd.tbl the others, which the processor does not execute
+yet. Only the standard library is used: setup.py imports this before anything is installed. A form is parsed when it is first
 asked for, since an ordinary source needs a fraction of the table.
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 TABLE_PATH = Path(__file__).with_name("x86.tbl")
+SIMD_PATH = Path(__file__).with_name("x87_simd.tbl")
 COLUMNS = ("encoding", "syntax", "modes", "since", "prefixes", "flags", "cpl", "exit", "notes")
 
 PROCESSORS = ("8086", "186", "286", "386", "486", "586", "686")
@@ -23,11 +25,18 @@ FEATURES = (
     "LAHF_LM", "LZCNT", "PREFETCHW", "RDTSCP",
 )  # fmt: skip
 # Features that no processor model has (note no-body); the decoder need not know them.
-ASSEMBLER_FEATURES = ("SGX", "PCONFIG", "UINTR", "PREFETCHWT1")
+ASSEMBLER_FEATURES = (
+    "SGX", "PCONFIG", "UINTR", "PREFETCHWT1", "SVM", "CLZERO", "MONITORX", "HRESET", "FPU", "MMX", "3DNOW",
+    "SSSE3", "SSE4_1", "SSE4A", "AES", "PCLMULQDQ", "SHA", "GFNI", "AVX", "F16C", "FMA", "AVX2", "VAES", "VPCLMULQDQ",
+    "AVX_VNNI", "AVX_IFMA", "AVX_NE_CONVERT", "AVX_VNNI_INT8", "AVX_VNNI_INT16",
+)  # fmt: skip
 STATUS_FLAGS = "oszapc"
 OTHER_FLAGS = "tidnvrk"  # TF IF DF NT VM RF and AC (letter k, since a is AF)
 
-NOTES = frozenset({"alias", "bare", "decode-only", "end", "no-body", "over", "pm", "reg-only"})
+NOTES = frozenset(
+    {"alias", "bare", "decode-only", "end", "no-body", "over", "pm", "reg-only", "same", "unsized"}
+)  # fmt: skip
+_SIMD_REST = ["-", "-", "3", "-"]  # prefixes, flags, cpl and exit of a row of x87_simd.tbl
 
 REGISTERS_8 = ("al", "cl", "dl", "bl", "ah", "ch", "dh", "bh")
 REGISTERS_8_REX = ("al", "cl", "dl", "bl", "spl", "bpl", "sil", "dil", *(f"r{n}b" for n in range(8, 16)))
@@ -37,6 +46,12 @@ REGISTERS_64 = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}
 REGISTERS_SEG = ("es", "cs", "ss", "ds", "fs", "gs")
 REGISTERS_CR = tuple(f"cr{n}" for n in range(16))
 REGISTERS_DR = tuple(f"dr{n}" for n in range(16))
+REGISTERS_ST = tuple(f"st{n}" for n in range(8))
+REGISTERS_MM = tuple(f"mm{n}" for n in range(8))
+REGISTERS_XMM = tuple(f"xmm{n}" for n in range(16))
+REGISTERS_YMM = tuple(f"ymm{n}" for n in range(16))
+VECTORS = {"st": REGISTERS_ST, "mm": REGISTERS_MM, "xmm": REGISTERS_XMM, "ymm": REGISTERS_YMM}
+_VECTOR_SIZES = {"st": 80, "mm": 64, "xmm": 128, "ymm": 256}
 
 
 class TableError(ValueError):
@@ -46,9 +61,11 @@ class TableError(ValueError):
 class OperandSpec(NamedTuple):
     """One operand of a form's syntax.
 
-    kind: r rm m imm rel ptr moffs sreg cr dr reg (a fixed register) or one (the constant 1).
+    kind: r rm m imm rel ptr moffs sreg cr dr reg (a fixed register) or one (the constant 1); v vm (a register of the
+        class `register`: st mm xmm ymm; or memory) and vsib (memory with an index of that class).
     size: bits, 0 for none; memory_size: the same where the operand is memory, -1 for a composite (``m16&32``).
-    where: which part of the encoding holds it, an OPERAND_* name of emu/core/form.h without the prefix.
+    where: which part of the encoding holds it, an OPERAND_* name of emu/core/form.h without the prefix; also VVVV, IS4
+        and ST (the low bits of a fixed ModRM byte), or two of them with a plus.
     """
 
     text: str
@@ -61,11 +78,11 @@ class OperandSpec(NamedTuple):
 
     @property
     def takes_register(self) -> bool:
-        return self.kind in ("r", "rm", "reg", "sreg", "cr", "dr")
+        return self.kind in ("r", "rm", "reg", "sreg", "cr", "dr", "v", "vm")
 
     @property
     def takes_memory(self) -> bool:
-        return self.kind in ("rm", "m", "moffs")
+        return self.kind in ("rm", "m", "moffs", "vm", "vsib")
 
 
 class Flags(NamedTuple):
@@ -111,11 +128,16 @@ class Form(NamedTuple):
     digit: int
     fixed: int
     immediates: tuple[str, ...]
+    wait: bool = False  # FWAIT stands before it
+    vex: bool = False
+    length: int = -1  # VEX.L; -1 where it is ignored
+    suffix: int = -1  # the byte behind ModRM and displacement, if it belongs to the opcode
+    plus_modrm: bool = False  # `fixed` is the first of eight ModRM bytes
 
     @property
     def mandatory_prefix(self) -> bytes:
         """66h, F2h or F3h where it is part of the opcode, else nothing."""
-        return b"" if self.prefix in ("", "NP", "NFx") else bytes.fromhex(self.prefix)
+        return b"" if self.vex or self.prefix in ("", "NP", "NFx") else bytes.fromhex(self.prefix)
 
     @property
     def decodes(self) -> bool:
@@ -186,7 +208,7 @@ def _kind_name(spec: OperandSpec, memory: bool) -> str:
 _FIXED = {
     "AL": (8, "ACC"), "AX": (16, "ACC"), "EAX": (32, "ACC"), "RAX": (64, "ACC"), "CL": (8, "CL"), "DX": (16, "DX"),
     "CX": (16, "CX"), "ECX": (32, "CX"), "RCX": (64, "CX"),
-    "EDX": (32, "EDX"),
+    "EDX": (32, "EDX"), "ST(0)": (80, "ST0"), "XMM0": (128, "XMM0"),
     "ES": (16, "ES"), "CS": (16, "CS"), "SS": (16, "SS"), "DS": (16, "DS"), "FS": (16, "FS"), "GS": (16, "GS"),
 }  # fmt: skip
 _MAPS = {(): 0, (0x0F,): 1, (0x0F, 0x38): 2, (0x0F, 0x3A): 3}
@@ -196,12 +218,13 @@ _IMMEDIATE_TOKENS = ("ib", "iw", "id", "iq", "cb", "cw", "cd", "cp", "co")
 class _Row:
     """A row being parsed: keeps the place for messages."""
 
-    def __init__(self, line: int, columns: Sequence[str]) -> None:
+    def __init__(self, line: int, columns: Sequence[str], path: Path) -> None:
+        self.path = path
         self.line = line
         self.columns = columns
 
     def fail(self, message: str) -> TableError:
-        return TableError(f"{TABLE_PATH.name}:{self.line}: {message} in {' | '.join(self.columns)!r}")
+        return TableError(f"{self.path.name}:{self.line}: {message} in {' | '.join(self.columns)!r}")
 
 
 def _size(row: _Row, text: str) -> int:
@@ -213,7 +236,16 @@ def _size(row: _Row, text: str) -> int:
 def _parse_operand(row: _Row, text: str, digit: int, modrm: bool, plus: bool, others: Sequence[str]) -> OperandSpec:
     if text in _FIXED:
         size, where = _FIXED[text]
-        return OperandSpec(text, "reg", size, 0, where, register=text.lower())
+        return OperandSpec(text, "reg", size, 0, where, register="st0" if where == "ST0" else text.lower())
+    if text == "ST(i)":
+        return OperandSpec(text, "v", 80, 0, "ST", register="st")
+    if text.startswith("vm"):
+        return OperandSpec(text, "vsib", 0, 0, "MEM", register=text[-1] + "mm")
+    name, slash, memory = text.partition("/m")
+    if name in VECTORS:
+        where = "REG" if not slash and digit < 0 else "RM"
+        size = _VECTOR_SIZES[name]
+        return OperandSpec(text, "vm" if slash else "v", size, _size(row, memory) if slash else 0, where, register=name)
     if text == "1":
         return OperandSpec(text, "one", 8, 0, "ONE")
     if text == "Sreg":
@@ -256,13 +288,25 @@ def _parse_operand(row: _Row, text: str, digit: int, modrm: bool, plus: bool, ot
     raise row.fail(f"unknown operand {text!r}")
 
 
-def _parse_operands(row: _Row, texts: Sequence[str], digit: int, modrm: bool, plus: bool) -> tuple[OperandSpec, ...]:
+_ORDER = {"R": "REG", "M": "RM", "V": "VVVV"}
+
+
+def _parse_operands(
+    row: _Row, texts: Sequence[str], digit: int, modrm: bool, plus: bool, order: str
+) -> tuple[OperandSpec, ...]:
     specs = [
         _parse_operand(row, text, digit, modrm, plus, [*texts[:n], *texts[n + 1 :]]) for n, text in enumerate(texts)
     ]
     immediates = [n for n, spec in enumerate(specs) if spec.kind == "imm"]
     if len(immediates) == 2:
         specs[immediates[1]] = specs[immediates[1]]._replace(where="IMM2")
+    if order:
+        placed = [n for n, spec in enumerate(specs) if spec.kind in ("r", "rm", "m", "v", "vm", "vsib")]
+        if len(placed) != len(order):
+            raise row.fail(f"{order} places {len(order)} operands, not {len(placed)}")
+        for n, letter in zip(placed, order, strict=True):
+            if specs[n].where != "MEM":
+                specs[n] = specs[n]._replace(where="IS4" if order.index(letter) < placed.index(n) else _ORDER[letter])
     registers = [n for n, spec in enumerate(specs) if spec.where == "REG"]
     if modrm and digit < 0 and len(registers) == 2:
         raise row.fail("two operands in ModRM.reg")
@@ -286,12 +330,28 @@ class _Encoding:
     def __init__(self, row: _Row, text: str) -> None:
         self.osize = self.asize = 0
         self.default64 = self.force64 = self.w0 = self.wig = self.rex_b0 = self.plus = self.modrm = False
+        self.wait = self.vex = self.is4 = self.plus_modrm = False
+        self.length = self.suffix = -1
+        self.order = self.vex_map = ""
         self.prefix = ""
         self.digit = self.fixed = -1
         self.immediates: list[str] = []
         opcode: list[int] = []
-        for token in text.split():
-            if token in ("o16", "o32"):
+        tokens = text.split()
+        if tokens[:1] == ["9B"] and len(tokens) > 1:
+            self.wait = True
+            del tokens[0]
+        for token in tokens:
+            if token.startswith("VEX."):
+                self._vex(row, token)
+            elif token == "/is4":
+                self.is4 = True
+            elif token.endswith("+i") and len(token) == 4:
+                self.modrm = self.plus_modrm = True
+                self.fixed = int(token[:2], 16)
+            elif self.modrm and token.strip("RMV") == "":
+                self.order = token
+            elif token in ("o16", "o32"):
                 self.osize = int(token[1:])
             elif token == "REX.W":
                 self.osize = 64
@@ -307,7 +367,7 @@ class _Encoding:
                 self.wig = True
             elif token == "REX.B0":
                 self.rex_b0 = True
-            elif not opcode and token in ("NP", "NFx", "66", "F2", "F3"):
+            elif not opcode and not self.vex and token in ("NP", "NFx", "66", "F2", "F3"):
                 self.prefix = token
             elif token == "/r":
                 self.modrm = True
@@ -320,12 +380,18 @@ class _Encoding:
                 if len(byte) != 2 or (plus and suffix not in ("rb", "rw", "rd", "rq")):
                     raise row.fail(f"unknown token {token!r}")
                 try:
-                    opcode.append(int(byte, 16))
+                    number = int(byte, 16)
                 except ValueError:
                     raise row.fail(f"unknown token {token!r}") from None
+                if self.modrm and self.suffix < 0:
+                    self.suffix = number
+                else:
+                    opcode.append(number)
                 self.plus = self.plus or bool(plus)
-        if opcode in ([], [0x0F], [0x0F, 0x38], [0x0F, 0x3A]):
+        if not opcode or not self.vex and opcode in ([0x0F], [0x0F, 0x38], [0x0F, 0x3A]):
             raise row.fail("no opcode")
+        if self.vex:
+            opcode = [*_VEX_MAPS[self.vex_map], *opcode]
         escape = 0
         if opcode[0] == 0x0F and len(opcode) > 1:
             escape = 2 if opcode[1] in (0x38, 0x3A) and len(opcode) > 2 else 1
@@ -340,25 +406,45 @@ class _Encoding:
             raise row.fail("+r on an opcode that is not a multiple of 8")
 
 
-def parse_row(row_number: int, line: int, columns: Sequence[str]) -> Form:
+    def _vex(self, row: _Row, token: str) -> None:
+        """``VEX.length.prefix.map.W``."""
+        _, length, prefix, self.vex_map, w = (*token.split("."), "", "", "", "")[:5]
+        if length not in _VEX_LENGTHS or prefix not in ("NP", "66", "F3", "F2") or self.vex_map not in _VEX_MAPS:
+            raise row.fail(f"bad prefix {token!r}")
+        self.vex = True
+        self.length = _VEX_LENGTHS[length]
+        self.prefix = prefix
+        if w == "W1":
+            self.osize = 64
+        self.w0, self.wig = w == "W0", w == "WIG"
+
+
+_VEX_LENGTHS = {"128": 0, "256": 1, "LIG": -1}
+_VEX_MAPS = {"0F": (0x0F,), "0F38": (0x0F, 0x38), "0F3A": (0x0F, 0x3A)}
+
+
+def parse_row(row_number: int, line: int, columns: Sequence[str], simd: bool = False) -> Form:
     """Parses one row.
 
     Args:
         row_number: its index among all rows.
         line: its line in the file, for messages.
         columns: its nine columns, without surrounding blanks.
+        simd: it is of x87_simd.tbl, which has only the first four and the notes.
 
     Raises:
         TableError: the row is malformed.
     """
-    row = _Row(line, columns)
+    row = _Row(line, columns, SIMD_PATH if simd else TABLE_PATH)
+    if len(columns) in (4, 5) and simd:
+        columns = [*columns[:4], *_SIMD_REST, ("".join(columns[4:]) + " no-body over").lstrip("- ")]
     if len(columns) != len(COLUMNS):
         raise row.fail(f"{len(columns)} columns where {len(COLUMNS)} are wanted")
     encoding, syntax, modes, since, prefixes, flags, cpl, exit_class, notes_text = columns
     code = _Encoding(row, encoding)
     mnemonic, _, operand_text = syntax.partition(" ")
     texts = [text.strip() for text in operand_text.split(",")] if operand_text else []
-    operands = _parse_operands(row, texts, code.digit, code.modrm, code.plus)
+    operands = _parse_operands(row, texts, code.digit, code.modrm, code.plus, code.order)
     sizes = modes.split()
     if not sizes or any(size not in ("16", "32", "64") for size in sizes):
         raise row.fail(f"bad modes {modes!r}")
@@ -376,7 +462,7 @@ def parse_row(row_number: int, line: int, columns: Sequence[str]) -> Form:
     notes = [note for note in notes if not note.startswith("body=")]
     if not NOTES.issuperset(notes) or len(bodies) > 1:
         raise row.fail(f"bad notes {notes_text!r}")
-    if (code.osize == 64 or code.default64 or code.force64 or code.asize == 64) and sizes != ["64"]:
+    if not code.vex and (code.osize == 64 or code.default64 or code.force64 or code.asize == 64) and sizes != ["64"]:
         raise row.fail("a 64-bit size outside 64-bit mode")
     if len(code.immediates) != sum(spec.kind in ("imm", "rel", "ptr") for spec in operands):
         raise row.fail("immediates of encoding and syntax differ")
@@ -412,32 +498,51 @@ def parse_row(row_number: int, line: int, columns: Sequence[str]) -> Form:
         digit=code.digit,
         fixed=code.fixed,
         immediates=tuple(code.immediates),
+        wait=code.wait,
+        vex=code.vex,
+        length=code.length,
+        suffix=code.suffix,
+        plus_modrm=code.plus_modrm,
     )
+
+
+def without_first_source(form: Form) -> Form:
+    """The form of a row with the note ``same`` whose first source is left out, since it is the destination."""
+    first, second, *others = form.operands
+    first = first._replace(where=f"{first.where}+{second.where}")
+    return form._replace(operands=(first, *others), notes=form.notes | {"alias"})
 
 
 class Table(Sequence[Form]):
     """The rows of a table, parsed as they are asked for.
 
     Args:
-        text: the table's contents.
+        text: the contents of x86.tbl.
+        simd: those of x87_simd.tbl, whose rows come behind.
 
     Raises:
         TableError: on access to a malformed row.
     """
 
-    def __init__(self, text: str) -> None:
-        self._rows: list[tuple[int, list[str]]] = []
+    def __init__(self, text: str, simd: str = "") -> None:
+        self._rows: list[tuple[int, str]] = []
         self._by_mnemonic: dict[str, list[int]] = {}
         self._forms: dict[int, Form] = {}
         self._of_mnemonic: dict[str, tuple[Form, ...]] = {}
+        self._read(text, TABLE_PATH)
+        self._simd = len(self._rows)
+        self._read(simd, SIMD_PATH)
+
+    def _read(self, text: str, path: Path) -> None:
         for number, line in enumerate(text.splitlines(), 1):
-            if not line or line.startswith("#") or line.isspace():
+            if not line or line[0] == "#" or line.isspace():
                 continue
-            columns = [column.strip() for column in line.split("|")]
-            if len(columns) < 2:
-                raise TableError(f"{TABLE_PATH.name}:{number}: no columns in {line!r}")
-            self._by_mnemonic.setdefault(columns[1].partition(" ")[0].lower(), []).append(len(self._rows))
-            self._rows.append((number, columns))
+            try:
+                mnemonic = line[line.index("|") + 1 :].split(None, 1)[0].lower()
+            except (ValueError, IndexError):
+                raise TableError(f"{path.name}:{number}: no columns in {line!r}") from None
+            self._by_mnemonic.setdefault(mnemonic, []).append(len(self._rows))
+            self._rows.append((number, line))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -450,8 +555,9 @@ class Table(Sequence[Form]):
         index %= len(self)
         form = self._forms.get(index)
         if form is None:
-            line, columns = self._rows[index]
-            form = self._forms[index] = parse_row(index, line, columns)
+            number, line = self._rows[index]
+            columns = [column.strip() for column in line.split("|")]
+            form = self._forms[index] = parse_row(index, number, columns, index >= self._simd)
         return form
 
     def __iter__(self) -> Iterator[Form]:
@@ -463,23 +569,34 @@ class Table(Sequence[Form]):
 
     def forms_of(self, mnemonic: str) -> tuple[Form, ...]:
         """The forms of a mnemonic (lower case) in the order of preference; empty where there is no such mnemonic."""
-        forms = self._of_mnemonic.get(mnemonic, ())
-        if not forms and mnemonic in self._by_mnemonic:
-            forms = self._of_mnemonic[mnemonic] = tuple(self[n] for n in self._by_mnemonic[mnemonic])
-        return forms
+        found = self._of_mnemonic.get(mnemonic, ())
+        if not found and mnemonic in self._by_mnemonic:
+            forms = []
+            for n in self._by_mnemonic[mnemonic]:
+                forms.append(self[n])
+                if "same" in self[n].notes:
+                    forms.append(without_first_source(self[n]))
+            found = self._of_mnemonic[mnemonic] = tuple(forms)
+        return found
 
 
 @functools.cache
 def load() -> Table:
-    """The instruction table.
+    """The whole instruction table.
 
     Raises:
         TableError: the table is malformed; the message names the line.
     """
+    return Table(TABLE_PATH.read_text(encoding="ascii"), SIMD_PATH.read_text(encoding="ascii"))
+
+
+@functools.cache
+def processor_table() -> Table:
+    """The rows of x86.tbl alone, among which are all that the processor executes; numbered as in `load`."""
     return Table(TABLE_PATH.read_text(encoding="ascii"))
 
 
 def __getattr__(name: str) -> Table:
     if name == "FORMS":
-        return load()
+        return processor_table()
     raise AttributeError(name)

@@ -28,21 +28,42 @@ def candidates(bits: int) -> list[bytes]:
     opcodes = {
         (form.map, opcode, form.mandatory_prefix, form.modrm)
         for form in table.load()
-        if form.decodes and bits in form.modes
+        if form.decodes and bits in form.modes and not form.vex
         for opcode in range(form.opcode, form.opcode + (8 if form.plus_register else 1))
     }
     for number, opcode, mandatory, has_modrm in sorted(opcodes):
         escape = ESCAPES[number] + bytes((opcode,))
         for prefix in prefixes:
             for rex in rexes:
-                modrms = range(chooser.randrange(5), 256, 7 if not prefix and not rex else 97) if has_modrm else (0,)
+                modrms = range(chooser.randrange(5), 256, 11 if not prefix and not rex else 191) if has_modrm else (0,)
                 for modrm in modrms:
                     end = chooser.choice((tail, bytes(16), b"\x7f" * 16, b"\x01\x00\x00\x00" * 4, b"\xff" * 16))
                     if has_modrm:
                         sib = bytes((chooser.randrange(256),))
                         end = bytes((modrm,)) + (sib if modrm & 7 == 4 and modrm < 0xC0 else b"") + end
                     found[(prefix + mandatory + rex + escape + end)[:15]] = None
+    for form in table.load():
+        if form.vex and form.decodes and bits in form.modes:
+            found.update(dict.fromkeys(vex_candidates(form, bits, chooser)))
     return list(found)
+
+
+def vex_candidates(form: table.Form, bits: int, chooser: random.Random) -> list[bytes]:
+    """Byte strings with the VEX prefix that a form wants, and some with one that it does not."""
+    made = []
+    for _ in range(12):
+        fields = chooser.randrange(256) if bits == 64 else 0xFF
+        wanted = max(form.length, 0) << 2 | ("NP", "66", "F3", "F2").index(form.prefix)
+        uses_vvvv = any("VVVV" in spec.where for spec in form.operands)
+        vvvv = chooser.randrange(16) << 3 if uses_vvvv or not chooser.randrange(4) else 0x78
+        w = 0x80 * (form.osize == 64 or (form.wig and not chooser.randrange(4)))
+        end = bytes(chooser.randrange(256) for _ in range(8))
+        if form.map == 1 and not w and chooser.randrange(2):
+            prefix = bytes((0xC5, (fields & 0x80 if bits == 64 else 0x80) | vvvv | wanted))
+        else:
+            prefix = bytes((0xC4, fields & 0xE0 | form.map, w | vvvv | wanted))
+        made.append((prefix + bytes((form.opcode,)) + end)[:15])
+    return made
 
 
 def as_bytes(code: bytes) -> str:

@@ -25,20 +25,28 @@ CLASSES = {
     32: table.REGISTERS_32,
     64: table.REGISTERS_64,
 }
+VECTOR_SAMPLES = {"st": (0, 1, 7), "mm": (0, 3, 7), "xmm": (0, 1, 7, 8, 15), "ymm": (0, 2, 7, 9, 15)}
 
 # Where we differ from NASM 2.16 on purpose: the source text, what NASM does, and why we do not.
 DIFFERENCES = (
     (r"sh[lr]d [^,]+, \w+, (strict )?byte", "NASM refuses a size keyword on the count, though it takes it for SHL"),
     (r"(loop\w*|j\w?cxz) short", "NASM refuses `short` where there is no other distance"),
+    (r"pextrw [er]\w+, x\w+, (strict )?byte", "NASM takes the form of SSE4.1"),
     (r"ptwrite", "NASM leaves out the F3h of PTWRITE"),
     (r"[^,]+(, .*)?nosplit r12d?\*1\b", "NASM takes R12 for ESP, which cannot be an index, and drops nosplit"),
+)
+# Where NASM takes no size keyword on an operand of an instruction that it takes without; we take it.
+LENIENT = re.compile(
+    r"(cmpsd|v?pinsr[bw]|pextrw|extrq|insertq|v?pshuf\w+|palignr|p?blendv\w+|sha256rnds2|ps[lr][la][wdq]) .*\b(byte|word|qword|oword)\b"
 )
 DIFFERENCES_OF_MODE = {
     16: (
         (r"wru?ssd", "NASM puts 66h before WRSSD and WRUSSD, which makes them another instruction"),
+        (r"skinit", "NASM takes SKINIT in 64-bit code only, AMD's manual in every mode"),
         (r"(rd|wr)pkru", "NASM takes RDPKRU and WRPKRU in 64-bit code only, SDM in every mode"),
     ),
     32: (
+        (r"skinit", "NASM takes SKINIT in 64-bit code only, AMD's manual in every mode"),
         (r"(rd|wr)pkru", "NASM takes RDPKRU and WRPKRU in 64-bit code only, SDM in every mode"),
         (r"retw .", "NASM leaves out the 66h that RETW has without an immediate"),
     ),
@@ -95,6 +103,16 @@ def samples(form: Form, spec: OperandSpec, bits: int) -> list[Operand]:
         return [Reg(spec.register)]
     if spec.kind == "one":
         return [Imm(1)]
+    vectors = [Reg(f"{spec.register}{n}") for n in VECTOR_SAMPLES.get(spec.register, ()) if bits == 64 or n < 8]
+    if spec.kind == "v":
+        return vectors
+    if spec.kind == "vsib":
+        bases = ("rsi", "r13", None) if bits == 64 else ("esi", "ebp", None)
+        indexes = [index.name for index in vectors]
+        return [
+            Mem(base=base, index=index, scale=scale, disp=disp)
+            for base in bases for index in indexes for scale, disp in ((1, 0), (4, 5), (8, -500))
+        ]  # fmt: skip
     if spec.kind == "sreg":
         names = table.REGISTERS_SEG
         return [Reg(name) for name in names if name != "cs" or form.opcode != 0x8E]
@@ -114,8 +132,8 @@ def samples(form: Form, spec: OperandSpec, bits: int) -> list[Operand]:
         return [*targets, *(Imm(0x1234, distance=distance, relocatable=True) for distance in ("", "near"))]
     if spec.kind == "ptr":
         return [Far(0x10, 0x1234), Far(0xFFFF, 0xFFFF), Far(8, 0x1234, spec.size)]
-    found: list[Operand] = []
-    if spec.takes_register or spec.kind == "r":
+    found: list[Operand] = vectors
+    if spec.kind not in ("v", "vm") and spec.takes_register or spec.kind == "r":
         found += [Reg(name) for name in registers(spec.size, bits)]
     if spec.kind == "moffs":
         sizes = (64,) if bits == 64 else (0, 16, 32)
@@ -166,6 +184,8 @@ def compare(cases: list[tuple[str, tuple[Operand, ...]]], bits: int, nasm_lines:
             message = ""
         except EncodeError as error:
             data, message = None, error.message
+        if theirs is None and LENIENT.match(text):
+            continue
         if (data != theirs) != any(re.match(pattern, text) for pattern, _ in differences):
             shown = data.hex() if data is not None else message
             wrong.append(f"{text}: {shown}, NASM {theirs.hex() if theirs is not None else 'refuses it'}")
@@ -175,9 +195,10 @@ def compare(cases: list[tuple[str, tuple[Operand, ...]]], bits: int, nasm_lines:
 @pytest.mark.parametrize("bits", [16, 32, 64])
 def test_every_form(bits: int, nasm_lines: NasmLines) -> None:
     cases: dict[tuple[str, tuple[Operand, ...]], None] = {}
-    for form in table.load():
-        if bits in form.modes and form.encodes:
-            cases.update(dict.fromkeys(instructions(form, bits)))
+    for mnemonic in sorted(table.load().mnemonics()):
+        for form in table.load().forms_of(mnemonic):
+            if bits in form.modes and form.encodes:
+                cases.update(dict.fromkeys(instructions(form, bits)))
     compare(list(cases), bits, nasm_lines)
 
 

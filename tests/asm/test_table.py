@@ -32,7 +32,8 @@ def test_every_row_parses() -> None:
     forms = list(table.load())
     assert len(forms) == len(table.load())
     assert [form.row for form in forms] == list(range(len(forms)))
-    assert table.FORMS is table.load()
+    assert table.FORMS is table.processor_table()
+    assert [form.syntax for form in table.FORMS] == [form.syntax for form in forms[: len(table.FORMS)]]
 
 
 def test_no_row_stands_twice() -> None:
@@ -47,7 +48,7 @@ def test_an_alias_has_a_row_that_decodes() -> None:
     """Every encoding that the assembler writes is one that the decoder knows."""
     opcodes = {(form.map, form.opcode) for form in table.load() if form.decodes}
     for form in table.load():
-        assert (form.map, form.opcode) in opcodes, form.syntax
+        assert (form.map, form.opcode) in opcodes or form.wait, form.syntax
 
 
 def test_lock_needs_a_destination_in_memory() -> None:
@@ -179,7 +180,7 @@ def test_constants_are_those_of_the_header() -> None:
     assert constants("SINCE_") == [f"SINCE_{name}" for name in (*table.PROCESSORS, *table.FEATURES)]
     assert sorted(constants("GROUP_")) == sorted(kind for kind, _ in decode_tables.PARTS.values())
     known = {prefix: set(constants(prefix)) for prefix in ("OPERAND_", "IMM_", "FORM_")}
-    for form in table.load():
+    for form in table.processor_table():
         if form.decodes:
             assert {f"OPERAND_{spec.where}" for spec in form.operands} <= known["OPERAND_"], form.syntax
             assert decode_tables.immediate(form) in known["IMM_"], form.syntax
@@ -232,7 +233,7 @@ def walk(maps: list[list[list[int]]], tables: Tables, code: RandomCode) -> Form 
         entry = entries[index]
     if not entry:
         return None
-    form = table.load()[list(tables.forms)[entry - 1][0]]
+    form = table.processor_table()[list(tables.forms)[entry - 1][0]]
     names_operand = form.modrm and form.fixed < 0 and "reg-only" not in form.notes
     if names_operand and form.handlers()[0 if code.modrm >= 0xC0 else 1] is None:
         return None  # no body for a register or for memory: #UD
@@ -244,12 +245,14 @@ def walk(maps: list[list[list[int]]], tables: Tables, code: RandomCode) -> Form 
 def test_walking_the_map_finds_what_the_disassembler_finds() -> None:
     """The walk through groups, against the search by specificity in asm/disassemble.py."""
     tables = Tables()
-    maps = decode_tables.decode_map(table.load(), tables)
+    maps = decode_tables.decode_map(table.processor_table(), tables)
     chooser = random.Random(1)
     checked = 0
     for _ in range(20000):
         code = RandomCode(chooser)
         found = decode(bytes(code), code.bits)
+        if found is not None and found.form.row >= len(table.processor_table()):
+            continue
         walked = walk(maps, tables, code)
         assert (found.form if found else None) == walked, (code.bits, bytes(code).hex())
         checked += walked is not None

@@ -18,7 +18,7 @@ FILES = {name: Path(models.FOLDER, f"{name}.toml").read_text() for name in MODEL
 
 
 def resolve(text: str) -> str:
-    return compile_model("try", {**FILES, "try": text}, table.load(), table.PROCESSORS, table.FEATURES)
+    return compile_model("try", {**FILES, "try": text}, table.FORMS, table.PROCESSORS, table.FEATURES)
 
 
 def run(code: str, cpu: str, timing: str = "static") -> emu.Cpu:
@@ -43,7 +43,7 @@ def test_every_row_that_a_model_executes_has_figures(name: str) -> None:
     compiled = models.load(name)
     since = dict(zip((*table.PROCESSORS, *table.FEATURES), compiled["has"], strict=True))
     executed = [
-        (form, row) for form, row in zip(table.load(), figures, strict=True) if executes(form) and since[form.since]
+        (form, row) for form, row in zip(table.FORMS, figures, strict=True) if executes(form) and since[form.since]
     ]
     assert len(executed) > 400
     for form, row in executed:
@@ -64,7 +64,7 @@ def test_a_model_takes_over_what_it_is_like() -> None:
     """westmere has nehalem's instructions and their figures, but for those that it gives itself."""
     nehalem, westmere = models.load("nehalem"), models.load("westmere")
     assert nehalem["has"] == westmere["has"] and nehalem["cpuid"] != westmere["cpuid"]
-    rows = {form.syntax: number for number, form in enumerate(table.load())}
+    rows = {form.syntax: number for number, form in enumerate(table.FORMS)}
     old, new = models.clocks("nehalem"), models.clocks("westmere")
     assert old[rows["ADD r/m32, r32"]] == new[rows["ADD r/m32, r32"]]
     assert old[rows["VMREAD r/m32, r32"]].reg > new[rows["VMREAD r/m32, r32"]].reg == 6
