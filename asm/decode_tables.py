@@ -80,6 +80,8 @@ def candidate(form: Form) -> Candidate:
         any_mod = "reg-only" in form.notes
         memory = digits if form.takes_memory or any_mod else ()
         register = digits if form.takes_register or any_mod else ()
+        if any(spec.kind == "vsib" for spec in form.operands):
+            found = found._replace(rm=frozenset((4,)))  # a SIB byte must follow
         return found._replace(reg=frozenset((*memory, *(8 + digit for digit in register))))
     return found
 
