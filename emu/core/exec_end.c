@@ -86,16 +86,26 @@ static bool linkable(const Insn *insn, const Insn *target, uint64_t own_page_rip
            !((from->mode & MODE_HIGH) && insn->osize == OSIZE16);
 }
 
-Handler_t exec_jmp_rel;
+Handler_t exec_jmp_rel, exec_nop, exec_pause;
 
-/* `jmp $` with nothing pending: takes at once the turns that are left before the horizon. */
-static void spin(CPU *cpu, const Insn *insn, int64_t *left)
+/* Is this a jump to the start of its own block, with nothing but NOP and PAUSE before it? */
+static bool is_idle_loop(const Insn *first, const Insn *jump)
 {
-    const int64_t turn = (int64_t)insn->cum + insn->disp + block_of(insn)->entry;
-    if (*left > 0) {
-        const int64_t turns = (*left + turn - 1) / turn;
+    if (jump->fn != exec_jmp_rel || block_around(jump) != block_of(first))
+        return false;
+    while (first->fn == exec_nop || first->fn == exec_pause)
+        first++;
+    return first == jump;
+}
+
+/* An idle loop with nothing pending: takes at once the turns that are left before the horizon. */
+static void spin(CPU *cpu, const Insn *first, const Insn *jump, int64_t *left)
+{
+    const int64_t turn = (int64_t)jump->cum + jump->disp + block_of(first)->entry, need = block_of(first)->need;
+    if (*left >= need) {
+        const int64_t turns = (*left - need) / turn + 1;
         *left -= turns * turn;
-        cpu->instructions += (uint64_t)turns;
+        cpu->instructions += (uint64_t)turns * (jump->idx + 1u);
     }
 }
 
@@ -112,8 +122,8 @@ COLD static int64_t jump_slowly(CPU *cpu, const Insn *insn, int64_t *left, bool 
         return STATUS_FAULT;
     /* A flush on the way has taken the block that the branch is in. */
     if (insn && generation == cpu->generation) {
-        if (first == insn && insn->fn == exec_jmp_rel)
-            spin(cpu, insn, left);
+        if (is_idle_loop(first, insn))
+            spin(cpu, first, insn, left);
         else if (linkable(insn, first, page_rip, cpu))
             ((Insn *)(uintptr_t)insn)->link = (int32_t)((const char *)first - (const char *)insn);
     }

@@ -540,6 +540,7 @@ cdef class Processor:
             raise BadInput("the processor's state is malformed: no such privilege level or activity")
         self.c[0] = fresh
         cpu_set_flags(self.c, flags, 0x3F7FD5)  # every flag that there is
+        cpu_update_mode(self.c)  # in 64-bit code segment_update() would forget bases
         for i in range(SEGMENT_COUNT):
             segment_update(self.c, i)
         tlb_flush(self.c, True)

@@ -91,8 +91,8 @@ class Bench:
         faults: as of emu.Cpu. With "deliver" runs end at the handlers; with "raise" fault() tells of the exception.
     """
 
-    def __init__(self, faults: str = "deliver", bits: int = 32) -> None:
-        self.cpu = cpu = emu.Cpu(bits=bits, memory=1 << 20, faults=faults)
+    def __init__(self, faults: str = "deliver", bits: int = 32, model: str = "pentium3") -> None:
+        self.cpu = cpu = emu.Cpu(bits=bits, memory=1 << 20, faults=faults, cpu=model)
         self.bits = bits
         self.pic: Any = None
         self.port: Any = None

@@ -6,16 +6,19 @@ Random code (random_code.py) is run in one go, and again cut at random places; a
 import random
 from typing import Any
 
+import asm
 import pytest
 from emu.chips.i8254 import I8254
 from emu.chips.i8259 import I8259
 from random_code import MODES, World
+from system import HANDLERS, Bench
 
+import emu
 from emu.stop import StopReason
 
 INSTRUCTIONS, CYCLES = 300, 10_000  # of a round, after which registers and place are others
-ROUNDS = 30
-SEEDS = range(3)
+ROUNDS = 15
+SEEDS = range(2)
 
 
 class Clocked(World):
@@ -91,3 +94,71 @@ def test_a_run_in_pieces_is_the_same_run(mode: str) -> None:
                     world.move()
                 world.cpu.rflags = world.cpu.rflags | 0x200
     assert ran > (30 if mode == "chaos" else 1000)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_state_can_be_restored_in_any_other_mode(mode: str) -> None:
+    """Segment bases count for nothing in 64-bit code, but for much before and after it."""
+    model = World(mode, 0).cpu.model.name
+    for other in (one for one in MODES if World(one, 0).cpu.model.name == model):
+        here, there = World(mode, 1), World(other, 1)
+        here.random()
+        there.random()
+        saved = here.cpu.save()
+        there.cpu.restore(saved)
+        assert there.cpu.save() == saved, other
+
+
+# --- waiting is skipped to the next event ---
+
+
+def waiting(text: str, model: str = "westmere") -> tuple[emu.Cpu, list[int]]:
+    """A processor in flat 32-bit code whose timer's handler counts in EAX; and the cycles at which it was interrupted."""
+    bench = Bench(model=model)
+    cpu = bench.cpu
+    pic, pit = I8259(cpu.clock), I8254(cpu.clock)
+    pic.connect("INT", cpu.pins, 0)
+    pit.connect("OUT0", pic, 0)
+    cpu.interrupt_controller(pic)
+    cpu.bus.map_ports(0x20, 2, pic)
+    cpu.bus.map_ports(0x40, 4, pit)
+    for port, value in ((0x20, 0x13), (0x21, 0x20), (0x21, 3), (0x21, 0xFE), (0x43, 0x14), (0x40, 50)):
+        cpu.bus.port_write(port, value)
+    cpu.memory.write(HANDLERS + 0x20 * 16, asm.assemble("inc eax\n iretd", bits=32).binary)
+    bench.place(text)
+    cpu.rflags = 0x202
+    taken: list[int] = []
+    cpu.hook("interrupt", lambda vector, rip: taken.append(cpu.cycles))
+    return cpu, taken
+
+
+@pytest.mark.parametrize("model", ["i386", "westmere"])
+@pytest.mark.parametrize("text", ["jmp $", "top: nop\n jmp top", "top: nop\n nop\n rep nop\n jmp near top", "top: inc ebx\n jmp top"])
+def test_waiting_in_a_loop_is_what_its_turns_one_by_one_are(text: str, model: str) -> None:
+    skipped, one_by_one = waiting(text, model=model), waiting(text, model=model)
+    skipped[0].run(cycles=1_000_003)
+    while one_by_one[0].cycles < 1_000_003:
+        one_by_one[0].step()
+    assert skipped[0].save() == one_by_one[0].save()
+    assert skipped[0].cycles == one_by_one[0].cycles
+    assert skipped[1] == one_by_one[1]
+    assert skipped[0].eax == len(skipped[1]) > 5
+
+
+@pytest.mark.parametrize("text", ["jmp $", "top: pause\n nop\n jmp top"])
+def test_waiting_takes_little_time_of_the_host(text: str) -> None:
+    """A hundred seconds of guest time: executed one by one the turns would take minutes."""
+    cpu, taken = waiting(text)
+    cpu.rflags = 2
+    cpu.run(seconds=100, timeout=60)
+    assert cpu.cycles >= 100 * cpu.clock.hz
+    assert cpu.instructions > 10**10
+    assert not taken
+
+
+def test_the_limit_of_instructions_holds_in_a_waiting_loop() -> None:
+    cpu, _ = waiting("top: pause\n nop\n jmp top")
+    for limit in (1, 2, 3, 1000, 100_001):
+        before = cpu.instructions
+        cpu.run(instructions=limit)
+        assert cpu.instructions - before == limit
