@@ -10,6 +10,7 @@ __all__ = ["disassemble", "listing"]
 
 MAX_LENGTH = 15  # bytes of an instruction
 PAGE_SIZE = 4096
+PIECE = 256  # instructions
 
 
 def disassemble(processor: "Processor", la: int, count: int = 1) -> list[tuple[int, bytes, str]]:
@@ -37,12 +38,16 @@ def listing(data: bytes, bits: int, origin: int = 0, symbols: Mapping[str, int] 
     for name, address in (symbols or {}).items():
         names.setdefault(address, []).append(name)
     width = 16 if (origin + len(data) - 1) >> 32 else 8
+    labels = sorted(address - origin for address in names)
     position = 0
     while position < len(data):
-        # As many as there are at once, but a label begins an instruction: what stands before it must not run over it.
-        labels = [address - origin for address in names if position < address - origin]
-        end = min([*labels, len(data)])
         yield from (f"{name}:" for name in names.get(origin + position, ()))
-        for address, code, text in disassemble(data[position:end], bits, origin + position, exact=False):
+        # A label begins an instruction: what stands before it must not run over it.
+        while labels and labels[0] <= position:
+            labels.pop(0)
+        end = min([*labels[:1], len(data)])
+        # A piece at a time, so that the first line of a large file does not wait for the last.
+        piece = data[position : min(end, position + PIECE * MAX_LENGTH)]
+        for address, code, text in disassemble(piece, bits, origin + position, PIECE, exact=False):
             yield f"{address:0{width}X}  {code.hex().upper():<20}  {text}"
-        position = end
+            position += len(code)

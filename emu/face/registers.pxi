@@ -307,7 +307,7 @@ cdef struct Scalar:
     int bytes
 
 cdef enum:
-    SCALARS = 30
+    SCALARS = 31
 
 cdef Scalar scalars[SCALARS]
 cdef list scalar_names = []
@@ -357,6 +357,7 @@ cdef int add_scalars() except -1:
     add_scalar("rf_loaded", &cpu.rf_loaded, 1)
     add_scalar("random", &cpu.random, 8)
     add_scalar("hook_skip", &cpu.hook_skip, 8)  # at a breakpoint: the next run begins with its instruction
+    add_scalar("fallen_to", &cpu.fallen_to, 8)
     assert len(scalar_names) == SCALARS
     return 0
 

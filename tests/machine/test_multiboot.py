@@ -174,8 +174,9 @@ def test_another_loader_boots_the_same_kernel(tmp_path: Path) -> None:
     (tmp_path / "kernel").write_bytes(elf(kludge(3)))
     (tmp_path / "module").write_bytes(b"one")
     done = subprocess.run(
-        ["qemu-system-i386", "-kernel", "kernel", "-append", "a=1", "-initrd", "module x", "-m", "16", "-display", "none",
-         "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-debugcon", "file:out", "-net", "none", "-serial", "null"],
+        ["qemu-system-i386", "-kernel", "kernel", "-append", "a=1", "-initrd", "module x", "-m", "16",
+         "-display", "none",
+        "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-debugcon", "file:out", "-net", "none", "-serial", "null"],
         cwd=tmp_path, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == (7 << 1 | 1)  # every step before the memory's size
@@ -199,7 +200,8 @@ def test_symbols_stop_a_run(tmp_path: Path) -> None:
 
 
 def test_a_reset_boots_it_again(tmp_path: Path) -> None:
-    code = "dd 0x1BADB002, 0, -0x1BADB002\ntimes 20 db 0\nmov al, 0x55\nout 0x80, al\nmov dx, 0xcf9\nmov al, 6\nout dx, al\njmp $"
+    code = "dd 0x1BADB002, 0, -0x1BADB002\ntimes 20 db 0\nmov al, 0x55\nout 0x80, al\n"
+    code += "mov dx, 0xcf9\nmov al, 6\nout dx, al\njmp $"
     (tmp_path / "kernel").write_bytes(elf(asm.assemble(code, bits=32).binary))
     with emu.Machine(memory=16 << 20, kernel=tmp_path / "kernel") as machine:
         machine.run(instructions=20)

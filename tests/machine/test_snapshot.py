@@ -256,7 +256,7 @@ def test_damaged_files(saved: Path, tmp_path: Path) -> None:
     ends = [0, 7, 8, 24, 40, len(data) - 1, *(choose.randrange(len(data)) for _ in range(20))]
     for end in ends:
         bad.write_bytes(data[:end])
-        with pytest.raises(emu.BadInput, match="not a snapshot|truncated"):
+        with pytest.raises(emu.BadInput, match=r"not a snapshot|truncated"):
             emu.Snapshot.load(bad)
     for at in [*range(HEADER.size), *(choose.randrange(len(data)) for _ in range(200))]:
         bad.write_bytes(data[:at] + bytes([data[at] ^ 1 << choose.randrange(8)]) + data[at + 1 :])
@@ -286,7 +286,8 @@ def write(path: Path, text: bytes, pages: bytes = b"") -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"machine":{},"state":{}}', b'{"machine":{},"state":{},"pages":[0]}',
+        b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"machine":{},"state":{}}',
+        b'{"machine":{},"state":{},"pages":[0]}',
         b'{"machine":{},"state":{},"pages":7}', b'{"machine":{},"state":{"$bytes":"zz"},"pages":[]}',
         b'{"machine":{},"state":{"$bytes":5},"pages":[]}', b'{"machine":{},"state":{"$items":[[{},1]]},"pages":[]}',
         b'{"machine":1,"state":2,"pages":[]}', b'{"machine":{},"state":{"cpu":{}},"pages":[]}',
@@ -382,7 +383,8 @@ def test_not_while_it_runs() -> None:
 
 def test_plain_values_survive_the_file() -> None:
     values: list[Any] = [
-        None, True, 0, -5, 1 << 70, 1.5, float("inf"), "text", b"\0\xff", (1, (b"x", [2])), {"a": {"b": 1}}, {1: b"x", "b": ()},
+        None, True, 0, -5, 1 << 70, 1.5, float("inf"), "text", b"\0\xff", (1, (b"x", [2])), {"a": {"b": 1}},
+        {1: b"x", "b": ()},
         {"$bytes": "00"}, {(1, 2): 3}, [], {}, (),
     ]  # fmt: skip
     for value in values:

@@ -1,0 +1,100 @@
+"""The commands besides `emu run`, and what holds for all."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import asm
+from emu import models
+from emu.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_models_lists_all_and_what_is_assumed(capfd: Capture) -> None:
+    assert main(["models"]) == 0
+    out = capfd.readouterr().out
+    for name in models.names():
+        assumed = sum(group.assumed for group in models.provenance(name))
+        line = next(line for line in out.splitlines() if line.startswith(name + " "))
+        assert f" {assumed}/{len(models.provenance(name))} " in line
+    assert out.count("(default)") == 1
+
+
+def test_models_explains_one(capfd: Capture) -> None:
+    assert main(["models", "i386"]) == 0
+    out = capfd.readouterr().out
+    assert "80386" in out and all(group.source in out for group in models.provenance("i386"))
+    assert main(["models", "nosuch"]) == 2
+    assert capfd.readouterr().err.startswith("emu: unknown processor model 'nosuch'; there are: ")
+
+
+def test_dis(tmp_path: Path, capfd: Capture) -> None:
+    program = asm.assemble("org 0x7c00\nbits 16\nstart: mov ax, 1\nagain: jmp again")
+    (tmp_path / "boot").write_bytes(program.binary)
+    (tmp_path / "boot.map").write_text(program.map)
+    options = ["--bits", "16", "--origin", "0x7c00", "--symbols", str(tmp_path / "boot.map")]
+    assert main(["dis", str(tmp_path / "boot"), *options]) == 0
+    assert capfd.readouterr().out.splitlines() == [
+        "start:", "00007C00  B80100                mov ax, 1", "again:",
+        "00007C03  EBFE                  jmp short 0x7c03",
+    ]  # fmt: skip
+    assert main(["dis", str(tmp_path / "boot"), "--bits", "16", "--skip", "3", "--length", "2"]) == 0
+    assert capfd.readouterr().out == "00000000  EBFE                  jmp short 0\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nosuch"], "nosuch: No such file"),
+        (["{file}", "--skip", "10"], "--skip 10 of 3 bytes"),
+        (["{file}", "--bits", "8"], "invalid choice: 8"),
+        (["{file}", "--origin", "0xffffffffffffffff"], "leave the address space"),
+        (["{file}", "--symbols", "{file}"], "no symbols"),
+    ],
+)
+def test_dis_of_what_cannot_be(tmp_path: Path, capfd: Capture, arguments: list[str], says: str) -> None:
+    (tmp_path / "file").write_bytes(b"\x90\x90\x90")
+    assert main(["dis", *(text.format(file=tmp_path / "file") for text in arguments)]) == 2
+    err = capfd.readouterr().err
+    assert says in err and err.startswith("emu: ") and err.count("\n") == 1
+
+
+def test_dis_of_standard_input_into_head() -> None:
+    shell = f"head -c 1000000 /dev/zero | {sys.executable} -m emu dis - | head -n 1"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "00000000  0000                  add [eax], al\n" and done.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["models", "--help"], ["dis", "--help"]])
+def test_help_teaches_with_examples(capfd: Capture, arguments: list[str]) -> None:
+    assert main(arguments) == 0
+    out = capfd.readouterr().out
+    assert "usage: emu" in out and ("examples:" in out or arguments[0] == "models")
+    assert "\n  6      triple fault" in out or arguments[0] in ("models", "dis")
+
+
+@pytest.mark.parametrize("arguments", [[], ["nosuch"], ["run", "--no-such"], ["--version-of-what"]])
+def test_no_command_and_unknown_ones(capfd: Capture, arguments: list[str]) -> None:
+    assert main(arguments) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("emu: ") and "--help" in err and err.count("\n") == 1
+
+
+def test_an_error_of_our_own_has_status_70(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr("emu.commands.models.show", fail)
+    assert main(["models"]) == 70
+    assert "an error of emu itself" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["emu", "asm"])
+def test_python_m(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0 and "usage: emu" in done.stdout
