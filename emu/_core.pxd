@@ -44,6 +44,7 @@ cdef class Clock:
     cdef int _calling          # depth of Python callbacks in the middle of an instruction
     cdef int _stop_code        # what a chip gave to stop()
     cdef int64_t _stop_status
+    cdef bint _wait_states
     cdef int _stop_asked       # stop() was called from Python
 
     cdef uint64_t now(self) noexcept nogil
@@ -57,6 +58,10 @@ cdef class Clock:
     cdef uint64_t ticks(self, uint64_t numerator, uint64_t denominator) noexcept nogil
     cdef uint64_t ticks_at(self, uint64_t cycle, uint64_t numerator, uint64_t denominator) noexcept nogil
     cdef uint64_t cycle_of_tick(self, uint64_t ticks, uint64_t numerator, uint64_t denominator) noexcept nogil
+    # Lets the processor whose access is under way wait for the bus; an access of the host's waits for nothing. The cycles
+    # of so many nanoseconds, at most 10**9, or 0 on a clock without wait states.
+    cdef void wait(self, uint64_t cycles) noexcept nogil
+    cdef uint64_t wait_cycles(self, uint64_t ns) noexcept nogil
     # Ends the run after the current instruction: CHIP_STOP_*, and the status that run() reports.
     cdef void stop(self, int code, int64_t status) noexcept nogil
     # Makes the run loop return to Python after the current instruction.

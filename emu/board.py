@@ -82,7 +82,7 @@ class Board:
             raise ConfigError(f"{len(disks)} disks: there is room for four")
         self.taken_irqs = {2}  # the second interrupt controller's
         self.attached: list[dict[str, object]] = []
-        self.clock = clock = Clock(model.hz)
+        self.clock = clock = Clock(model.hz, wait_states=model.timing != "unit")
         self.bus = bus = Bus(clock)
         self.cpu = cpu = BoardCpu(bus, model)
         self.memory = Memory(memory)

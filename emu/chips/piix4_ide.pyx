@@ -5,8 +5,11 @@ Datasheet 290562, "IDE Controller Register Descriptions (PCI Function 1)"; AT At
 (T13/1410D), "Register delivered data transfer", "Device 1 only / Device 0 only configurations". A channel answers at
 its legacy ports while the command register's IOSE and its own IDE decode enable in IDETIM are set. There is no bus
 master: BMIBA is wired to 0, and software does not find one.
+
+An access takes the 600 ns of PIO mode 0, for which the processor waits; one to the data register of a drive whose fast
+timing IDETIM enables (TIME0, TIME1) takes the sum of IORDY sample point and recovery time, in PCI clocks of 30 ns.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from emu._core cimport Clock, Irq, set_irq
 from emu.chips.ata cimport ATA_COMMAND, ATA_CONTROL, ATA_DATA, ATA_DEVICE, Ata
@@ -18,7 +21,12 @@ from emu.errors import ConfigError
 cdef enum:
     IDETIM = 0x40           # one word a channel
     IDE_DECODE = 0x80       # bit 15 of it
+    TIME0 = 0x01            # fast timing for drive 0; bit 4 for drive 1
+    SITRE = 0x40            # bit 14: drive 1 has its times in SIDETIM
+    SIDETIM = 0x44
     CMD_BME = 1 << 2
+    COMPATIBLE_NS = 600
+    PCI_CLOCK_NS = 30
 
     PRIMARY = 0x1F0
     SECONDARY = 0x170
@@ -36,22 +44,38 @@ cdef class Piix4Ide(PciFunction):
     cdef void *drives[4]    # by channel << 1 | number; the clock keeps them alive
     cdef uint8_t selected[2]
     cdef uint8_t intrq      # the drives' INTRQ, a bit each
+    cdef uint64_t compatible_cycle
+    cdef uint64_t data_cycle[4]  # processor cycles of a word to or from each drive's data register
 
     def __cinit__(self, Clock clock not None, str name not None="piix4_ide"):
         self.name = name
+        self.compatible_cycle = clock.wait_cycles(COMPATIBLE_NS)
         self.identify(0x7111, 1, 0x010180)
         self.define(PCI_CMD, 2, 0x0000, PCI_CMD_IOSE | CMD_BME)
         self.define(PCI_STS, 2, 0x0280, 0, 0x3800)
         self.define(PCI_MLT, 1, 0x00, 0xF0)
         self.define(IDETIM, 2, 0x0000, 0xF3FF)
         self.define(IDETIM + 2, 2, 0x0000, 0xF3FF)
-        self.define(0x44, 1, 0x00, 0xFF)                    # SIDETIM
+        self.define(SIDETIM, 1, 0x00, 0xFF)
         self.define(0x48, 1, 0x00, 0x0F)                    # UDMACTL
         self.define(0x4A, 2, 0x0000, 0x3333)                # UDMATIM
 
     cpdef reset(self):
         self.selected[0] = self.selected[1] = 0
         PciFunction.reset(self)
+
+    cdef void apply(self) noexcept nogil:
+        """How long the words of each drive take."""
+        cdef int channel, number, times
+        for channel in range(2):
+            for number in range(2):
+                times = self.config[IDETIM + 2 * channel + 1]  # ISP in bits 5 and 4, RTC in bits 1 and 0
+                if number == 1 and times & SITRE:
+                    times = self.config[SIDETIM] >> 4 * channel
+                    times = (times & 12) << 2 | times & 3
+                self.data_cycle[channel << 1 | number] = self.clock.wait_cycles(
+                    PCI_CLOCK_NS * ((5 - (times >> 4 & 3)) + (4 - (times & 3)))
+                ) if self.config[IDETIM + 2 * channel] & TIME0 << 4 * number else self.compatible_cycle
 
     def attach(self, int channel, Ata drive not None):
         """Puts a drive on a cable, in the place that its jumper says.
@@ -147,9 +171,11 @@ cdef class Piix4Ide(PciFunction):
             value = (<Ata>drive).read_data()
             if size == 4:
                 value |= <uint32_t>(<Ata>drive).read_data() << 16
+            self.clock.wait((size >> 1) * self.data_cycle[channel << 1 | self.selected[channel]])
             return value
         for at in range(size):
             value |= <uint32_t>self.read8(channel, <uint16_t>(port + at)) << 8 * at
+        self.clock.wait(size * self.compatible_cycle)
         return value
 
     cdef void port_write(self, uint16_t port, uint32_t value, int size) noexcept nogil:
@@ -163,9 +189,11 @@ cdef class Piix4Ide(PciFunction):
                 (<Ata>drive).write_data(<uint16_t>value)
                 if size == 4:
                     (<Ata>drive).write_data(<uint16_t>(value >> 16))
+                self.clock.wait((size >> 1) * self.data_cycle[channel << 1 | self.selected[channel]])
             return
         for at in range(size):
             self.write8(channel, <uint16_t>(port + at), <uint8_t>(value >> 8 * at))
+        self.clock.wait(size * self.compatible_cycle)
 
     cdef int fields(self, Fields f) except -1:
         f.u8("selected_primary", &self.selected[0])

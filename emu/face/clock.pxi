@@ -49,15 +49,18 @@ cdef class Clock:
 
     Args:
         hz: processor cycles in a second of guest time.
+        wait_states: does the processor wait for slow buses, as chips ask it to? Otherwise an access to an I/O port
+            takes what the instruction takes.
 
     Raises:
         ValueError: `hz` is not within 1 to 2**40.
     """
 
-    def __cinit__(self, uint64_t hz=1_000_000_000):
+    def __cinit__(self, uint64_t hz=1_000_000_000, bint wait_states=False):
         if not 1 <= hz <= 1 << 40:
             raise ValueError(f"a clock of {hz} Hz: not within 1 to 2**40")
         clock_init(&self.c, hz)
+        self._wait_states = wait_states
         self._chips = []
 
     def __dealloc__(self):
@@ -65,6 +68,13 @@ cdef class Clock:
 
     cdef uint64_t now(self) noexcept nogil:
         return clock_now(&self.c)
+
+    cdef uint64_t wait_cycles(self, uint64_t ns) noexcept nogil:
+        return (ns * self.c.hz + 999_999_999) // 1_000_000_000 if self._wait_states else 0
+
+    cdef void wait(self, uint64_t cycles) noexcept nogil:
+        if self._running != NULL:
+            self.c.left -= <int64_t>cycles
 
     cdef void schedule(self, Chip chip, int id, uint64_t cycle) noexcept nogil:
         if not clock_schedule(&self.c, event_of_chip, <void *>chip, id, cycle):

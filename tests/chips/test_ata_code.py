@@ -229,3 +229,58 @@ def test_command_line(image: Path, tmp_path: Path, capfd: pytest.CaptureFixture[
     many = [argument for _ in range(5) for argument in ("--disk", f"{image},snapshot")]
     assert main(["run", str(rom), *many, "--serial", "null"]) == 2
     assert "5 disks: there is room for four" in capfd.readouterr().err
+
+
+MEASURE = """
+        rdtsc
+        mov ebp, eax
+        {}
+        rdtsc
+        sub eax, ebp
+        mov [0x600], eax
+"""
+
+
+def duration(text: str, image: Path, setup: str = "") -> int:
+    """Cycles of some instructions, by the guest's own measure."""
+    with machine(setup + MEASURE.format(text), image, snapshot=True) as made:
+        assert made.cpu.model.hz == 1_000_000_000
+        assert made.run(seconds=1).reason is StopReason.POWERED_OFF
+        return int.from_bytes(made.memory.read(0x600, 4), "little")
+
+
+def test_words_take_their_time(image: Path) -> None:
+    """PIO by IDETIM: compatible, fast with the slowest times, and mode 4; against a port where nobody answers."""
+
+    def words(timing: int, port: int = 0x1F0) -> int:
+        setup = f"""
+            mov eax, 0x80000940
+            mov ebx, 0x8000 | {timing}
+            call config
+            mov ebx, 1
+            mov ax, 0x0120
+            call send
+            call ready
+            mov di, 0x1000
+            mov cx, 256
+            cld
+        """
+        return duration(f"mov dx, {port}\nrep insw", image, setup)
+
+    nobody = words(0, 0xE0)
+    assert [words(timing) - nobody for timing in (0, 0x0001, 0x2301)] == [256 * 600, 256 * 270, 256 * 120]
+
+
+def test_isa_accesses_take_their_time(image: Path) -> None:
+    """6.5 clocks at 8.33 MHz for each byte."""
+    nobody = duration("in al, 0xe0", image)
+    assert duration("in al, 0x61", image) - nobody == 780
+    assert duration("in ax, 0x40", image) - nobody == 2 * 780
+    assert duration("out 0x21, al", image) - duration("out 0xe0, al", image) == 780
+
+
+def test_no_waits_in_unit_timing() -> None:
+    rom = asm.assemble(PROGRAM % "in al, 0x61", bits=16).binary
+    with Machine(memory=2 << 20, firmware=rom, timing="unit") as made:
+        made.run(instructions=1000)
+        assert made.cycles == made.instructions
