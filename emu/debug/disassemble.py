@@ -17,17 +17,19 @@ def disassemble(processor: "Processor", la: int, count: int = 1) -> list[tuple[i
     """Disassembles `count` instructions from a linear address, in the processor's present code size.
 
     Returns:
-        For each its address, bytes and text in NASM's syntax; what is no instruction is `db`, a byte at a time. It ends
-        early where no page is mapped.
+        For each its linear address, bytes and text in NASM's syntax, where branches name offsets in the code segment;
+        what is no instruction is `db`, a byte at a time. It ends early where no page is mapped.
     """
-    import asm.disassemble
+    from asm.disassemble import disassemble
 
     if count <= 0:
         return []
     code = bytearray()
     while len(code) < count * MAX_LENGTH and processor.translate(la + len(code)) is not None:
         code += processor.read_linear(la + len(code), PAGE_SIZE - (la + len(code)) % PAGE_SIZE)
-    return asm.disassemble.disassemble(bytes(code), processor.bits, la, count, exact=False)
+    base = processor.cs.base if la - processor.cs.base in range(processor.cs.limit + 1) else 0
+    found = disassemble(bytes(code), processor.bits, la - base, count, exact=False)
+    return [(base + offset, data, text) for offset, data, text in found]
 
 
 def listing(data: bytes, bits: int, origin: int = 0, symbols: Mapping[str, int] | None = None) -> Iterator[str]:

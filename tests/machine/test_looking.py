@@ -50,6 +50,16 @@ def test_disassembly_at_the_instruction_pointer() -> None:
     assert len(machine.cpu.disassemble(0x1000, 5000)) == 5000
 
 
+def test_branches_name_offsets_in_the_code_segment() -> None:
+    machine = emu.Machine(memory=1 << 20, firmware=rom("jmp 0x1234:0x10"))
+    machine.memory.write(0x12350, b"\xeb\xfe\xe9\x00\x10")
+    machine.run(instructions=2)
+    assert machine.cpu.disassemble(0x12350, 2) == [
+        (0x12350, b"\xeb\xfe", "jmp short 0x10"),
+        (0x12352, b"\xe9\x00\x10", "jmp near 0x1015"),
+    ]
+
+
 def test_disassembly_ends_where_nothing_is_mapped() -> None:
     cpu = emu.Cpu(memory=1 << 20)
     cpu.memory.write(0x10000, (0x11003).to_bytes(4, "little"))
