@@ -22,6 +22,8 @@ GUEST = """
         mov al, ' '
         out dx, al
         call sent
+        mov cx, 50000           ; time for expect() to see it
+        loop $
         mov dx, 0x300
         in al, dx
 """
@@ -78,7 +80,8 @@ def test_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def read(self, port: int, size: int) -> int:
             return 7
 
-    names: dict[str, Any] = {"emu": emu, "rom": rom("mov sp, 0x7000\n" + GUEST + POWER_OFF + SENT), "device": Device(), "write": print}
+    image = rom("mov sp, 0x7000\n" + GUEST + POWER_OFF + SENT)
+    names: dict[str, Any] = {"emu": emu, "rom": image, "device": Device(), "write": print}
     exec(MACHINE, names)
     assert names["stop"].reason is emu.StopReason.LIMIT and names["stop"].status is None
     assert names["final"].reason is emu.StopReason.POWERED_OFF
