@@ -58,8 +58,8 @@ cdef class Clock:
     cdef uint64_t ticks(self, uint64_t numerator, uint64_t denominator) noexcept nogil
     cdef uint64_t ticks_at(self, uint64_t cycle, uint64_t numerator, uint64_t denominator) noexcept nogil
     cdef uint64_t cycle_of_tick(self, uint64_t ticks, uint64_t numerator, uint64_t denominator) noexcept nogil
-    # Lets the processor whose access is under way wait for the bus; an access of the host's waits for nothing. The cycles
-    # of so many nanoseconds, at most 10**9, or 0 on a clock without wait states.
+    # Lets the processor whose access is under way wait for the bus; an access of the host's waits for nothing. The
+    # cycles of so many nanoseconds, at most a million, or 0 on a clock without wait states.
     cdef void wait(self, uint64_t cycles) noexcept nogil
     cdef uint64_t wait_cycles(self, uint64_t ns) noexcept nogil
     # Ends the run after the current instruction: CHIP_STOP_*, and the status that run() reports.
@@ -126,7 +126,8 @@ cdef class Bus:
     cdef void set_a20(self, int enabled) noexcept nogil
     # What a region answers to: REGION_*.
     cdef void set_region(self, int id, uint32_t flags) noexcept nogil
-    # Ports that a chip moves, as a base address register says: the window's number; moved to `first`, closed by count 0.
+    # Ports that a chip moves, as a base address register says: the window's number; moved to `first`, closed by
+    # count 0.
     cdef int add_window(self, Chip chip) except -1
     cdef void move_window(self, int window, uint16_t first, uint32_t count) noexcept nogil
     cdef int check_chip(self, Chip chip) except -1

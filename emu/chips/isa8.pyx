@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """An 8-bit part on the ISA bus: a wider access reaches it as byte cycles at ascending ports.
 
-PC/AT Technical Reference, "System Board", "Data Conversion": a 16-bit access to an 8-bit device becomes two cycles. Each
-takes 6.5 clocks of the bus at 8.33 MHz, 780 ns, for which the processor waits.
+PC/AT Technical Reference, "System Board", "Data Conversion": a 16-bit access to an 8-bit device becomes two cycles. A
+cycle takes 6.5 clocks of the bus at 8.33 MHz, 780 ns, for which the processor waits.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 

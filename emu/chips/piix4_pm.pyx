@@ -5,8 +5,10 @@ Datasheet 290562, "Power Management PCI Configuration Registers (Function 3)" an
 Registers". PMREGMISC opens the I/O block at PMBA: PMSTS, PMEN, PMCNTRL and PMTMR are ACPI's PM1 and timer, GPSTS and
 GPEN its GPE0. The timer counts 315/88 MHz (3.579545 MHz). APMC and APMS lie at B2h and B3h.
 
-There is no system management mode: what would raise SMI# sets its status bit and nothing else. The processor does not
-stop at PLVL2 and PLVL3. There is no SMBus, so SMBBA reads as 0. Device monitors and general-purpose pins are registers.
+There is no system management mode: what would raise SMI# sets its status bit and nothing else. APMC_EN is set after
+reset, from which firmware concludes that SMM was set up before, and does not wait for its first SMI. The processor does
+not stop at PLVL2 and PLVL3. There is no SMBus, so SMBBA reads as 0. Device monitors and general-purpose pins are
+registers.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -19,6 +21,8 @@ from emu.errors import ConfigError
 cdef enum:
     PMBA = 0x40
     PMBA_MASK = 0xFFC0
+    DEVACTB = 0x58
+    APMC_EN = 1 << 25       # a write of APMC raises SMI#
     PMREGMISC = 0x80
     PMIOSE = 1 << 0
     BLOCK = 64              # ports of the I/O block
@@ -120,7 +124,7 @@ cdef class Piix4Pm(PciFunction):
         self.define(PCI_INTPN, 1, 0x01)
         self.define(PMBA, 4, base | 1, PMBA_MASK)
         for register in range(0x44, PMREGMISC, 4):          # CNTA, CNTB, GPICTL, DEVRES, DEVACT
-            self.define(register, 4, 0, 0xFFFFFFFF)
+            self.define(register, 4, APMC_EN if register == DEVACTB else 0, 0xFFFFFFFF)
         self.define(PMREGMISC, 1, PMIOSE if base else 0, PMIOSE)
         self.define(0x90, 4, 0x00000001)                    # SMBBA
 

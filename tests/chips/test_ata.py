@@ -700,6 +700,39 @@ class TestAbsentDrives:
             Ata(host.clock, "third", disk, 2)
 
 
+def probe(host: Host, base: int) -> list[bool]:
+    """Which drives a driver finds on a cable: patterns in the task file, then a soft reset, then the signature."""
+    host.base = base
+    found = []
+    for device in (0xA0, 0xB0):
+        host.write(DEVICE, device)
+        for count, low in ((0x55, 0xAA), (0xAA, 0x55), (0x55, 0xAA)):
+            host.write(COUNT, count)
+            host.write(LOW, low)
+        found.append((host.read(COUNT), host.read(LOW)) == (0x55, 0xAA))
+    host.write(DEVICE, 0xA0)
+    for control in (8, 0xC, 8):
+        host.write(CONTROL, control)
+        host.clock.advance(MS // 50)
+    host.clock.advance(150 * MS)
+    for number, device in enumerate((0xA0, 0xB0)):
+        host.write(DEVICE, device)
+        signature = [host.read(register) for register in (ERROR, COUNT, LOW, MID, HIGH)]
+        status = host.read(COMMAND)
+        found[number] &= signature == [1, 1, 1, 0, 0] and status not in (0, 0xFF) and not status & BSY
+    return found
+
+
+@pytest.mark.parametrize(
+    ("drives", "found"),
+    [(0, [False] * 4), (1, [True, False, False, False]), (2, [True, True, False, False]),
+     (3, [True, True, True, False]), (4, [True] * 4)],
+)  # fmt: skip
+def test_what_a_driver_finds(tmp_path: Path, drives: int, found: list[bool]) -> None:
+    host = Host(tmp_path, drives=drives, sectors=100)
+    assert probe(host, PRIMARY) + probe(host, SECONDARY) == found
+
+
 class TestMechanics:
     def duration(self, host: Host, lba: int) -> float:
         """Milliseconds from the command to DRQ."""

@@ -284,7 +284,6 @@ def test_extended_ram() -> None:
     assert [bus.port_read(port) for port in (0x70, 0x71, 0x72, 0x73)] == [0xFF, 0x80, 0xFF, 127 ^ 0x5A]
 
 
-
 def test_there_is_no_such_time(rtc: Rtc) -> None:
     with pytest.raises(ValueError, match="day is out of range"):
         rtc.chip.set_time(2023, 2, 29, 0, 0, 0)
