@@ -130,6 +130,7 @@ static int advance(CPU *cpu, uint32_t flags)
     if (single)
         set_single(cpu, false);
     if (likely(status >= 0)) {
+        cpu->hook_skip = ~0ull; /* the hook it stood for may have been removed meanwhile */
         if (resume) /* RF holds for one instruction (IRET sets it anew by loading it) */
             cpu->eflags &= ~(cpu->rf_loaded ? 0 : FLAG_RF);
         if (trace && !cpu->trap_suppressed && !(cpu->shadow & SHADOW_MOV_SS))
