@@ -13,7 +13,7 @@ CASES = 210_000
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--cases", type=int, default=CASES, metavar="N",
-        help="random instructions that are compared with the host processor, over all code sizes (default: %(default)s)",
+        help="random instructions to compare with the host processor, over all code sizes (default: %(default)s)",
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""Random single-instruction tests made from the rows of the instruction table, for any oracle that can run user-mode code.
+"""Random one-instruction tests made from the rows of the instruction table, for any oracle that runs user-mode code.
 
-A case is one instruction with the state before it. All memory that it reaches lies in a window below 1 MiB, so that 16-,
-32- and 64-bit code sees the same bytes: 16-bit code through segments whose base is SEGMENT_BASE, the others flat.
+A case is one instruction with the state before it. All memory that it reaches lies in a window below 1 MiB, so that
+16-, 32- and 64-bit code sees the same bytes: 16-bit code through segments whose base is SEGMENT_BASE, the others flat.
 """
 
 import random
@@ -127,7 +127,7 @@ _INTERESTING = tuple(
     value & ((1 << 64) - 1)
     for width in (8, 16, 32, 64)
     for value in (-(1 << (width - 1)), (1 << (width - 1)) - 1, (1 << width) - 1, 1 << (width - 1))
-) + (0, 1, 2, 7, 8, 9, 15, 16, 31, 32, 33, 63, 64, 0x99, 0x9A, 0xF, 0xA)
+) + (0, 1, 2, 7, 8, 9, 15, 16, 31, 32, 33, 63, 64, 0x99, 0x9A, 0xF, 0xA)  # noqa: RUF005
 
 
 def _signed(value: int, bits: int) -> int:

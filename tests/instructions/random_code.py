@@ -1,8 +1,8 @@
 """Random code in random states: what a hostile guest might be.
 
-World puts a processor into a mode, with tables that are half plausible and half garbage, and registers that mostly point
-into its megabyte. What then runs is random bytes, whole instructions among them, so that stores hit code, page tables and
-descriptors.
+World puts a processor into a mode, with tables that are half plausible and half garbage, and registers that mostly
+point into its megabyte. What then runs is random bytes, whole instructions among them, so that stores hit code, page
+tables and descriptors.
 """
 
 import random
@@ -29,7 +29,11 @@ def instruction(rng: random.Random) -> bytes:
     form = rng.choice(OPCODES)
     prefixes = rng.choices((b"", b"\x66", b"\x67", b"\xf0", b"\xf2", b"\xf3", b"\x2e", b"\x64", b"\x48", b"\x4d"),
                            (40, 4, 4, 1, 2, 2, 1, 1, 4, 2))[0]  # fmt: skip
-    modrm = form.digit << 3 | rng.choice((0, 0x40, 0x80, 0xC0)) | rng.randrange(8) if form.digit >= 0 else rng.randrange(256)
+    modrm = (
+        form.digit << 3 | rng.choice((0, 0x40, 0x80, 0xC0)) | rng.randrange(8)
+        if form.digit >= 0
+        else rng.randrange(256)
+    )
     if form.fixed >= 0:
         modrm = form.fixed
     code = prefixes + (b"\x0f" if form.map else b"") + bytes([form.opcode, modrm])
@@ -69,11 +73,12 @@ class World:
         rng = self.rng
         if rng.random() < 0.25:
             return rng.randbytes(8)
-        access = rng.choice((0x9A, 0x92, 0x9B, 0x93, 0xFA, 0xF2, 0x96, 0x9E, 0x89, 0x8B, 0x82, 0x81, 0x83, 0x8C, 0x84, 0x85,
-                             0xEC, 0xBA, 0xB2))  # fmt: skip
+        access = rng.choice(bytes.fromhex("9a929b93faf2969e898b8281838c8485ecbab2"))
         if access & 0x1F in (0xC, 4, 5):
             offset = rng.choice(CODE)
-            return struct.pack("<HHBBH", offset & 0xFFFF, rng.randrange(0, 0x100, 4), rng.randrange(32), access, offset >> 16)
+            return struct.pack(
+                "<HHBBH", offset & 0xFFFF, rng.randrange(0, 0x100, 4), rng.randrange(32), access, offset >> 16
+            )
         base = rng.choice((0, 0, CODE[0], TSS, rng.randrange(MEMORY)))
         limit = rng.choice((0xFFFFF, 0xFFFFF, 0xFFFF, 0x67, rng.randrange(1 << 20)))
         flags = rng.choice((0xC, 0xC, 0x4, 0, 0x8, 0xA, 0x2))
@@ -93,7 +98,9 @@ class World:
     def fill_memory(self) -> None:
         rng, memory = self.rng, self.cpu.memory
         memory.write(0, rng.randbytes(0x10000))
-        code = b"".join(instruction(rng) if rng.random() < 0.85 else rng.randbytes(rng.randrange(1, 8)) for _ in range(3200))
+        code = b"".join(
+            instruction(rng) if rng.random() < 0.85 else rng.randbytes(rng.randrange(1, 8)) for _ in range(3200)
+        )
         memory.write(CODE[0], code[: len(CODE)])
         for vector in range(256):  # the table of real-address mode, where IDT does not lie over it
             memory.write(vector * 4, struct.pack("<HH", rng.choice(CODE) & 0xFFFF, rng.choice((0x1000, 0, 0x1000))))
@@ -113,7 +120,7 @@ class World:
         """Page tables in TABLES: level by level, each pointing into the next; some entries are anything."""
         rng, memory = self.rng, self.cpu.memory
         count = 4096 // entry_size
-        pattern = "<%d%s" % (count, "Q" if entry_size == 8 else "I")
+        pattern = f"<{count}{'Q' if entry_size == 8 else 'I'}"
         for level in range(levels):
             last = level == levels - 1
             entries = []
@@ -162,7 +169,9 @@ class World:
         if self.long:
             for number in range(8, 16):
                 setattr(cpu, f"r{number}", self.address())
-        cpu.rflags = cpu.rflags & VM | rng.getrandbits(12) & 0xED5 | 2 | rng.choice((0, 0x3000, 0x3000, 0x4000, 0x40000))
+        cpu.rflags = (
+            cpu.rflags & VM | rng.getrandbits(12) & 0xED5 | 2 | rng.choice((0, 0x3000, 0x3000, 0x4000, 0x40000))
+        )
         cpu.rip = (rng.choice(CODE) - cpu.cs.base) & (0xFFFF if not cpu.cs.access & 0x6000 else 0xFFFFFFFF)
 
     # --- modes ---

@@ -1,10 +1,10 @@
 """Hooks of instructions and blocks, and `until`: when they are called, and that they change nothing."""
 
-import asm
 import pytest
 from system import IF, Bench
 from test_shadows import IRQ0, with_interrupts
 
+import asm
 import emu
 from emu.stop import StopReason
 

@@ -1,4 +1,4 @@
-"""Random differential tests of the user-mode integer instructions against the host processor, in 16-, 32- and 64-bit code.
+"""Random differential tests of the user-mode integer instructions against the host, in 16-, 32- and 64-bit code.
 
 Oracle: the host itself, through native_runner.c.
 """
@@ -21,8 +21,8 @@ ANSWER = struct.Struct("<16QQIBBH")
 WENT_ON, TAKEN, FAULTED = range(3)
 CHUNK = 5000  # cases a test
 NAMES = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{number}" for number in range(8, 16)))
-# The model that runs code of a size, and what it has of integer instructions; every x86-64 host of the last ten years has
-# it too.
+# The model that runs code of a size, and what it has of integer instructions; every x86-64 host of the last ten years
+# has it too.
 COMMON = {"8086", "186", "286", "386", "486", "586", "686", "CX8", "CMOV", "SSE"}
 MODELS = {
     16: ("pentium3", COMMON),

@@ -1,7 +1,6 @@
 """What holds events off between two instructions, and what comes after one: STI, MOV SS, single step, breakpoints."""
 
 import pytest
-from emu.chips.i8259 import I8259
 from system import (
     CODE0,
     DATA0,
@@ -16,6 +15,8 @@ from system import (
     Bench,
     gate,
 )
+
+from emu.chips.i8259 import I8259
 
 IRQ0 = 0x20
 

@@ -1,4 +1,4 @@
-"""Cutting a run into pieces changes no state: limits of instructions and of cycles, steps, hooks, with a timer's interrupts.
+"""Cutting a run into pieces changes no state: limits of instructions and cycles, steps, hooks, a timer's interrupts.
 
 Random code (random_code.py) is run in one go, and again cut at random places; a timer interrupts both.
 """
@@ -6,14 +6,14 @@ Random code (random_code.py) is run in one go, and again cut at random places; a
 import random
 from typing import Any
 
-import asm
 import pytest
-from emu.chips.i8254 import I8254
-from emu.chips.i8259 import I8259
 from random_code import MODES, World
 from system import HANDLERS, Bench
 
+import asm
 import emu
+from emu.chips.i8254 import I8254
+from emu.chips.i8259 import I8259
 from emu.stop import StopReason
 
 INSTRUCTIONS, CYCLES = 300, 10_000  # of a round, after which registers and place are others
@@ -82,7 +82,9 @@ def test_a_run_in_pieces_is_the_same_run(mode: str) -> None:
             begin = whole.cpu.instructions
             ends = run_whole(whole, INSTRUCTIONS, CYCLES), run_cut(parts, rng, INSTRUCTIONS, CYCLES)
             one, other = whole.state(), parts.state()
-            different = {name: (one[name], other[name]) for name in one if name != "memory" and one[name] != other[name]}
+            different = {
+                name: (one[name], other[name]) for name in one if name != "memory" and one[name] != other[name]
+            }
             assert not different, f"seed {seed}, part {part}: {different}"
             assert one["memory"] == other["memory"], f"seed {seed}, part {part}"
             assert ends[0] == ends[1], f"seed {seed}, part {part}"
@@ -113,7 +115,7 @@ def test_a_state_can_be_restored_in_any_other_mode(mode: str) -> None:
 
 
 def waiting(text: str, model: str = "westmere") -> tuple[emu.Cpu, list[int]]:
-    """A processor in flat 32-bit code whose timer's handler counts in EAX; and the cycles at which it was interrupted."""
+    """A processor in flat 32-bit code whose timer's handler counts in EAX; and the cycles of its interrupts."""
     bench = Bench(model=model)
     cpu = bench.cpu
     pic, pit = I8259(cpu.clock), I8254(cpu.clock)
@@ -133,7 +135,9 @@ def waiting(text: str, model: str = "westmere") -> tuple[emu.Cpu, list[int]]:
 
 
 @pytest.mark.parametrize("model", ["i386", "westmere"])
-@pytest.mark.parametrize("text", ["jmp $", "top: nop\n jmp top", "top: nop\n nop\n rep nop\n jmp near top", "top: inc ebx\n jmp top"])
+@pytest.mark.parametrize(
+    "text", ["jmp $", "top: nop\n jmp top", "top: nop\n nop\n rep nop\n jmp near top", "top: inc ebx\n jmp top"]
+)
 def test_waiting_in_a_loop_is_what_its_turns_one_by_one_are(text: str, model: str) -> None:
     skipped, one_by_one = waiting(text, model=model), waiting(text, model=model)
     skipped[0].run(cycles=1_000_003)

@@ -1,7 +1,7 @@
 """Real-mode instructions and the exceptions they raise, as an 80286 was seen to execute them.
 
-Oracle: the SingleStepTests 80286 set by Daniel Balsom (github.com/SingleStepTests/80286): registers and memory before and
-after each instruction, captured from the chip. It is no part of this project: it is looked for in $SST286 and in
+Oracle: the SingleStepTests 80286 set by Daniel Balsom (github.com/SingleStepTests/80286): registers and memory before
+and after each instruction, captured from the chip. It is no part of this project: it is looked for in $SST286 and in
 ../shared/data/sst286. Our model nearest to the chip, i386, runs it. Where later processors do otherwise, a table below
 names the file, the field that is left out and why.
 """
