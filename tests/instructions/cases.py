@@ -123,11 +123,12 @@ def random_cases(seed: str, bits: int, count: int, candidates: list[Form]) -> It
         yield make_case(rng, candidates[n % len(candidates)], bits)
 
 
-_INTERESTING = tuple(
+_LIMITS = (
     value & ((1 << 64) - 1)
     for width in (8, 16, 32, 64)
     for value in (-(1 << (width - 1)), (1 << (width - 1)) - 1, (1 << width) - 1, 1 << (width - 1))
-) + (0, 1, 2, 7, 8, 9, 15, 16, 31, 32, 33, 63, 64, 0x99, 0x9A, 0xF, 0xA)  # noqa: RUF005
+)
+_INTERESTING = (*_LIMITS, 0, 1, 2, 7, 8, 9, 15, 16, 31, 32, 33, 63, 64, 0x99, 0x9A, 0xF, 0xA)
 
 
 def _signed(value: int, bits: int) -> int:
