@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from asm import data, output_bin
+from asm import data
 from asm.diagnostics import AsmError, Diagnostic, did_you_mean
 from asm.directives import DIRECTIVES
 from asm.expression import SCALAR, UNDEFINED, ExpressionError, Linear, Section, Symbol, evaluate, is_constant
@@ -13,6 +13,7 @@ from asm.ir import MAX_IMAGE, Branch, Equ, Fixed, Instruction, Item, Mode, Patch
 from asm.layout import Layout
 from asm.macros import CONDITION_CODES
 from asm.messages import column_of, encode_message, make_diagnostic
+from asm.object_format import output_format
 from asm.operands import Encoded, EncodeError, Imm, Mem, Operand
 from asm.options import Options
 from asm.parse import NUMBERS, ParseError, TokenError, builder, explain
@@ -24,6 +25,8 @@ MAX_ERRORS = 1000  # enough for any human; keeps a hostile source from filling m
 STATEMENT_STARTS = frozenset("IDRTEBpdr")
 FOLLOWED = frozenset(["bits", "use16", "use32", "use64", "section", "segment", "absolute"])
 TIMES_BODY = frozenset("IDRBpTrd")
+# How many macros NASM expands for a directive, where it is not one; they count in the names of local labels.
+STANDARD_MACROS = {"align": 2, "alignb": 2, "struc": 2, "istruc": 2, "org": 1}
 BRANCHES = frozenset(("jmp", "call", "jcxz", "jecxz", "jrcxz", "loop", "loope", "loopne", "loopz", "loopnz", "xbegin"))
 BRANCHES |= {f"j{code}" for code in CONDITION_CODES}
 
@@ -55,6 +58,8 @@ class Assembler:
         self.kinds = Kinds()
         self.symbols = _Symbols()
         self.sections: dict[str, Section] = {}
+        self.format = output_format(options)
+        self.resolve = self.format.resolve
         self.section = self.enter_section(".text")
         self.first = self.section
         self.items: list[Item] = []
@@ -68,8 +73,9 @@ class Assembler:
         self.align_mode: tuple[str, int] | None = None  # of %use smartalign: the mode, and the gap that is jumped over
         self.absolute: int | None = None  # the place in `absolute`, while it is a constant
         self.structures: list[tuple[str, str, Any, Place]] = []  # open struc and istruc
-        self.globals: list[str] = []
+        self.named: list[Section] = []  # in the order in which the source names them first
         self.externals: set[str] = set()
+        self.definitions: list[Symbol] = []  # in the order in which the source defines them
         self.depends_on_layout = False
         self.operands: Sequence[Operand] = ()  # of the instruction at hand, for messages
         self.included: set[int] = set()  # items that incbin made
@@ -77,7 +83,6 @@ class Assembler:
         self.spaces: dict[int, list[tuple[int, int]]] = {}  # by line of the listing: constant `absolute` space
         self.offsets: list[int] = []  # of each item in its section, once it is settled
         self.load_order: list[Section] = []
-        self._anonymous = 0
         self._warning_states: list[dict[str, bool]] = []
         for symbol_name, (section_name, offset) in (known or {}).items():
             symbol = self.symbols[symbol_name]
@@ -260,7 +265,19 @@ class Assembler:
             raise TokenError(f"label `{symbol.name}' is declared external", name)
         symbol.defined = True
         symbol.where = self.place
+        self.definitions.append(symbol)
         return symbol
+
+    def enter_external(self, name: str) -> None:
+        """Makes a symbol one that another object defines."""
+        symbol = self.symbols[name]
+        if symbol.section is not None and symbol.section.external is not None:
+            return
+        symbol.section = Section(name)
+        symbol.section.external = symbol
+        symbol.offset = 0
+        self.externals.add(name)
+        self.definitions.append(symbol)
 
     def label(self, name: str) -> None:
         """Defines a label here."""
@@ -478,12 +495,14 @@ class Assembler:
     def primitive(self, tokens: Sequence[str], shape: str) -> None:
         """A directive in brackets."""
         if tokens[0].lower() in DIRECTIVES:
-            self.directive(tokens, "d" + shape[1:])
+            DIRECTIVES[tokens[0].lower()](self, tokens, "d" + shape[1:])
         else:
             raise TokenError(f"unrecognized directive [{tokens[0]}]" + did_you_mean(tokens[0], DIRECTIVES), tokens[0])
 
     def directive(self, tokens: Sequence[str], shape: str) -> None:
-        DIRECTIVES[tokens[0].lower()](self, tokens, shape)
+        name = tokens[0].lower()
+        self.preprocessor.count_calls(STANDARD_MACROS.get(name, 1))
+        DIRECTIVES[name](self, tokens, shape)
 
     def set_mode(
         self, bits: int | None = None, default_rel: bool | None = None, near_conditions: bool | None = None
@@ -502,7 +521,7 @@ class Assembler:
         section = self.sections.get(name)
         if section is None:
             section = self.sections[name] = Section(name)
-            section.nobits = name in (".bss", ".nobits")
+            self.format.new_section(section)
         return section
 
     def enter_absolute(self, expression: Any) -> None:
@@ -517,7 +536,8 @@ class Assembler:
     def finish(self) -> None:
         """Settles the layout, places the sections and writes their bytes."""
         self.layout.settle(list(self.sections.values()))
-        output_bin.place(self)
+        self.format.place(self)
+        self.format.prepare(self)
         for symbol in self.symbols.values():
             if symbol.section is None:
                 symbol.section = UNDEFINED
@@ -542,7 +562,7 @@ class Assembler:
             else:
                 self.place = self.places[index]
                 try:
-                    code = item.emit(section, offset, self.warn)  # type: ignore[union-attr]
+                    code = item.emit(section, offset, self)  # type: ignore[union-attr]
                 except (ExpressionError, EncodeError) as error:
                     self.late_error(index, error)
                 else:
@@ -563,9 +583,7 @@ class Assembler:
             message, word = encode_message(error, operands), ""
         else:
             message, word = error.message, error.name
-            if word in self.externals:
-                message = "binary output format does not support external references"
-            elif "not defined" in message:
+            if "not defined" in message:
                 defined = [name for name, symbol in self.symbols.items() if symbol.defined]
                 message += did_you_mean(word, defined)
         self.report(message, place=self.places[index], text=self.texts.get(index), word=word)

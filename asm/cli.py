@@ -7,14 +7,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
+from asm.formats import FORMATS
+
 VERSION = "2.16.01"  # of the NASM whose behaviour this is; build systems ask for it
 USAGE = """\
-usage: emu-asm [-f bin] [-o OUT] [-l LISTING] [-I DIR] [-D NAME[=VALUE]] [option ...] SOURCE
+usage: emu-asm [-f FORMAT] [-o OUT] [-l LISTING] [-I DIR] [-D NAME[=VALUE]] [option ...] SOURCE
 
-Assembles SOURCE, written in NASM's syntax, to a flat binary. `-` reads standard input.
+Assembles SOURCE, written in NASM's syntax. `-` reads standard input.
 
-  -f FORMAT        output format; only bin is made in this version
-  -o FILE          output file; without it the source's name without extension
+  -f FORMAT        bin (the default: a flat binary), ith (Intel HEX), srec (S-records), elf32 or elf, elf64 (relocatable)
+  -o FILE          output file; without it the source's name, with the format's extension
+  -g [-F dwarf]    line information for a debugger in an elf32 or elf64 file
   -l FILE          listing of addresses, bytes and source lines
   -I DIR, -i DIR   look there for %include and incbin
   -D NAME[=VALUE]  define a single-line macro; also -d
@@ -38,9 +41,7 @@ Example: emu-asm -f bin -l boot.lst -o boot.bin boot.asm
 """
 
 
-OBJECT_FORMATS = frozenset(
-    ("elf", "elf32", "elf64", "elfx32", "obj", "win32", "win64", "macho", "macho32", "macho64", "ith", "srec")
-)
+OTHER_FORMATS = frozenset(("elfx32", "aout", "coff", "dbg", "obj", "win32", "win64", "macho", "macho32", "macho64"))
 
 
 class ArgumentError(Exception):
@@ -65,6 +66,8 @@ class Arguments:
         self.dependencies_only = False
         self.targets: list[str] = []
         self.phony = False
+        self.debug = False
+        self.debug_format = "dwarf"
         self.optimise = True
         self.warnings: dict[str, bool] = {}
         self.to_stdout = False
@@ -171,9 +174,13 @@ def _option(arguments: Arguments, word: str, words: Iterator[str]) -> None:
         arguments.help = True
     elif letter in "vV":
         arguments.version = True
-    elif letter in "gF":
-        if letter == "F" and len(word) == 2:
-            next(words, "")
+    elif letter == "g":
+        arguments.debug = True
+    elif letter == "F":
+        value = _value(word, words)
+        if value not in ("dwarf", "null"):
+            raise ArgumentError(f"debug format `{value}' is not made; there is `dwarf'")
+        arguments.debug_format = value
     elif letter in "aLrtk":
         pass  # NASM's other switches change nothing in a flat binary
     else:
@@ -251,9 +258,9 @@ def _main(argv: Sequence[str]) -> int:
     if arguments.version:
         print(f"NASM version {VERSION} compatible: emu-asm")
         return 0
-    if arguments.format != "bin":
-        what = "is not made in this version" if arguments.format in OBJECT_FORMATS else "is unknown"
-        raise ArgumentError(f"output format `{arguments.format}' {what}; there is `bin'")
+    if arguments.format not in FORMATS:
+        what = "is not made in this version" if arguments.format in OTHER_FORMATS else "is unknown"
+        raise ArgumentError(f"output format `{arguments.format}' {what}; there are {', '.join(FORMATS)}")
     if arguments.messages:
         with open(arguments.messages, "w", encoding="utf-8", errors="surrogateescape") as messages:
             return _assemble(arguments, lambda text: print(text, file=messages))
@@ -286,6 +293,9 @@ def _assemble(arguments: Arguments, say: Callable[[str], None]) -> int:
         with open(name, "rb") as file:
             text = decode(file.read())
     options = Options(
+        bits=FORMATS[arguments.format],
+        output_format=arguments.format,
+        debug=arguments.debug,
         defines=arguments.defines,
         undefines=arguments.undefines,
         include=arguments.include,
@@ -316,7 +326,7 @@ def _assemble(arguments: Arguments, say: Callable[[str], None]) -> int:
         return 1
     for diagnostic in program.warnings:
         show(diagnostic)
-    _write(arguments.output or _default_output(name), program.binary)
+    _write(arguments.output or _default_output(name, arguments.format), program.binary)
     if arguments.listing:
         _write(arguments.listing, program.listing.encode("utf-8", "surrogateescape"))
     if arguments.map:
@@ -326,17 +336,21 @@ def _assemble(arguments: Arguments, say: Callable[[str], None]) -> int:
     return 0
 
 
-def _default_output(name: str) -> str:
-    """NASM's rule: the source's name without its extension; `nasm.out` where that changes nothing."""
+_EXTENSIONS = {"bin": "", "ith": ".ith", "srec": ".srec"}
+
+
+def _default_output(name: str, output_format: str) -> str:
+    """NASM's rule: the source's name with the format's extension; `nasm.out` where that changes nothing."""
     if name == "<stdin>":
         return "nasm.out"
     stem, extension = os.path.splitext(os.path.basename(name))
-    return stem if extension else "nasm.out"
+    wanted = _EXTENSIONS.get(output_format, ".o")
+    return stem + wanted if extension != wanted else "nasm.out"
 
 
 def _write_dependencies(arguments: Arguments, dependencies: Sequence[str]) -> None:
     names = [name.replace(" ", "\\ ") for name in dict.fromkeys([arguments.source, *dependencies])]
-    target = " ".join(arguments.targets) or arguments.output or _default_output(arguments.source)
+    target = " ".join(arguments.targets) or arguments.output or _default_output(arguments.source, arguments.format)
     text = f"{target} : {' '.join(names)}\n"
     if arguments.phony:
         text += "".join(f"\n{name} :\n" for name in names[1:])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from asm import output_bin
 from asm.data import split_list
 from asm.expression import HERE, SCALAR, START, Symbol
 from asm.ir import Equ, Padding, Reserve, Switch, Times
@@ -51,6 +50,8 @@ def _default(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
 
 def _org(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     value = assembler.evaluate_now(tokens[1:], shape[1:])
+    if not assembler.format.has_origin:
+        raise TokenError(f"{assembler.format.name} has no `org'", tokens[0])
     if assembler.origin is not None:
         raise TokenError("program origin redefined", tokens[0])
     assembler.origin = value
@@ -67,7 +68,10 @@ def _section(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     if shape[1] == "s":
         name = unquote(name)
     section = assembler.enter_section(name)
-    output_bin.section_attributes(assembler, section, tokens[at + 1 :], shape[at + 1 :])
+    assembler.format.section_attributes(assembler, section, tokens[at + 1 :], shape[at + 1 :])
+    if not section.declared:
+        section.declared = True
+        assembler.named.append(section)
     assembler.absolute = None
     assembler.section = section
     assembler.items.append(Switch(section))
@@ -82,16 +86,8 @@ def _global(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     for names, kinds in split_list(tokens, shape, 1):
         if not kinds or kinds[0] not in "iId":
             raise TokenError(f"`{tokens[0]}' wants the names of symbols", tokens[0])
-        if len(kinds) > 1:
-            raise TokenError("binary output format does not support any special symbol types", names[1])
-        if tokens[0].lower() == "extern":
-            assembler.externals.add(names[0])
-        else:
-            assembler.globals.append(names[0])
-
-
-def _common(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
-    raise TokenError("binary output format does not support common variables", tokens[0])
+        name = names[0].removeprefix("$")
+        assembler.format.declare(assembler, tokens[0].lower(), name, names[1:], kinds[1:])
 
 
 def _cpu(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
@@ -220,9 +216,8 @@ def _reenter(assembler: Assembler, section_line: str) -> None:
 def _istruc(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     if shape[1:] != "i":
         raise TokenError("istruc wants the name of a struc", tokens[0])
-    assembler._anonymous += 1
-    start = assembler.symbols[f"..@{assembler._anonymous}.istruc"]
-    start.defined = True
+    start = assembler.define(f"..@{assembler.preprocessor.calls - 1}.strucstart")
+    start.hidden = not assembler.format.has_symbols
     assembler.items.append(start)
     assembler.structures.append(("istruc", tokens[1], start, assembler.place))
 
@@ -267,7 +262,7 @@ DIRECTIVES: dict[str, Callable[[Assembler, Sequence[str], str], None]] = {
     "extern": _global,
     "static": _global,
     "required": _global,
-    "common": _common,
+    "common": _global,
     "cpu": _cpu,
     "float": _ignored,
     "list": _list,

@@ -146,6 +146,7 @@ class _Decoder:
                 or form.length not in (-1, second >> 2 & 1)
                 or _VEX_PREFIXES[second & 3] != form.prefix
                 or not (form.wig or (form.osize == 64) == bool(rex & 8))
+                or (self.asize == 16 and any(spec.kind == "vsib" for spec in form.operands))
                 or (self.vvvv and not any("VVVV" in spec.where for spec in form.operands))
             ):
                 continue

@@ -27,8 +27,8 @@ class Section:
     """A section of the output, with NASM's attributes for flat binaries; `offset` is the place reached in this pass."""
 
     __slots__ = (
-        "align", "attributes", "base", "follows", "name", "nobits", "offset", "origin", "parts", "size",
-        "start", "valign", "vfollows", "vstart",
+        "align", "attributes", "base", "declared", "entry_size", "external", "flags", "follows", "name", "nobits", "offset",
+        "origin", "parts", "size", "start", "type", "valign", "vfollows", "vstart",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -46,6 +46,9 @@ class Section:
         self.base = 0  # address of offset 0, known when the sections have been placed
         self.parts: list[bytes] = []
         self.attributes: list[str] = []
+        self.declared = False  # a line of the source names it
+        self.type = self.flags = self.entry_size = 0  # of an object file
+        self.external: Symbol | None = None  # it stands for a symbol that another object defines
 
     def __repr__(self) -> str:
         return f"Section({self.name!r})"
@@ -59,7 +62,7 @@ UNKNOWN = Section("unknown")  # the base of what this pass does not know: the di
 class Symbol:
     """A label or an ``equ``. Without a section it has no value yet; in SCALAR its offset is its value."""
 
-    __slots__ = ("constant", "defined", "name", "offset", "section", "where")
+    __slots__ = ("constant", "defined", "hidden", "name", "offset", "section", "where")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -67,6 +70,7 @@ class Symbol:
         self.offset = 0
         self.constant = False  # a number that no later pass can change
         self.defined = False  # a line of the source defines it
+        self.hidden = False  # made by the assembler itself: in no symbol table
         self.where: object = None
 
     def __repr__(self) -> str:
@@ -86,11 +90,17 @@ START = _Place("$$")
 
 
 class Linear:
-    """A constant plus multiples of section bases (Section) or registers (lower-case name), in order of appearance."""
+    """A constant plus multiples of section bases (Section) or registers (lower-case name), in order of appearance.
 
-    __slots__ = ("const", "scaled", "terms")
+    wrt: what stands behind ``wrt``, as ``..plt``.
+    """
 
-    def __init__(self, terms: dict[object, int], const: int, scaled: frozenset[str] = frozenset()) -> None:
+    __slots__ = ("const", "scaled", "terms", "wrt")
+
+    def __init__(
+        self, terms: dict[object, int], const: int, scaled: frozenset[str] = frozenset(), wrt: str = ""
+    ) -> None:
+        self.wrt = wrt
         self.terms = terms
         self.const = const
         self.scaled = scaled  # registers written with a scale, which are not to be the base
@@ -120,7 +130,7 @@ def _add(a: int | Linear, b: int | Linear, sign: int = 1) -> int | Linear:
         else:
             terms.pop(term, None)
     const = wrap(left.const + sign * right.const)
-    return Linear(terms, const, left.scaled | right.scaled) if terms else const
+    return Linear(terms, const, left.scaled | right.scaled, left.wrt or right.wrt) if terms else const
 
 
 def _multiply(a: int | Linear, b: int | Linear) -> int | Linear:
@@ -231,7 +241,7 @@ def apply_unary(operator: str, a: int | Linear) -> int | Linear:
     if operator == "-":
         return _multiply(a, -1)
     if operator == "g":
-        raise ExpressionError("binary output format does not support segment base references")
+        raise ExpressionError("this output format does not support segment base references")
     if isinstance(a, Linear):
         raise ExpressionError(f"`{operator}' operator may only be applied to scalar values")
     return int(not a) if operator == "!" else ~a
@@ -283,7 +293,11 @@ def _evaluate(expression: Expression, section: Section, offset: int) -> int | Li
             raise ExpressionError("`?' condition must be a scalar value")
         return _evaluate(expression[2 if condition else 3], section, offset)
     if operator == "wrt":
-        raise ExpressionError("binary output format does not support WRT")
+        value = _evaluate(expression[1], section, offset)
+        base = expression[2]
+        if not isinstance(value, Linear) or not isinstance(base, Symbol):
+            raise ExpressionError("`wrt' wants an address and a symbol")
+        return Linear(value.terms, value.const, value.scaled, base.name)
     values = [_evaluate(operand, section, offset) for operand in expression[1:]]
     if operator not in "+-" or len(values) == 1:
         for value in values:

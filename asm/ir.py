@@ -7,8 +7,7 @@ in order, and `emit` at the end, when every symbol has its address.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias, Union
+from typing import NamedTuple, Protocol, TypeAlias, Union
 
 from asm.encode import encode
 from asm.expression import SCALAR, Expression, ExpressionError, Linear, Section, Symbol, evaluate
@@ -49,6 +48,18 @@ def encoded(mode: Mode, mnemonic: str, operands: tuple[Operand, ...], prefixes: 
     return found
 
 
+class Sink(Protocol):
+    """What takes an item's bytes: it is warned, and knows what addresses are in the output format."""
+
+    def warn(self, warning: str, message: str) -> None: ...
+
+    def resolve(
+        self, value: int | Linear, section: Section, start: int, end: int, at: int, size: int, kind: str
+    ) -> int:
+        """The number for a field; see `address_field`."""
+        ...
+
+
 def address_of(value: int | Linear) -> int:
     """The number that a value is once the sections have been placed.
 
@@ -60,19 +71,27 @@ def address_of(value: int | Linear) -> int:
     section, *others = value.terms
     if others or not isinstance(section, Section) or value.terms[section] != 1:
         raise ExpressionError("expression is not simple or relocatable")
+    if section.external is not None:
+        raise ExpressionError("binary output format does not support external references", section.name)
+    if value.wrt:
+        raise ExpressionError("binary output format does not support WRT")
     return section.base + value.const
 
 
-def final_value(expression: Expression, section: Section, offset: int) -> int:
-    """The value of an expression in the last pass.
+def address_field(
+    value: int | Linear, section: Section, start: int, end: int, at: int, size: int, kind: str
+) -> int:
+    """The number for a field in an image whose sections have been placed.
+
+    Args:
+        value: of the field's expression.
+        section: it is in. start, end: of its statement there. at, size: of the field, in bytes.
+        kind: abs, signed, rel or seg.
 
     Raises:
-        ExpressionError: it has none; `name` is a symbol that is not defined.
+        ExpressionError: the value is not an address in one section.
     """
-    value = evaluate(expression, section, offset)
-    if value is None:
-        raise ExpressionError("expression has no value")
-    return address_of(value)
+    return address_of(value) - (section.base + end if kind == "rel" else 0)
 
 
 class Patch(NamedTuple):
@@ -80,15 +99,12 @@ class Patch(NamedTuple):
 
     offset: int
     size: int
-    kind: str  # abs, rel or seg
+    kind: str  # abs, signed (the processor extends the sign), rel or seg
     expression: Expression
 
 
-Warn: TypeAlias = Callable[[str, str], None]  # (warning's name, message)
-
-
 def patched(
-    data: bytes, patches: tuple[Patch, ...], section: Section, offset: int, warn: Warn, start: int | None = None
+    data: bytes, patches: tuple[Patch, ...], section: Section, offset: int, sink: Sink, start: int | None = None
 ) -> bytes:
     """The bytes with their fields filled in.
 
@@ -99,16 +115,19 @@ def patched(
         ExpressionError: a value is missing, or does not fit where it must.
     """
     result = bytearray(data)
+    end = offset + len(data)
     for place, size, kind, expression in patches:
-        value = final_value(expression, section, offset if start is None else start)
+        known = evaluate(expression, section, offset if start is None else start)
+        if known is None:
+            raise ExpressionError("expression has no value")
+        value = sink.resolve(known, section, offset, end, offset + place, size, kind)
         width = 8 * size
         if kind == "rel":
-            value -= section.base + offset + len(data)
             if size == 1 and not -128 <= value <= 127:
                 raise ExpressionError("short jump is out of range")
         elif size < 8 and not -(1 << (width - 1)) <= value < 1 << width:
             names = {1: "byte", 2: "word", 4: "dword"}
-            warn("number-overflow", f"{names.get(size, '')} data exceeds bounds")
+            sink.warn("number-overflow", f"{names.get(size, '')} data exceeds bounds")
         result[place : place + size] = (value & ((1 << width) - 1)).to_bytes(size, "little")
     return bytes(result)
 
@@ -125,8 +144,8 @@ class Fixed:
     def size(self, section: Section, offset: int) -> int:
         return len(self.data)
 
-    def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
-        return patched(self.data, self.patches, section, offset, warn, start)
+    def emit(self, section: Section, offset: int, sink: Sink, start: int | None = None) -> bytes:
+        return patched(self.data, self.patches, section, offset, sink, start)
 
 
 class Branch:
@@ -158,9 +177,9 @@ class Branch:
                 self.length = self.long_length
         return self.length
 
-    def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
+    def emit(self, section: Section, offset: int, sink: Sink, start: int | None = None) -> bytes:
         chosen = self.short if self.length == self.short_length else self.near
-        return patched(chosen.data, self.patches(), section, offset, warn, start)
+        return patched(chosen.data, self.patches(), section, offset, sink, start)
 
     def patches(self) -> tuple[Patch, ...]:
         """The field that holds the distance, in the form chosen last."""
@@ -207,11 +226,11 @@ class Instruction:
             self.fixed = all(value == "address" for value in known)
         return len(self.code.data)
 
-    def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
+    def emit(self, section: Section, offset: int, sink: Sink, start: int | None = None) -> bytes:
         self.size(section, offset if start is None else start)
         for text in self.code.warnings:
-            warn("number-overflow", text)
-        return patched(self.code.data, self.patches(), section, offset, warn, start)
+            sink.warn("number-overflow", text)
+        return patched(self.code.data, self.patches(), section, offset, sink, start)
 
     def patches(self) -> tuple[Patch, ...]:
         """The fields of the chosen form that hold expressions."""
@@ -220,12 +239,14 @@ class Instruction:
             by_operand[index, field == "seg"] = expression
         constants = self.operands
         patches = []
-        for offset, size, index, kind, _signed in self.code.fixups:
+        for offset, size, index, kind, signed in self.code.fixups:
             expression = by_operand.get((index, kind == "seg"))
             if expression is None:
                 expression = _constant_of(constants[index], kind)
             elif any(i == index and field == "address" for i, field, _ in self.expressions):
                 expression = ("disp", expression)
+            if kind == "abs" and (signed or (self.mode.bits == 64 and isinstance(constants[index], Mem))):
+                kind = "signed"
             patches.append(Patch(offset, size, kind, expression))
         return tuple(patches)
 
@@ -290,21 +311,30 @@ class Times:
             _bounded(total)
         return total
 
-    def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
+    def emit(self, section: Section, offset: int, sink: Sink, start: int | None = None) -> bytes:
         value = evaluate(self.expression, section, offset)
         if isinstance(value, int) and value < 0:
             raise ExpressionError(f"TIMES value {value} is negative")
         self.size(section, offset)
         if isinstance(self.body, bytes):
             return self.body * self.count
-        if isinstance(self.body, Fixed) and all(patch.kind == "abs" for patch in self.body.patches):
-            return self.body.emit(section, offset, warn, offset) * self.count
+        if isinstance(self.body, Fixed) and self.count and all(p.kind == "abs" for p in self.body.patches):
+            return self._fixed(self.body, section, offset, sink)
         parts, total = [], 0
         for _ in range(self.count):
             self.body.size(section, offset + total)  # type: ignore[union-attr]
-            parts.append(self.body.emit(section, offset + total, warn, offset))  # type: ignore[union-attr]
+            parts.append(self.body.emit(section, offset + total, sink, offset))  # type: ignore[union-attr]
             total += len(parts[-1])
         return b"".join(parts)
+
+
+    def _fixed(self, body: Fixed, section: Section, offset: int, sink: Sink) -> bytes:
+        """A body of a known length: the same each time, unless it has addresses that the output must note each time."""
+        if any(isinstance(evaluate(patch.expression, section, offset), Linear) for patch in body.patches):
+            return b"".join(
+                body.emit(section, offset + n * len(body.data), sink, offset) for n in range(self.count)
+            )
+        return body.emit(section, offset, sink, offset) * self.count
 
 
 def _bounded(size: int) -> int:
@@ -333,7 +363,7 @@ class Reserve:
             raise ExpressionError(f"{size} bytes are more than an address space holds")
         return size
 
-    def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
+    def emit(self, section: Section, offset: int, sink: Sink, start: int | None = None) -> bytes:
         size = self.size(section, offset)
         if section.nobits or section is SCALAR:
             return b""
@@ -354,7 +384,7 @@ class Padding:
     def size(self, section: Section, offset: int) -> int:
         return _bounded(-offset % self.align)
 
-    def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
+    def emit(self, section: Section, offset: int, sink: Sink, start: int | None = None) -> bytes:
         return fill(self.size(section, offset), self.sequences, self.mode.bits, self.threshold, self.mode.optimise)
 
 
@@ -382,7 +412,7 @@ class Equ:
         self.changed = (symbol.section, symbol.offset) != (home, place)
         return 0
 
-    def emit(self, section: Section, offset: int, warn: Warn, start: int | None = None) -> bytes:
+    def emit(self, section: Section, offset: int, sink: Sink, start: int | None = None) -> bytes:
         self.size(section, offset)
         return b""
 

@@ -20,6 +20,7 @@ class Options:
         listing: bool = False,
         warnings: Mapping[str, bool] | None = None,
         output_format: str = "bin",
+        debug: bool = False,
     ) -> None:
         self.bits = bits
         self.defines = list(defines.items() if isinstance(defines, Mapping) else defines)
@@ -29,4 +30,5 @@ class Options:
         self.optimise = optimise
         self.listing = listing
         self.warnings = dict(warnings or {})
-        self.output_format = output_format
+        self.output_format = "elf32" if output_format == "elf" else output_format
+        self.debug = debug  # line information in an object file

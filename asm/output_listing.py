@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from asm.expression import ExpressionError, Linear, Section, evaluate
-from asm.ir import Branch, Fixed, Instruction, Item, Padding, Patch, Reserve, Switch, Times
+from asm.ir import Branch, Fixed, Instruction, Item, Padding, Patch, Reserve, Switch, Times, address_field
 from asm.operands import EncodeError
 
 if TYPE_CHECKING:
@@ -19,6 +19,22 @@ if TYPE_CHECKING:
 
 HEX_WIDTH = 18  # characters of bytes on a line
 BLANK = " " * (HEX_WIDTH + 10)
+
+
+class _Quiet:
+    """Takes the bytes once more without saying anything."""
+
+    def warn(self, warning: str, message: str) -> None:
+        pass
+
+    @staticmethod
+    def resolve(value: int | Linear, section: Section, start: int, end: int, at: int, size: int, kind: str) -> int:
+        if isinstance(value, Linear) and value.terms != {section: 1}:
+            return 0
+        return address_field(value, section, start, end, at, size, kind)
+
+
+_QUIET = _Quiet()
 
 
 def listing(assembler: Assembler) -> str:
@@ -104,7 +120,7 @@ def _item_pieces(assembler: Assembler, item: Item, section: Section, offset: int
             yield offset + n, f"{byte:02X}"
         return
     if type(item) is Padding:
-        yield from _item_pieces(assembler, item.emit(section, offset, lambda *_: None), section, offset)
+        yield from _item_pieces(assembler, item.emit(section, offset, _QUIET), section, offset)
         return
     if type(item) is Reserve:
         yield from _space(offset, item.size(section, offset))
@@ -112,7 +128,7 @@ def _item_pieces(assembler: Assembler, item: Item, section: Section, offset: int
     if not isinstance(item, Fixed | Branch | Instruction):
         return
     try:
-        data = item.emit(section, offset, lambda *_: None)
+        data = item.emit(section, offset, _QUIET)
     except (ExpressionError, EncodeError):
         return
     patches = item.patches if isinstance(item, Fixed) else item.patches()

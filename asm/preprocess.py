@@ -287,6 +287,10 @@ class Preprocessor:
         frame.conditions = len(self.conditions)
         self.frames.append(frame)
 
+    def count_calls(self, count: int) -> None:
+        """Counts directives that are macros in NASM: the numbers in local labels' names come after them."""
+        self.calls += count
+
     def _leave(self, frame: Frame) -> None:
         """The end of a frame: the next repetition, or back to where it was entered from."""
         if frame.remaining > 0:
@@ -373,8 +377,8 @@ class Preprocessor:
         elif len(parameters) < macro.most:
             missing = len(parameters) - macro.least
             parameters += macro.defaults[max(missing, 0) : int(min(macro.most, 10_000)) - macro.least]
-        self.calls += 1
         call = Call(macro, parameters, self.calls, label.rstrip(":"))
+        self.calls += 1
         body = macro.body
         if label and not macro.uses_label:
             self.tokens, self.shape = [label.rstrip(":"), ":"], "i:"
@@ -843,8 +847,8 @@ class Preprocessor:
             frame.remaining = 0
 
     def _push_context(self, rest: str) -> None:
-        self.calls += 1
         self.contexts.append(Context(self.expander.expand(strip_comment(rest)).strip(), self.calls))
+        self.calls += 1
 
     def _pop_context(self, rest: str) -> None:
         name = strip_comment(rest).strip()

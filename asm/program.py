@@ -23,14 +23,14 @@ class Program:
 
     def __init__(self, assembler: Assembler) -> None:
         self._assembler = assembler
-        self.binary = output_bin.image(assembler)
+        self.binary = assembler.format.image(assembler)
         self.origin = output_bin.origin(assembler)
         self.sections = {name: section for name, section in assembler.sections.items() if section.size or section.parts}
         self.warnings = assembler.warnings
         self.symbols = {
             name: symbol.offset + (symbol.section.base if symbol.section is not SCALAR else 0)
             for name, symbol in assembler.symbols.items()
-            if symbol.defined and symbol.section is not None
+            if symbol.defined and not symbol.hidden and symbol.section is not None
         }
 
     @property

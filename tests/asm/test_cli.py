@@ -118,7 +118,7 @@ def test_messages_to_standard_output_and_to_a_file(folder: Path, capsys: pytest.
         ([], "no source file"),
         (["missing.asm"], "missing.asm: No such file or directory"),
         (["inc"], "inc: Is a directory"),
-        (["-f", "elf32", "good.asm"], "output format `elf32' is not made in this version; there is `bin'"),
+        (["-f", "macho64", "good.asm"], "output format `macho64' is not made in this version"),
         (["-f", "nonsense", "good.asm"], "output format `nonsense' is unknown"),
         (["good.asm", "bad.asm"], "more than one source"),
         (["-o"], "option `-o' wants a value"),

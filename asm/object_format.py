@@ -1,0 +1,106 @@
+"""The output formats: what each makes of sections, symbols and addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from asm.expression import Linear, Section
+from asm.formats import FORMATS
+from asm.parse import TokenError
+
+if TYPE_CHECKING:
+    from asm.assembler import Assembler
+    from asm.options import Options
+
+class OutputFormat(Protocol):
+    """An output format; `bin` below is the plainest."""
+
+    name: str
+    has_origin: bool
+    has_symbols: bool
+
+    def new_section(self, section: Section) -> None:
+        """Sets what a section's name says."""
+
+    def section_attributes(
+        self, assembler: Assembler, section: Section, tokens: Sequence[str], shape: str
+    ) -> None:
+        """Reads what stands behind a section's name.
+
+        Raises:
+            ParseError, TokenError, ExpressionError: an attribute is wrong.
+        """
+
+    def declare(self, assembler: Assembler, kind: str, name: str, tokens: Sequence[str], shape: str) -> None:
+        """`global`, `extern`, `required`, `static` or `common` of one symbol; tokens and shape are what stands behind it.
+
+        Raises:
+            ParseError, TokenError, ExpressionError: the format has no such thing.
+        """
+
+    def place(self, assembler: Assembler) -> None:
+        """Gives the sections their addresses.
+
+        Raises:
+            ExpressionError: there are none.
+        """
+
+    def prepare(self, assembler: Assembler) -> None:
+        """Comes before the first byte is made.
+
+        Raises:
+            ExpressionError: something is missing.
+        """
+
+    def resolve(self, value: int | Linear, section: Section, start: int, end: int, at: int, size: int, kind: str) -> int:
+        """The number for a field; see `asm.ir.address_field`."""
+        ...
+
+    def image(self, assembler: Assembler) -> bytes:
+        """The file.
+
+        Raises:
+            ExpressionError: it cannot be made.
+        """
+        ...
+
+
+class Flat:
+    """A flat binary, and the text forms of one."""
+
+    has_origin = True
+    has_symbols = False
+
+    def __init__(self, name: str) -> None:
+        from asm import ir, output_bin, output_text
+
+        self.name = name
+        self.section_attributes = output_bin.section_attributes
+        self.place = output_bin.place
+        self.resolve = ir.address_field
+        self.image = {"bin": output_bin.image, "ith": output_text.intel_hex, "srec": output_text.s_records}[name]
+
+    def new_section(self, section: Section) -> None:
+        section.nobits = section.name in (".bss", ".nobits")
+
+    def declare(self, assembler: Assembler, kind: str, name: str, tokens: Sequence[str], shape: str) -> None:
+        if kind == "common":
+            raise TokenError("binary output format does not support common variables", name)
+        if tokens:
+            raise TokenError("binary output format does not support any special symbol types", tokens[0])
+        if kind in ("extern", "required"):
+            assembler.enter_external(name)
+
+    def prepare(self, assembler: Assembler) -> None:
+        pass
+
+
+def output_format(options: Options) -> OutputFormat:
+    """The format of a name in FORMATS."""
+    name = options.output_format
+    if name.startswith("elf"):
+        from asm.output_elf import Elf
+
+        return Elf(FORMATS[name], options.debug)
+    return Flat(name)

@@ -1,0 +1,115 @@
+"""Relocatable objects: the same files as NASM's; ld links them and gdb steps through their source."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import asm
+from asm.cli import main
+
+OBJECTS = Path(__file__).parent / "objects"
+NASM, LD, GDB = (shutil.which(name) for name in ("nasm", "ld", "gdb"))
+needs_nasm = pytest.mark.skipif(NASM is None, reason="nasm is not installed")
+
+PROGRAM = """\
+%macro write 2
+        mov     eax, 4
+        mov     ebx, 1
+        mov     ecx, %1
+        mov     edx, %2
+        int     0x80
+%endmacro
+global _start
+section .text
+_start: write   hello, hello.end - hello
+        call    other
+        mov     eax, 1
+        mov     ebx, 42
+        int     0x80
+section .other exec
+other:  nop
+        ret
+section .data
+hello:  db      'hi', 10
+.end:
+"""
+
+
+@needs_nasm
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [("symbols32", "elf32"), ("symbols64", "elf64"), ("sections", "elf32"), ("sections", "elf64"), ("symbols32", "elf")],
+)
+def test_objects_are_nasms(name: str, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(OBJECTS)
+    theirs, ours = tmp_path / "theirs.o", tmp_path / "ours.o"
+    command = [str(NASM), "-w-all", "-f", output, "-o", str(theirs), f"{name}.asm"]
+    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+    assert main(["-w-all", "-f", output, "-o", str(ours), f"{name}.asm"]) == 0
+    assert ours.read_bytes().hex(" ") == theirs.read_bytes().hex(" ")
+
+
+@pytest.mark.skipif(LD is None, reason="ld is not installed")
+@pytest.mark.parametrize(("output", "emulation"), [("elf32", "elf_i386"), ("elf64", "elf_x86_64")])
+def test_a_program_links_runs_and_is_debugged(
+    output: str, emulation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("program.asm").write_text(PROGRAM)
+    assert main(["-g", "-f", output, "-o", "program.o", "program.asm"]) == 0
+    subprocess.run([str(LD), "-m", emulation, "-o", "program", "program.o"], check=True, timeout=60)
+    ran = subprocess.run(["./program"], capture_output=True, check=False, timeout=60)
+    assert (ran.returncode, ran.stdout) == (42, b"hi\n")
+    if GDB is None:
+        pytest.skip("gdb is not installed")
+    steps = ["break _start", "run", "next", "step", "step", "info line"]
+    command = [GDB, "-batch", "-nx", *(word for step in steps for word in ("-ex", step)), "./program"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
+    assert "_start () at program.asm:10" in said
+    assert "11\t        call    other" in said
+    assert "17\t        ret" in said
+    assert 'Line 17 of "program.asm" starts at address' in said
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("extern a\nextern b\ndd a + b", "not simple or relocatable"),
+        ("extern a\ndw 5, a wrt ..got", "has no relocation for `wrt ..got'"),
+        ("extern a\ndd a wrt ..nonsense", "has no relocation for `wrt ..nonsense'"),
+        ("org 0x100", "elf32 has no `org'"),
+        ("global missing", "symbol `missing' is declared global but not defined"),
+        ("global a:function 3 +\na:", "unexpected"),
+        ("section .a merge\n", "merge specified without an entry size"),
+        ("section .a align=3\n", "not a power of two"),
+        ("common a 4:3", "is not a power of two"),
+        ("a equ 5\ndd seg a", "segment base"),
+    ],
+)
+def test_what_an_object_cannot_say(source: str, message: str) -> None:
+    from asm.options import Options
+    from asm.program import run
+
+    with pytest.raises(asm.AsmError) as caught:
+        run("t.asm", source, Options(bits=32, output_format="elf32"))
+    assert message in str(caught.value)
+
+
+@needs_nasm
+@pytest.mark.parametrize("output", ["ith", "srec"])
+def test_text_forms_of_an_image_are_nasms(output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, text in enumerate(
+        (
+            "org 0x7c00\ntimes 20 db 1, 2, 3\nsection .data vstart=0x9000 align=64\ndb 'hello'\n",
+            "org 0x1fff0\ntimes 40 db 7\n",
+            "org 0xfff0ff00\ntimes 300 db 0x5a\n",
+        )
+    ):
+        source = Path(f"t{number}.asm")
+        source.write_text(text)
+        subprocess.run([str(NASM), "-f", output, "-o", "theirs", source.name], check=True, timeout=60)
+        assert main(["-f", output, "-o", "ours", source.name]) == 0
+        assert Path("ours").read_text() == Path("theirs").read_text()
