@@ -15,7 +15,7 @@ usage: emu-asm [-f FORMAT] [-o OUT] [-l LISTING] [-I DIR] [-D NAME[=VALUE]] [opt
 
 Assembles SOURCE, written in NASM's syntax. `-` reads standard input.
 
-  -f FORMAT        bin (the default: a flat binary), ith (Intel HEX), srec (S-records), elf32 or elf, elf64 (relocatable)
+  -f FORMAT        bin (a flat binary: the default), ith (Intel HEX), srec (S-records), elf32 or elf, elf64 (objects)
   -o FILE          output file; without it the source's name, with the format's extension
   -g [-F dwarf]    line information for a debugger in an elf32 or elf64 file
   -l FILE          listing of addresses, bytes and source lines

@@ -27,8 +27,8 @@ class Section:
     """A section of the output, with NASM's attributes for flat binaries; `offset` is the place reached in this pass."""
 
     __slots__ = (
-        "align", "attributes", "base", "declared", "entry_size", "external", "flags", "follows", "name", "nobits", "offset",
-        "origin", "parts", "size", "start", "type", "valign", "vfollows", "vstart",
+        "align", "attributes", "base", "declared", "entry_size", "external", "flags", "follows", "name", "nobits",
+        "offset", "origin", "parts", "size", "start", "type", "valign", "vfollows", "vstart",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:

@@ -78,9 +78,7 @@ def address_of(value: int | Linear) -> int:
     return section.base + value.const
 
 
-def address_field(
-    value: int | Linear, section: Section, start: int, end: int, at: int, size: int, kind: str
-) -> int:
+def address_field(value: int | Linear, section: Section, start: int, end: int, at: int, size: int, kind: str) -> int:
     """The number for a field in an image whose sections have been placed.
 
     Args:
@@ -327,13 +325,10 @@ class Times:
             total += len(parts[-1])
         return b"".join(parts)
 
-
     def _fixed(self, body: Fixed, section: Section, offset: int, sink: Sink) -> bytes:
         """A body of a known length: the same each time, unless it has addresses that the output must note each time."""
         if any(isinstance(evaluate(patch.expression, section, offset), Linear) for patch in body.patches):
-            return b"".join(
-                body.emit(section, offset + n * len(body.data), sink, offset) for n in range(self.count)
-            )
+            return b"".join(body.emit(section, offset + n * len(body.data), sink, offset) for n in range(self.count))
         return body.emit(section, offset, sink, offset) * self.count
 
 

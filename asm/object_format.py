@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from asm.assembler import Assembler
     from asm.options import Options
 
+
 class OutputFormat(Protocol):
     """An output format; `bin` below is the plainest."""
 
@@ -23,9 +24,7 @@ class OutputFormat(Protocol):
     def new_section(self, section: Section) -> None:
         """Sets what a section's name says."""
 
-    def section_attributes(
-        self, assembler: Assembler, section: Section, tokens: Sequence[str], shape: str
-    ) -> None:
+    def section_attributes(self, assembler: Assembler, section: Section, tokens: Sequence[str], shape: str) -> None:
         """Reads what stands behind a section's name.
 
         Raises:
@@ -33,7 +32,7 @@ class OutputFormat(Protocol):
         """
 
     def declare(self, assembler: Assembler, kind: str, name: str, tokens: Sequence[str], shape: str) -> None:
-        """`global`, `extern`, `required`, `static` or `common` of one symbol; tokens and shape are what stands behind it.
+        """`global`, `extern`, `required`, `static` or `common` of one symbol; tokens and shape stand behind it.
 
         Raises:
             ParseError, TokenError, ExpressionError: the format has no such thing.
@@ -53,7 +52,9 @@ class OutputFormat(Protocol):
             ExpressionError: something is missing.
         """
 
-    def resolve(self, value: int | Linear, section: Section, start: int, end: int, at: int, size: int, kind: str) -> int:
+    def resolve(
+        self, value: int | Linear, section: Section, start: int, end: int, at: int, size: int, kind: str
+    ) -> int:
         """The number for a field; see `asm.ir.address_field`."""
         ...
 

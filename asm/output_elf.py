@@ -1,7 +1,7 @@
 """Relocatable ELF objects for IA-32 and x86-64: sections, symbols and relocations.
 
-System V Application Binary Interface, "Object Files", and its supplements for Intel 386 and AMD64. The order of sections,
-symbols and strings is NASM's, so that the files are the same.
+System V Application Binary Interface, "Object Files", and its supplements for Intel 386 and AMD64. The order of
+sections, symbols and strings is NASM's, so that the files are the same.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ _FLAGS = {
 }  # fmt: skip
 _ENTRY_SIZES = {"byte": 1, "word": 2, "dword": 4, "qword": 8, "tword": 10, "oword": 16, "yword": 32, "zword": 64}
 
-# Relocation types by (kind, size in bytes); kinds are abs, signed (an address that the processor sign-extends), rel, and
-# what stands behind `wrt`.
+# Relocation types by (kind, size in bytes); kinds are abs, signed (an address that the processor sign-extends), rel,
+# and what stands behind `wrt`.
 R_386 = {
     ("abs", 4): 1, ("signed", 4): 1, ("rel", 4): 2, ("abs", 2): 20, ("rel", 2): 21, ("abs", 1): 22, ("rel", 1): 23,
     ("..got", 4): 3, ("..plt", 4): 4, ("..gotoff", 4): 9, ("..gotpc", 4): 10, ("..tlsie", 4): 15, ("..sym", 4): 1,
@@ -113,7 +113,7 @@ class Elf:
         self.declared: dict[str, None] = {}  # externals, in order
         self.referenced: set[object] = set()
 
-    # --- Directives -------------------------------------------------------------------------------------------------------
+    # --- Directives ---------------------------------------------------------------------------------------------------
 
     def new_section(self, section: Section) -> None:
         """Sets what a section's name says."""
@@ -123,9 +123,7 @@ class Elf:
         section.entry_size = 0 if align else self.bits // 8
         section.nobits = section.type == SHT_NOBITS
 
-    def section_attributes(
-        self, assembler: Assembler, section: Section, tokens: Sequence[str], shape: str
-    ) -> None:
+    def section_attributes(self, assembler: Assembler, section: Section, tokens: Sequence[str], shape: str) -> None:
         """Reads what stands behind a section's name.
 
         Raises:
@@ -159,14 +157,19 @@ class Elf:
             elif word == "pointer":
                 section.entry_size = self.bits // 8
             else:
-                assembler.warn("other", f"unknown section attribute '{tokens[at]}' ignored in declaration of section `{section.name}'")
+                assembler.warn(
+                    "other",
+                    f"unknown section attribute '{tokens[at]}' ignored in declaration of section `{section.name}'",
+                )
             at += 1
         if section.flags & SHF_STRINGS and not section.entry_size:
             section.entry_size = 1
         if section.flags & SHF_MERGE and not section.entry_size:
             raise TokenError("section attribute merge specified without an entry size or `strings'", tokens[0])
         if not fresh and tokens and (section.type, section.flags, section.entry_size) != before:
-            assembler.warn("section-attr", f"incompatible section attributes ignored on redeclaration of section `{section.name}'")
+            assembler.warn(
+                "section-attr", f"incompatible section attributes ignored on redeclaration of section `{section.name}'"
+            )
             section.type, section.flags, section.entry_size = before
             section.nobits = section.type == SHT_NOBITS
 
@@ -221,12 +224,14 @@ class Elf:
         attributes.common = value, boundary
         assembler.enter_external(name)
 
-    # --- Addresses --------------------------------------------------------------------------------------------------------
+    # --- Addresses ----------------------------------------------------------------------------------------------------
 
     def place(self, assembler: Assembler) -> None:
         """Sections of an object have no addresses yet."""
 
-    def resolve(self, value: int | Linear, section: Section, start: int, end: int, at: int, size: int, kind: str) -> int:
+    def resolve(
+        self, value: int | Linear, section: Section, start: int, end: int, at: int, size: int, kind: str
+    ) -> int:
         """The number for a field, after noting a relocation where the linker must add to it.
 
         Args:
@@ -299,7 +304,7 @@ class Elf:
             if (symbol is None or symbol.section is None) and name not in self.declared:
                 raise ExpressionError(f"symbol `{name}' is declared global but not defined", name)
 
-    # --- The file ---------------------------------------------------------------------------------------------------------
+    # --- The file -----------------------------------------------------------------------------------------------------
 
     def image(self, assembler: Assembler) -> bytes:
         """The object file.

@@ -1,8 +1,8 @@
 """Reads the instruction table into immutable forms (the columns are explained at the head of its files).
 
-asm/x86.tbl has the integer and system instructions, asm/x87_simd.tbl the others, which the processor does not execute
-yet. Only the standard library is used: setup.py imports this before anything is installed. A form is parsed when it is first
-asked for, since an ordinary source needs a fraction of the table.
+asm/x86.tbl has the integer and system instructions, asm/x87_simd.tbl the others, which the processor does not
+execute yet. Only the standard library is used: setup.py imports this before anything is installed. A form is parsed
+when it is first asked for, since an ordinary source needs a fraction of the table.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ COLUMNS = ("encoding", "syntax", "modes", "since", "prefixes", "flags", "cpl", "
 PROCESSORS = ("8086", "186", "286", "386", "486", "586", "686")
 FEATURES = (
     "FPU", "CPUID", "TSC", "MSR", "CX8", "SEP", "CMOV", "CLFSH", "FXSR", "SSE", "SSE2", "SSE3", "MONITOR", "VMX",
-    "SMX", "CX16", "SSE4_2", "POPCNT", "MOVBE", "XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES", "RDRAND", "FSGSBASE", "BMI1", "BMI2",
-    "INVPCID", "RDSEED", "ADX", "SMAP", "CLFLUSHOPT", "CLWB", "PCOMMIT", "RDPID", "PKU", "PTWRITE", "WBNOINVD",
+    "SMX", "CX16", "SSE4_2", "POPCNT", "MOVBE", "XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES", "RDRAND", "FSGSBASE", "BMI1",
+    "BMI2", "INVPCID", "RDSEED", "ADX", "SMAP", "CLFLUSHOPT", "CLWB", "PCOMMIT", "RDPID", "PKU", "PTWRITE", "WBNOINVD",
     "CLDEMOTE", "MOVDIRI", "MOVDIR64B", "WAITPKG", "SERIALIZE", "TSXLDTRK", "CET_SS", "CET_IBT", "RTM", "SYSCALL", "LM",
     "LAHF_LM", "LZCNT", "PREFETCHW", "RDTSCP",
 )  # fmt: skip
 # Features that no processor model has (note no-body); the decoder need not know them.
 ASSEMBLER_FEATURES = (
-    "SGX", "PCONFIG", "UINTR", "PREFETCHWT1", "SVM", "CLZERO", "MONITORX", "HRESET", "FPU", "MMX", "3DNOW",
+    "SGX", "PCONFIG", "UINTR", "PREFETCHWT1", "SVM", "CLZERO", "MONITORX", "HRESET", "MMX", "3DNOW",
     "SSSE3", "SSE4_1", "SSE4A", "AES", "PCLMULQDQ", "SHA", "GFNI", "AVX", "F16C", "FMA", "AVX2", "VAES", "VPCLMULQDQ",
     "AVX_VNNI", "AVX_IFMA", "AVX_NE_CONVERT", "AVX_VNNI_INT8", "AVX_VNNI_INT16",
 )  # fmt: skip
@@ -388,7 +388,7 @@ class _Encoding:
                 else:
                     opcode.append(number)
                 self.plus = self.plus or bool(plus)
-        if not opcode or not self.vex and opcode in ([0x0F], [0x0F, 0x38], [0x0F, 0x3A]):
+        if not opcode or (not self.vex and opcode in ([0x0F], [0x0F, 0x38], [0x0F, 0x3A])):
             raise row.fail("no opcode")
         if self.vex:
             opcode = [*_VEX_MAPS[self.vex_map], *opcode]
@@ -404,7 +404,6 @@ class _Encoding:
             self.modrm, self.fixed = True, rest[0]
         if self.plus and self.opcode & 7:
             raise row.fail("+r on an opcode that is not a multiple of 8")
-
 
     def _vex(self, row: _Row, token: str) -> None:
         """``VEX.length.prefix.map.W``."""

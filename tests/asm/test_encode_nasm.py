@@ -37,7 +37,8 @@ DIFFERENCES = (
 )
 # Where NASM takes no size keyword on an operand of an instruction that it takes without; we take it.
 LENIENT = re.compile(
-    r"(cmpsd|v?pinsr[bw]|pextrw|extrq|insertq|v?pshuf\w+|palignr|p?blendv\w+|sha256rnds2|ps[lr][la][wdq]) .*\b(byte|word|qword|oword)\b"
+    r"(cmpsd|v?pinsr[bw]|pextrw|extrq|insertq|v?pshuf\w+|palignr|p?blendv\w+|sha256rnds2|ps[lr][la][wdq]) .*"
+    r"\b(byte|word|qword|oword)\b"
 )
 DIFFERENCES_OF_MODE = {
     16: (
@@ -133,7 +134,7 @@ def samples(form: Form, spec: OperandSpec, bits: int) -> list[Operand]:
     if spec.kind == "ptr":
         return [Far(0x10, 0x1234), Far(0xFFFF, 0xFFFF), Far(8, 0x1234, spec.size)]
     found: list[Operand] = vectors
-    if spec.kind not in ("v", "vm") and spec.takes_register or spec.kind == "r":
+    if (spec.kind not in ("v", "vm") and spec.takes_register) or spec.kind == "r":
         found += [Reg(name) for name in registers(spec.size, bits)]
     if spec.kind == "moffs":
         sizes = (64,) if bits == 64 else (0, 16, 32)

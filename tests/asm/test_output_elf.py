@@ -40,7 +40,13 @@ hello:  db      'hi', 10
 @needs_nasm
 @pytest.mark.parametrize(
     ("name", "output"),
-    [("symbols32", "elf32"), ("symbols64", "elf64"), ("sections", "elf32"), ("sections", "elf64"), ("symbols32", "elf")],
+    [
+        ("symbols32", "elf32"),
+        ("symbols64", "elf64"),
+        ("sections", "elf32"),
+        ("sections", "elf64"),
+        ("symbols32", "elf"),
+    ],
 )
 def test_objects_are_nasms(name: str, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(OBJECTS)
