@@ -8,7 +8,7 @@ PCI bus 0: device 0 the host bridge; device 1 the PIIX4, as its functions ISA br
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emu._core import READ, ROM, BoardCpu, Bus, Chip, Clock, Device, Memory, Model, Pins
 from emu.bmc.bmc import Bmc
@@ -34,8 +34,10 @@ from emu.chips.reset_control import ResetControl
 from emu.chips.uart16550 import Uart16550
 from emu.chips.vga import Vga
 from emu.errors import BadInput, ConfigError, EmuError
-from emu.host.disk import Disk
 from emu.snapshot import plain
+
+if TYPE_CHECKING:  # not imported where no disk is
+    from emu.host.disk import Disk
 
 __all__ = ["PM_BASE", "Board"]
 
@@ -74,7 +76,7 @@ class Board:
         debugcon: int | None = None,
         debug_exit: int | None = None,
         nvram: bytes | None = None,
-        disks: Sequence[Disk] = (),
+        disks: Sequence["Disk"] = (),
     ) -> None:
         if memory < MIB or memory % MIB:
             raise ConfigError(f"{memory} bytes of memory: not whole MiB")

@@ -12,18 +12,18 @@ from emu._core import BoardCpu, Device, Hook, Memory, load_model
 from emu.board import ROM_MOST, Board
 from emu.errors import BadInput, ConfigError, EmuError
 from emu.host.backend import Backend
-from emu.host.disk import Disk
 from emu.host.input_file import read_file
 from emu.host.keyboard import Keyboard
 from emu.host.modem import ModemSignals
-from emu.host.nvram_file import NvramFile
 from emu.host.screen import Screen
 from emu.host.serial_line import OutputLine, SerialLine, open_backend
 from emu.snapshot import Snapshot, plain
 from emu.stop import Stop, StopReason
 
 if TYPE_CHECKING:
+    from emu.host.disk import Disk
     from emu.host.display import TerminalDisplay
+    from emu.host.nvram_file import NvramFile
     from emu.multiboot import Kernel
 
 __all__ = ["Console", "Machine", "builtin_firmware", "exit_status", "parse_size"]
@@ -68,6 +68,13 @@ def load_rom(firmware: bytes | str | os.PathLike[str] | None) -> tuple[bytes, di
 
         return assembled_rom(firmware)
     return read_file(firmware, ROM_MOST, "a ROM image"), {}
+
+
+def nvram_file(path: str | os.PathLike[str]) -> "NvramFile":
+    """The file that keeps the CMOS RAM."""
+    from emu.host.nvram_file import NvramFile
+
+    return NvramFile(path, 256)
 
 
 class Console(SerialLine):
@@ -115,15 +122,14 @@ class Console(SerialLine):
 
     def save(self) -> dict[str, Any]:
         """What the guest has sent, for a snapshot of the machine."""
-        return {"output": self.output, "lost": self.history.lost, "expected": self.expected}
+        return {**super().save(), "expected": self.expected}
 
     def load(self, state: dict[str, Any]) -> None:
         """Takes what save() gave."""
-        output, lost, expected = state["output"], state["lost"], state["expected"]
-        if not (isinstance(output, bytes) and isinstance(lost, int) and isinstance(expected, int)):
-            raise BadInput("the serial line's state is malformed")
-        self.history.waiting = bytearray(output[-self.history.limit :])
-        self.history.lost, self.expected = lost, expected
+        super().load(state)
+        if not isinstance(state["expected"], int):
+            raise BadInput("the state of a line to the host is malformed")
+        self.expected = state["expected"]
 
 
 class Machine:
@@ -169,11 +175,11 @@ class Machine:
         symbols: Mapping[str, int] | None = None,
         modem: str | Backend = "null",
         nvram: str | os.PathLike[str] | None = None,
-        disks: Sequence[Disk] = (),
+        disks: Sequence["Disk"] = (),
     ) -> None:
         model = load_model(cpu, timing)
         rom, self.symbols = load_rom(firmware)
-        self.nvram = None if nvram is None else NvramFile(nvram, 256)
+        self.nvram = None if nvram is None else nvram_file(nvram)
         kept = self.nvram.load() if self.nvram else None
         try:
             self.board = Board(model, memory, rom, debugcon=debugcon, debug_exit=debug_exit, nvram=kept, disks=disks)
@@ -219,18 +225,19 @@ class Machine:
                 closing.callback(self.nvram.save, self.board.rtc.nvram)
             for disk in self.disks:
                 closing.callback(disk.close)
-            for line in self.lines():
+            for line in self.lines().values():
                 closing.callback(line.close)
             if self.display is not None:
                 closing.callback(self.display.close)
 
-    def lines(self) -> list[OutputLine]:
-        """The lines between the guest and the host."""
-        return [self.serial, self.modem] if self.debugcon is None else [self.serial, self.modem, self.debugcon]
+    def lines(self) -> dict[str, OutputLine]:
+        """The lines between the guest and the host, by name."""
+        lines = {"serial": self.serial, "modem": self.modem, "debugcon": self.debugcon}
+        return {name: line for name, line in lines.items() if line is not None}
 
     def poll(self) -> None:
         """Moves what is on the lines; called between slices of a run."""
-        for line in self.lines():
+        for line in self.lines().values():
             line.poll()
         self.modem_signals.poll()
         if self.display is not None:
@@ -384,7 +391,7 @@ class Machine:
             "cpu": self.cpu.save(),
             "clock": self.board.clock.save(),
             "chips": self.board.save(),
-            "lines": {"serial": self.serial.save(), "modem": self.modem.save()},
+            "lines": {name: line.save() for name, line in self.lines().items()},
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -392,8 +399,8 @@ class Machine:
         self.board.clock.load(state["clock"])
         self.board.load(state["chips"])
         self.cpu.restore(state["cpu"])
-        self.serial.load(state["lines"]["serial"])
-        self.modem.load(state["lines"]["modem"])
+        for name, line in self.lines().items():
+            line.load(state["lines"][name])
 
     def restore(self, snapshot: Snapshot) -> None:
         """Makes the machine what it was when the snapshot was taken, of this machine or of one built alike.

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from emu.errors import ConfigError
-from emu.host.disk import open_disk
-from emu.host.display import TerminalDisplay
 from emu.host.file import FileBackend
 from emu.host.output_file import OutputFile
 from emu.host.stdio import StdioBackend, StdoutBackend
@@ -59,7 +57,11 @@ def build(options: argparse.Namespace) -> Machine:
     use_terminal(options)
     port, path = debugcon(options.debugcon)
     with contextlib.ExitStack() as undo:
-        disks = [undo.enter_context(open_disk(text)) for text in options.disk]
+        disks = []
+        if options.disk:
+            from emu.host.disk import open_disk
+
+            disks = [undo.enter_context(open_disk(text)) for text in options.disk]
         machine = Machine(
             parse_size(options.memory),
             options.cpu,
@@ -79,6 +81,8 @@ def build(options: argparse.Namespace) -> Machine:
         if machine.debugcon is not None:
             machine.debugcon.backend = StdoutBackend() if path == "-" else FileBackend(path)
         if options.display == "terminal":
+            from emu.host.display import TerminalDisplay
+
             machine.display = TerminalDisplay(machine.screen, machine.keyboard, StdioBackend())
         undo.pop_all()
     return machine

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 
 from emu.errors import BadInput, ConfigError
@@ -49,6 +48,8 @@ class NvramFile:
         """
         name = None
         try:
+            import tempfile  # only a run that keeps its CMOS RAM pays for it
+
             number, name = tempfile.mkstemp(prefix=self.path.name, dir=self.path.parent)
             with os.fdopen(number, "wb") as file:
                 file.write(data)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 
 from emu.errors import ConfigError
 
@@ -34,6 +33,8 @@ class OutputFile:
                     os.close(os.open(self.path, os.O_WRONLY))  # a rename would also replace a read-only file
                 # What a link points to is replaced, not the link.
                 self.path = os.path.realpath(self.path)
+                import tempfile  # 5 ms that only a run with a report pays for
+
                 handle, self.temporary = tempfile.mkstemp(prefix=".emu-", dir=os.path.dirname(self.path))
                 self.file = open(handle, "wb")  # noqa: SIM115
         except OSError as error:

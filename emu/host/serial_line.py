@@ -1,9 +1,9 @@
 """What lies between a chip that talks in bytes and its backend on the host."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-from emu.errors import ConfigError
+from emu.errors import BadInput, ConfigError
 from emu.host.backend import Backend, Output
 
 __all__ = ["OutputLine", "SerialLine", "open_backend"]
@@ -76,6 +76,21 @@ class OutputLine:
             self.history.put(data)
             if self.heard is not None:
                 self.heard(data)
+
+    def save(self) -> dict[str, Any]:
+        """What the guest has sent, for a snapshot of the machine."""
+        return {"output": self.output, "lost": self.history.lost}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Takes what save() gave; the host is sent nothing of it again.
+
+        Raises:
+            BadInput: it is malformed.
+        """
+        output, lost = state["output"], state["lost"]
+        if not (isinstance(output, bytes) and isinstance(lost, int)):
+            raise BadInput("the state of a line to the host is malformed")
+        self.history.waiting, self.history.lost = bytearray(output[-self.history.limit :]), lost
 
     def close(self) -> None:
         """Passes on what is left and closes the backend."""

@@ -92,6 +92,14 @@ def test_an_error_of_our_own_has_status_70(monkeypatch: pytest.MonkeyPatch, capf
     assert "an error of emu itself" in capfd.readouterr().err
 
 
+def test_a_start_imports_little() -> None:
+    """Each of these costs 5 ms or more, of the 200 from process start to the first guest instruction."""
+    script = "import sys, emu.cli; emu.cli.main(['run', '--serial', 'null', '-q', '--max-instructions', '1'])\n"
+    script += "print(*sorted({'numpy', 'lark', 'asm', 'tempfile', 'logging', 'hashlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "\n", done.stderr
+
+
 @pytest.mark.parametrize("module", ["emu", "asm"])
 def test_python_m(module: str) -> None:
     done = subprocess.run(

@@ -136,6 +136,17 @@ def test_at_a_breakpoint_the_next_run_begins_with_its_instruction() -> None:
     same(machine.snapshot(), end)
 
 
+def test_what_the_guest_has_sent_is_part_of_it() -> None:
+    with emu.Machine(memory=1 << 20, firmware=rom("again: inc al\nout 0xe9, al\njmp again"), debugcon=0xE9) as machine:
+        assert machine.debugcon is not None
+        machine.run(instructions=100)
+        start, sent = machine.snapshot(), machine.debugcon.output
+        machine.run(instructions=100)
+        assert len(machine.debugcon.output) > len(sent) > 10
+        machine.restore(start)
+        assert machine.debugcon.output == sent
+
+
 def test_costs_what_was_written() -> None:
     """Pages that nobody wrote are shared between snapshots, not copied."""
     machine = busy(memory=64 << 20)
