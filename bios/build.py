@@ -1,7 +1,9 @@
-"""Assembles the images of bios/: the only thing here that is not assembly."""
+"""Assembles the images of bios/ and puts them together in the flash chip: the only thing here that is not assembly."""
 
 import json
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import asm
@@ -9,16 +11,79 @@ import asm
 __all__ = ["build_firmware"]
 
 HERE = Path(__file__).parent
+INCLUDE = HERE / "include"
 POST_CODE = re.compile(r"^POST_\w+\s+equ\s+([0-9A-F]+)h\s*;\s*(.+)$", re.MULTILINE)
+FLASH_BYTES = re.compile(r"^FLASH_BYTES\s+equ\s+([0-9A-F]+)h$", re.MULTILINE)
+
+# What the flash chip holds besides the firmware: the file's name there (at most 12 characters) and its source.
+FILES = {
+    "option.rom": "optionrom/modem.asm",
+    "vmm": "vmm/vmm.asm",
+    "service": "service/service.asm",
+    "guest": "guest/guest.asm",
+}
+ACPI = ("dsdt", "dsdt_vm")
+ACPI_CHECKSUM = 9  # in the header of a table
+TABLE = struct.Struct("<8s2I")  # struc flash_table
+ENTRY = struct.Struct("<12s3I")  # struc flash_file
+FILE_ALIGN = 16
 
 
 def build_firmware(outdir: Path) -> list[Path]:
-    """Writes firmware.bin, the built-in ROM, and post_codes.json, what its POST codes mean; returns both paths."""
+    """Writes what is built from bios/ and returns the paths.
+
+    firmware.bin is the built-in ROM, post_codes.json what its POST codes mean; dsdt.aml and dsdt_vm.aml are the
+    DSDTs of the machine and of a virtual machine, for tools that take ACPI tables.
+    """
     outdir.mkdir(parents=True, exist_ok=True)
-    source = HERE / "firmware" / "firmware.asm"
+    tables = [build_table(HERE / "acpi" / f"{name}.asm", outdir / f"{name}.aml") for name in ACPI]
+    files = {name: build_file(source, outdir) for name, source in FILES.items()}
+    firmware = asm.assemble_file(HERE / "firmware" / "firmware.asm", include=folders("firmware", outdir)).binary
     image, codes = outdir / "firmware.bin", outdir / "post_codes.json"
-    image.write_bytes(asm.assemble_file(source, include=[str(source.parent)]).binary)
-    text = (source.parent / "post_codes.inc").read_text()
-    meanings = {f"{int(code, 16):02X}": meaning for code, meaning in POST_CODE.findall(text)}
+    image.write_bytes(flash(firmware, files))
+    meanings = {f"{int(code, 16):02X}": meaning for code, meaning in POST_CODE.findall(read("post_codes.inc"))}
     codes.write_text(json.dumps(meanings, indent=1) + "\n")
-    return [image, codes]
+    return [image, codes, *tables]
+
+
+def read(name: str) -> str:
+    """A shared include file."""
+    return (INCLUDE / name).read_text()
+
+
+def folders(name: str, outdir: Path) -> list[str]:
+    """Where the sources of a folder of bios/ look for what they include."""
+    return [str(folder) for folder in (HERE / name, HERE / "acpi", INCLUDE, outdir)]
+
+
+def build_table(source: Path, target: Path) -> Path:
+    """Assembles an ACPI table and fills in its checksum."""
+    table = bytearray(asm.assemble_file(source, include=folders(source.parent.name, target.parent)).binary)
+    table[ACPI_CHECKSUM] = -sum(table) & 0xFF
+    target.write_bytes(table)
+    return target
+
+
+def build_file(source: str, outdir: Path) -> bytes:
+    """The content of one file of the flash chip."""
+    path = HERE / source
+    content = bytearray(asm.assemble_file(path, include=folders(path.parent.name, outdir)).binary)
+    if path.parent.name == "optionrom":
+        content[-1] = -sum(content[:-1]) & 0xFF
+    return bytes(content)
+
+
+def flash(firmware: bytes, files: dict[str, bytes]) -> bytes:
+    """The flash chip: file table, files, and the firmware at its end."""
+    size = int(FLASH_BYTES.findall(read("flash.inc"))[0], 16)
+    table = TABLE.pack(b"FLASHTAB", len(files), 0)
+    offset = -(-(len(table) + ENTRY.size * len(files)) // FILE_ALIGN) * FILE_ALIGN
+    content = bytearray(b"\xff" * (size - len(firmware)) + firmware)
+    for name, data in files.items():
+        if offset + len(data) > size - len(firmware):
+            raise ValueError(f"{name}: no room in the flash chip of {size} bytes (FLASH_BYTES in bios/include/flash.inc)")
+        table += ENTRY.pack(name.encode(), offset, len(data), zlib.crc32(data))
+        content[offset : offset + len(data)] = data
+        offset += -(-len(data) // FILE_ALIGN) * FILE_ALIGN
+    content[: len(table)] = table
+    return bytes(content)

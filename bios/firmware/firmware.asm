@@ -1,23 +1,28 @@
-; The built-in firmware: a power-on self-test that shows the machine works, and powers it off.
+; The built-in firmware: power-on self-test, chipset set-up, ACPI tables, and the boot of the VMM or of a guest.
 ;
 ; Entry: the processor's reset vector, FFFFFFF0h, in real mode with CS base FFFF0000h; nothing else is assumed.
 ;
-; The image is 128 KiB and ends at 4 GiB; the same bytes lie below 1 MiB, where all of it runs:
+; The image is the last 128 KiB of the flash chip, which ends at 4 GiB; the same bytes lie below 1 MiB, where all of it
+; runs: first in the ROM, then in the RAM behind it (shadow.inc).
 ;
+;   C0000h - DFFFFh   option ROMs, in shadow RAM (optionrom.inc)
 ;   E0000h - EFFFFh   32-bit code and data
-;   F0000h - FFFFFh   16-bit code and its data; the reset vector in the last 16 bytes
+;   F0000h - FFFFFh   16-bit code and its data, the root system description pointer; the reset vector in the last 16 bytes
 ;
-; Memory that it uses (all below 640 KiB but the page tables, which are there too):
+; Memory that it uses:
 ;
-;   00000h - 003FFh   left alone: the real-mode interrupt table
+;   00000h - 003FFh   real-mode interrupt table (servicesinit.inc)
+;   00400h - 004FFh   BIOS data area
 ;   01000h - 017FFh   interrupt descriptor table (idt.inc)
 ;   02000h - 03FFFh   page directory and the table of the test mapping (paging.inc)
 ;   04000h - 04FFFh   variables (variables.inc)
-;   06000h - 07FFFh   stack, grows down from 8000h
+;   06000h - 07FFFh   stack, grows down from 8000h; the shadow copier at 7000h while there is little on the stack
 ;   08000h - 0FFFFh   the page that the test mapping shows twice, and scratch of the self-check (selfcheck.inc)
-;   10000h - 4FFFFh   scratch of the self-check
+;   10000h - 4FFFFh   scratch of the self-check; then the guest, where it is booted on the bare machine
+;   last 64 KiB       ACPI tables (acpi.inc)
+;   last 4 MiB        the VMM, where it can run (boot.inc)
 ;
-; Each step writes its code to port 80h (post_codes.inc) and a line to COM1.
+; Each step writes its code to port 80h (post_codes.inc) and a line to COM1 and, once it is found, the display.
 
         bits 16
         org 0E0000h
@@ -27,8 +32,12 @@ REAL_BASE       equ 0F0000h     ; base of segment F000h, where the 16-bit part r
 REAL_SEGMENT    equ 0F000h
 STACK_TOP       equ 8000h
 
-%include "post_codes.inc"
+%include "x86.inc"
+%include "vmx.inc"
 %include "ports.inc"
+%include "post_codes.inc"
+%include "flash.inc"
+%include "handoff.inc"
 %include "variables.inc"
 
 ; --- 32-bit part -------------------------------------------------------------------------------------------------------
@@ -40,9 +49,19 @@ STACK_TOP       equ 8000h
 %include "exceptions.inc"
 %include "pic.inc"
 %include "timer.inc"
+%include "rtc.inc"
+%include "checksums.inc"
 %include "selfcheck.inc"
+%include "screen.inc"
+%include "pci.inc"
+%include "crc32.inc"
+%include "files.inc"
+%include "acpi.inc"
+%include "realcall.inc"
+%include "optionrom.inc"
+%include "servicesinit.inc"
+%include "boot.inc"
 %include "power.inc"
-
         times REAL_BASE - ROM_BASE - ($ - $$) db 0FFh
 
 ; --- 16-bit part -------------------------------------------------------------------------------------------------------
@@ -50,14 +69,18 @@ STACK_TOP       equ 8000h
 %include "reset.inc"
 %include "cmos.inc"
 %include "a20.inc"
+%include "shadow.inc"
 %include "memory.inc"
 %include "serial.inc"
 %include "protected.inc"
+%include "services.inc"
 
+        align 16, db 0FFh
+rsdp:   times 20 db 0FFh        ; filled in by acpi.inc
         times 0FFFF0h - ROM_BASE - ($ - $$) db 0FFh
 
 ; The reset vector. The far jump leaves the alias below 4 GiB for the one below 1 MiB.
 reset_vector:
         jmp     REAL_SEGMENT:reset - REAL_BASE
-        db      "11/23/26"              ; where a PC's firmware keeps its date
+        db      "11/24/26"              ; where a PC's firmware keeps its date
         times 100000h - ROM_BASE - ($ - $$) db 0FFh

@@ -1,0 +1,4 @@
+bits 16
+org 0
+cli
+hlt
