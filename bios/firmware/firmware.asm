@@ -43,6 +43,7 @@ STACK_TOP       equ 8000h
 ; --- 32-bit part -------------------------------------------------------------------------------------------------------
         bits 32
 %include "main32.inc"
+%define CONSOLE_SCREEN
 %include "console.inc"
 %include "idt.inc"
 %include "paging.inc"
@@ -56,6 +57,7 @@ STACK_TOP       equ 8000h
 %include "pci.inc"
 %include "crc32.inc"
 %include "files.inc"
+%include "flashcheck.inc"
 %include "acpi.inc"
 %include "realcall.inc"
 %include "optionrom.inc"

@@ -1,4 +1,73 @@
-bits 16
-org 0
-cli
-hlt
+; The VMM: runs virtual machines, each with its own memory and devices, and hands what happens to them to the Service VM.
+;
+; Entry: at its first byte, at the physical address that it was loaded to, in 32-bit protected mode, flat, without paging,
+; interrupts off, EBX = handoff block (handoff.inc). POST has loaded it to the top 4 MiB of RAM; it maps itself to VMM_BASE.
+; layout.inc has its memory map. It wants VT-x with EPT, VPID and unrestricted guest.
+;
+; Order of things: start.inc (paging, tables, VMX operation) - create.inc (the VMs) - run.inc (schedule, enter, exit, switch)
+; - exits.inc and io.inc (what is done about an exit) - events.inc (policy, what wakes the Service VM) - calls.inc (VMCALL).
+
+        bits 32
+
+%include "x86.inc"
+%include "vmcs.inc"
+%include "vmx.inc"
+%include "ports.inc"
+%include "post_codes.inc"
+%include "flash.inc"
+%include "handoff.inc"
+%include "vm_abi.inc"
+%include "layout.inc"
+
+        org VMM_BASE
+
+%include "start.inc"
+%include "console.inc"
+%include "crc32.inc"
+%include "files.inc"
+%include "header.inc"
+%include "tables.inc"
+%include "vmxon.inc"
+%include "memory.inc"
+%include "ept.inc"
+%include "create.inc"
+%include "run.inc"
+%include "schedule.inc"
+%include "interrupt.inc"
+%include "timer.inc"
+%include "exits.inc"
+%include "io.inc"
+%include "vpic.inc"
+%include "vpit.inc"
+%include "vdevices.inc"
+%include "events.inc"
+%include "calls.inc"
+
+; --- variables ---------------------------------------------------------------------------------------------------------
+        align 8
+current:            dd 0                ; VM that was entered last; 0 before the first
+vms:                dd 0                ; how many there are
+vmm_physical:       dd 0                ; where VMM_BASE is
+handoff_block:      dd 0
+vmcs_revision:      dd 0
+controls_msrs:      dd 0                ; first of the four capability MSRs of the controls
+primary_controls:   dd 0                ; primary processor-based controls without interrupt-window exiting
+memory_low:         dd 0                ; RAM that no VM has: from here
+memory_high:        dd 0                ; up to here
+pages_next:         dd 0                ; next free page of the VMM's own
+exit_reason:        dd 0
+exit_qualification: dd 0
+host_timer_armed:   dd 0
+slice_over:         dd 0                ; the guest that runs has had its time
+slice_end:          dd 0, 0             ; when; 0: no slices
+frozen_since:       dd 0, 0             ; when the guests' time began to stand still
+switch_reason:      dd 0                ; of the next switch
+switch_rip:         dd 0
+event_buffer:       dd 0                ; where the Service VM wants the next event
+event_record:       times event_size db 0
+io_time:            dd 0, 0             ; the VM's time of the access
+io_mask:            dd 0                ; of the address size of INS and OUTS
+io_bytes:           dd 0
+io_port:            dd 0
+
+        times -($ - $$ > VMM_IMAGE_LIMIT) db 0       ; a negative count where the image is too long
