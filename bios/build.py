@@ -12,6 +12,7 @@ __all__ = ["build_firmware"]
 
 HERE = Path(__file__).parent
 INCLUDE = HERE / "include"
+GENERATED = HERE.parent / "build" / "generated"  # vmcs.inc, made of the core's definitions
 POST_CODE = re.compile(r"^POST_\w+\s+equ\s+([0-9A-F]+)h\s*;\s*(.+)$", re.MULTILINE)
 FLASH_BYTES = re.compile(r"^FLASH_BYTES\s+equ\s+([0-9A-F]+)h$", re.MULTILINE)
 
@@ -22,6 +23,8 @@ FILES = {
     "service": "service/service.asm",
     "guest": "guest/guest.asm",
 }
+# Other flash chips: what POST boots there as the guest, since there is no VMM.
+ALONE = {"switch_software": "switch/software.asm", "switch_vmx": "switch/vmx.asm"}
 ACPI = ("dsdt", "dsdt_vm")
 ACPI_CHECKSUM = 9  # in the header of a table
 TABLE = struct.Struct("<8s2I")  # struc flash_table
@@ -33,7 +36,8 @@ def build_firmware(outdir: Path) -> list[Path]:
     """Writes what is built from bios/ and returns the paths.
 
     firmware.bin is the built-in ROM, post_codes.json what its POST codes mean; dsdt.aml and dsdt_vm.aml are the
-    DSDTs of the machine and of a virtual machine, for tools that take ACPI tables.
+    DSDTs of the machine and of a virtual machine, for tools that take ACPI tables; switch_software.bin and
+    switch_vmx.bin are ROMs that measure what a switch costs.
     """
     outdir.mkdir(parents=True, exist_ok=True)
     tables = [build_table(HERE / "acpi" / f"{name}.asm", outdir / f"{name}.aml") for name in ACPI]
@@ -41,9 +45,13 @@ def build_firmware(outdir: Path) -> list[Path]:
     firmware = asm.assemble_file(HERE / "firmware" / "firmware.asm", include=folders("firmware", outdir)).binary
     image, codes = outdir / "firmware.bin", outdir / "post_codes.json"
     image.write_bytes(flash(firmware, files))
+    others = []
+    for name, source in ALONE.items():
+        others.append(outdir / f"{name}.bin")
+        others[-1].write_bytes(flash(firmware, {"guest": build_file(source, outdir)}))
     meanings = {f"{int(code, 16):02X}": meaning for code, meaning in POST_CODE.findall(read("post_codes.inc"))}
     codes.write_text(json.dumps(meanings, indent=1) + "\n")
-    return [image, codes, *tables]
+    return [image, codes, *tables, *others]
 
 
 def read(name: str) -> str:
@@ -53,7 +61,7 @@ def read(name: str) -> str:
 
 def folders(name: str, outdir: Path) -> list[str]:
     """Where the sources of a folder of bios/ look for what they include."""
-    return [str(folder) for folder in (HERE / name, HERE / "acpi", INCLUDE, outdir)]
+    return [str(folder) for folder in (HERE / name, HERE / "acpi", INCLUDE, GENERATED, outdir)]
 
 
 def build_table(source: Path, target: Path) -> Path:

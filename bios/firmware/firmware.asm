@@ -33,6 +33,7 @@ REAL_SEGMENT    equ 0F000h
 STACK_TOP       equ 8000h
 
 %include "x86.inc"
+%include "vmcs.inc"
 %include "vmx.inc"
 %include "ports.inc"
 %include "post_codes.inc"

@@ -53,6 +53,7 @@ main:
         call    work_sum
         mov     [sum_before], eax
         fxrstor [fpu_known]
+        fxsave  [fpu_before]
 
         rdtsc
         mov     [time_before], eax
@@ -91,9 +92,9 @@ write_protected:
         jz      .disturbed
         add     esp, 36
         fxsave  [fpu_after]
-        mov     esi, fpu_known
+        mov     esi, fpu_before
         mov     edi, fpu_after
-        mov     ecx, FXSAVE_COMPARED / 4
+        mov     ecx, 512 / 4
         repe cmpsd
         jne     .disturbed
         cmp     dword [PROTECTED], MARK
@@ -175,8 +176,9 @@ fpu_known:
         dd      0AAAA0000h + register, register, 55550000h - register, -1 - register
   %assign register register + 1
 %endrep
-FXSAVE_COMPARED equ $ - fpu_known
-        times 512 - FXSAVE_COMPARED db 0
+        times 512 - ($ - fpu_known) db 0
+fpu_before:
+        times 512 db 0
 fpu_after:
         times 512 db 0
 
