@@ -285,6 +285,7 @@ cdef class Ata(Part):
                 self.phase = RESETTING
                 self.status = BSY
                 self.interrupt = False
+                self.command = NOP  # SET MAX must follow READ NATIVE MAX ADDRESS directly
                 if self.revert:  # SET FEATURES: reverting to power-on defaults is enabled
                     self.defaults()
             elif self.control & SRST and not value & SRST:

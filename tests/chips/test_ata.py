@@ -575,6 +575,11 @@ class TestHostProtectedArea:
         host.command(0xF8)
         host.identify()
         assert host.command(0xF9, lba=999) == READY | ERR
+        host.command(0xF8)
+        host.write(CONTROL, 4)
+        host.write(CONTROL, 0)
+        host.wait()
+        assert host.command(0xF9, lba=999) == READY | ERR
         assert self.capacity(host) == SECTORS
 
     def test_beyond_the_end(self, host: Host) -> None:
