@@ -368,7 +368,7 @@ class Machine:
             "timing": self.board.cpu.model.timing,
             "memory": len(self.memory),
             "ROM": self.rom_digest,
-            "kernel": None if self.kernel is None else self.kernel.path,
+            "kernel": None if self.kernel is None else self.kernel.digest,
             "chips": sorted(chip.name for chip in self.board.chips),
             "devices": plain(self.board.attached, "devices"),
         }

@@ -7,6 +7,7 @@ files by their program headers and any file by the addresses of its multiboot he
 import os
 import struct
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from emu.board import GIB, LOW_RAM, LOW_ROM, MIB, RAM_END, Board
@@ -77,6 +78,18 @@ class Kernel:
             raise BadInput(f"{path}: neither an ELF file nor a multiboot header with addresses")
         if not self.segments:
             raise BadInput(f"{path}: nothing to load")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that boot() puts into a machine, by which a snapshot knows the kernel."""
+        import hashlib
+
+        places = [(segment.address, segment.size, len(segment.data)) for segment in self.segments]
+        texts = [(text, len(data)) for text, data in self.modules]
+        digest = hashlib.sha256(repr((self.command_line, self.entry, places, texts)).encode("utf-8", "surrogateescape"))
+        for data in (*(segment.data for segment in self.segments), *(data for _, data in self.modules)):
+            digest.update(data)
+        return digest.hexdigest()
 
     def find_header(self, image: bytes) -> tuple[int, int]:
         """The offset and the flags of the multiboot header."""

@@ -35,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
     """Boots the machine that the options describe; returns the exit status."""
     if options.cpus != 1:
         raise ConfigError(f"--cpus {options.cpus}: this version has machines of one processor")
+    if options.kernel is None and (options.append or options.initrd):
+        raise ConfigError("--append and --initrd are for a kernel: --kernel FILE is missing")
     with contextlib.ExitStack() as open_files:
         # Whatever is to be written is opened before anything runs.
         report_file = open_files.enter_context(OutputFile(options.report)) if options.report is not None else None

@@ -106,6 +106,8 @@ def test_only_the_last_post_codes_are_kept(tmp_path: Path, capfd: Capture) -> No
         (["{dir}/large.rom"], "{dir}/large.rom: more than 16,777,216 bytes"),
         (["--kernel", "nosuch.elf"], "nosuch.elf: No such file"),
         (["--kernel", "{dir}/short.rom"], "no multiboot header"),
+        (["--append", "x"], "--kernel FILE is missing"),
+        (["--initrd", "x"], "--kernel FILE is missing"),
         (["--cpu", "nosuch"], "unknown processor model 'nosuch'; there are: "),
         (["--timing", "detailed"], "unknown timing 'detailed'; there are: unit, static"),
         (["--cpus", "2"], "--cpus 2"),

@@ -208,6 +208,17 @@ def test_a_reset_boots_it_again(tmp_path: Path) -> None:
         assert machine.board.post.count > 3
 
 
+def test_a_snapshot_knows_its_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("kernel").write_bytes(elf(kludge(3)))
+    first = emu.Machine(memory=16 << 20, kernel="kernel")
+    first.run(instructions=20)
+    snapshot = first.snapshot()
+    emu.Machine(memory=16 << 20, kernel="kernel").restore(snapshot)
+    with pytest.raises(emu.BadInput, match="kernel"):
+        emu.Machine(memory=16 << 20, kernel="kernel", append="other").restore(snapshot)
+
+
 @pytest.mark.parametrize(
     ("image", "says"),
     [
