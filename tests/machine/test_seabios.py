@@ -70,8 +70,10 @@ greeting: db "booted ", 0
 """
 
 
-@pytest.mark.parametrize("name", ["bios.bin", "bios-256k.bin"])
-def test_boots_from_a_disk(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "cpu"), [("bios.bin", "westmere"), ("bios-256k.bin", "westmere"), ("bios-256k.bin", "pentium3")]
+)
+def test_boots_from_a_disk(name: str, cpu: str, tmp_path: Path) -> None:
     if not (FOLDER / name).exists():
         pytest.skip(f"{FOLDER / name} is not installed")
     image = tmp_path / "boot.img"
@@ -79,7 +81,7 @@ def test_boots_from_a_disk(name: str, tmp_path: Path) -> None:
     second = tmp_path / "second.img"
     second.write_bytes(bytes(1 << 20))
     disks = [Disk(image), Disk(second, snapshot=True), Disk(second, readonly=True)]
-    with Machine(cpu="westmere", firmware=FOLDER / name, debugcon=0x402, disks=disks) as machine:
+    with Machine(cpu=cpu, firmware=FOLDER / name, debugcon=0x402, disks=disks) as machine:
         stop = machine.run(seconds=20, timeout=60)
         assert machine.debugcon is not None
         log = machine.debugcon.output.decode()
