@@ -30,8 +30,8 @@ assembler. A model file has:
     "0F A0 | PUSH FS" = 2       # with the row's encoding before a bar, where syntax alone would not tell
     "JZ *" = { reg = 3, taken = 7 }
 
-`like = "nehalem"` takes over what the file does not have itself from another model, and puts its own tables of clocks after
-the other's.
+`like = "nehalem"` takes over what the file does not have itself from another model, and puts its own tables of clocks
+after the other's.
 
 The keys of a table of clocks: `reg` and `mem` (the fixed part, in its dearest case), `rep` (a REP form's set-up),
 `variable` (for each iteration, bit, level or parameter), and the whole cost in a case: CASES below names them,

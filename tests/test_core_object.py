@@ -21,8 +21,8 @@ pytestmark = [
 
 # Functions of the handlers' signature: each goes on to the next instruction instead of returning.
 HANDLER = re.compile(r"(exec_\w+?|jump_linked|jump_dynamic|run_cold)(_slow)?(\.cold|\.part\.\d+|\.isra\.\d+)*")
-# Bodies for which speed does not hang on a call: the state is saved first, or one call moves a whole string, or the call
-# is the instruction's purpose: IN and OUT call the device.
+# Bodies for which speed does not hang on a call: the state is saved first, or one call moves a whole string, or the
+# call is the instruction's purpose: IN and OUT call the device.
 MAY_CALL = re.compile(
     r"exec_(?:in|out)_.*|run_cold|jump_.*|exec_undefined|exec_rep.*|exec_hooked|exec_onward|exec_enter"
 )

@@ -152,7 +152,7 @@ cdef class Bus:
         for i in range(bus.region_count):
             if bus.regions[i].host != NULL and bus.regions[i].flags and bus.regions[i].base <= last:
                 if first - bus.regions[i].base < bus.regions[i].size or bus.regions[i].base >= first:
-                    raise ConfigError(f"{name}: memory lies at {first:#x} to {last:#x}, of which it can take whole pages")
+                    raise ConfigError(f"{name}: memory lies at {first:#x} to {last:#x}: it can take whole pages of it")
         return 0
 
     def map_memory(self, uint64_t base, Memory memory not None, uint64_t offset=0, size=None, uint32_t flags=3):

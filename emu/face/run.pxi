@@ -103,7 +103,7 @@ cdef object run_for(Processor self, uint64_t most, uint64_t cycle_limit, int64_t
     cdef uint64_t goal = saturating_add(cpu.instructions, most)
     cdef uint64_t end, before
     cdef int64_t started, taken
-    cdef bint release = most > SHORT_RUN
+    cdef bint release = most > SHORT_RUN, stuck
     begin_run(self)
     try:
         started = host_ns()
@@ -120,7 +120,8 @@ cdef object run_for(Processor self, uint64_t most, uint64_t cycle_limit, int64_t
             if stop is not None:
                 return stop
             # A handler whose first instruction faults, for ever: it completes nothing, and must not outlive a limit.
-            if goal != 0xFFFFFFFFFFFFFFFF and code == STOP_LIMIT and cpu.instructions == before and cpu.activity == ACTIVITY_ACTIVE:
+            stuck = code == STOP_LIMIT and cpu.instructions == before and cpu.activity == ACTIVITY_ACTIVE
+            if stuck and goal != 0xFFFFFFFFFFFFFFFF:
                 return LIMIT
             taken = host_ns() - started
             if taken > SLICE_NS:
