@@ -277,6 +277,17 @@ class Build(build):
         super().finalize_options()
 
 
+def build_vmcs_include(folder: Path) -> None:
+    """Writes the VMCS, exit reasons and MSRs as the assembler's vmcs.inc, which the sources of bios/ can %include."""
+    from emu.definitions import assembler_include
+
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = folder / "vmcs.fresh"
+    fresh.write_text(assembler_include())
+    replace_if_changed(fresh, folder / "vmcs.inc")
+    fresh.unlink(missing_ok=True)
+
+
 def build_models(folder: Path) -> list[Path]:
     """Resolves the processor models against the instruction table; an unchanged one keeps its time."""
     from asm import table
@@ -317,6 +328,7 @@ class BuildData(Command):
             from asm.parse import build_grammar_cache
 
             self.written += [Path(path) for path in build_grammar_cache(top / "asm")]
+        build_vmcs_include(GENERATED)
         if Path("bios/build.py").exists():
             from bios.build import build_firmware
 

@@ -5,7 +5,9 @@ In reading order: clock (time, and the state of a run), chip (parts and wires, d
 processor, run (slices of guest code), hooks, registers, cpu (the bare processor).
 """
 from binascii import a2b_base64
+from dataclasses import dataclass
 from operator import index as operator_index
+from typing import NamedTuple
 from weakref import ref as weakref
 
 cimport cython
@@ -34,6 +36,7 @@ include "face/memory.pxi"
 include "face/bus.pxi"
 include "face/model.pxi"
 include "face/fpu.pxi"
+include "face/vmx.pxi"
 include "face/processor.pxi"
 include "face/run.pxi"
 include "face/hooks.pxi"

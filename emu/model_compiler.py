@@ -30,6 +30,19 @@ assembler. A model file has:
     "0F A0 | PUSH FS" = 2       # with the row's encoding before a bar, where syntax alone would not tell
     "JZ *" = { reg = 3, taken = 7 }
 
+    [vmx]                       # of a processor with VT-x
+    source = "..."
+    mark = "M"
+    revision = 0x0f             # VMCS revision identifier
+    misc = 0x401e5              # IA32_VMX_MISC
+    ept_vpid = 0                # IA32_VMX_EPT_VPID_CAP
+    true_controls = true        # it has the capability MSRs with TRUE in their names
+    controls = ["PROC_HLT_EXITING"]  # that may be 1, by their names in emu/core/vmcs.def, beside those that must be
+    [vmx.clocks]                # of a VM entry and of a VM exit: the default, and by reason (emu/core/exit.def)
+    entry = 402
+    exit = 389
+    VMCALL = 344
+
 `like = "nehalem"` takes over what the file does not have itself from another model, and puts its own tables of clocks
 after the other's.
 
@@ -44,8 +57,9 @@ import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+from emu import definitions
 from emu.errors import BadInput
 from emu.models import read_model
 
@@ -92,6 +106,12 @@ MARKS = {"V": "read in the source", "D": "derived from figures of the source", "
 _CPUID = ("leaf", "subleaf", "eax", "ebx", "ecx", "edx")
 _TOP = {"title", "hz", "level", "features", "cr4", "eflags", "physical_bits", "reset_edx", "cpuid", "events", "clocks"}
 _LEAVES = 32  # CpuidLeaf Model.cpuid[32] in emu/core/cpu.h
+
+
+_VMX = {"source", "mark", "revision", "misc", "ept_vpid", "true_controls", "controls", "clocks"}
+_WORDS = ("PIN", "PROC", "PROC2", "EXIT", "ENTRY")  # ControlWord of emu/core/vmx.h
+_TRUE_CONTROLS = 1 << 63  # in VmxModel.misc
+EXIT_REASONS = 65  # emu/core/vmx.h
 
 
 class Row(Protocol):
@@ -176,6 +196,38 @@ def _packed(costs: Sequence[Sequence[int]]) -> str:
     return binascii.b2a_base64(numbers.tobytes(), newline=False).decode()
 
 
+def _vmx(name: str, vmx: Mapping[str, Any] | None) -> dict[str, Any]:
+    """VmxModel of emu/core/vmx.h."""
+    if vmx is None:
+        return {"revision": 0, "allowed": [0] * len(_WORDS), "misc": 0, "ept_vpid": 0, "entry": 0, "exits": []}
+    if vmx.keys() != _VMX or vmx["mark"] not in MARKS:
+        raise BadInput(f"{name}.toml: [vmx] has {', '.join(sorted(_VMX))}")
+    known = {control.name: control for control in definitions.controls()}
+    if unknown := set(vmx["controls"]) - known.keys():
+        raise BadInput(f"{name}.toml: no control is called {' or '.join(sorted(unknown))}")
+    allowed = [0] * len(_WORDS)
+    for control in (known[text] for text in vmx["controls"]):
+        allowed[_WORDS.index(control.word)] |= 1 << control.bit
+    reasons = {text: number for number, text in definitions.reasons().items()}
+    clocks = {
+        text: _number(f"{name}.toml, vmx.clocks {text}", value, 1 << 30, 1) for text, value in vmx["clocks"].items()
+    }
+    if unknown := clocks.keys() - reasons.keys() - {"entry", "exit"}:
+        raise BadInput(f"{name}.toml: no exit reason is called {' or '.join(sorted(unknown))}")
+    exits = [clocks["exit"]] * EXIT_REASONS
+    for text in clocks.keys() - {"entry", "exit"}:
+        exits[reasons[text]] = clocks[text]
+    misc = _number(f"{name}.toml, misc", vmx["misc"], _TRUE_CONTROLS - 1)
+    return {
+        "revision": _number(f"{name}.toml, revision", vmx["revision"], 0x7FFFFFFF),
+        "allowed": allowed,
+        "misc": misc | (_TRUE_CONTROLS if vmx["true_controls"] else 0),
+        "ept_vpid": _number(f"{name}.toml, ept_vpid", vmx["ept_vpid"], _TRUE_CONTROLS - 1),
+        "entry": clocks["entry"],
+        "exits": exits,
+    }
+
+
 def compile_model(
     name: str, texts: Mapping[str, str], rows: Sequence[Row], generations: Sequence[str], features: Sequence[str]
 ) -> str:
@@ -195,7 +247,7 @@ def compile_model(
         BadInput: the file is malformed, leaves a row that the processor has without a cost, or names what is not there.
     """
     model = read_model(name, texts)
-    if unknown := model.keys() ^ _TOP:
+    if unknown := (model.keys() - {"vmx"}) ^ _TOP:
         raise BadInput(f"{name}.toml: unknown or missing: {', '.join(sorted(unknown))}")
     if model["level"] not in generations:
         raise BadInput(f"{name}.toml: level {model['level']!r} is none of {' '.join(generations)}")
@@ -232,7 +284,7 @@ def compile_model(
         if leaf.keys() - set(_CPUID) or "leaf" not in leaf:
             raise BadInput(f"{name}.toml: a [[cpuid]] table has leaf, and of subleaf, eax, ebx, ecx, edx what is not 0")
     compiled = {
-        "version": 2,
+        "version": 3,
         "name": name,
         "title": model["title"],
         "level": level,
@@ -246,6 +298,7 @@ def compile_model(
             [_number(f"{name}.toml, cpuid {key}", leaf.get(key, 0), 0xFFFFFFFF) for key in _CPUID]
             for leaf in model["cpuid"]
         ],
+        "vmx": _vmx(name, model.get("vmx")),
         "events": [_number(f"{name}.toml, {key}", events[key], 0xFFFFFFFF) for key in EVENTS],
         "repeated": repeated,
         "rows": len(rows),

@@ -111,4 +111,6 @@ def provenance(name: str) -> list[Figures]:
             texts[other] = file.read()
     model = read_model(name, texts)
     groups = [Figures("interrupts, task switches", model["events"]["source"], model["events"]["mark"])]
+    if "vmx" in model:
+        groups.append(Figures("VT-x: capabilities, VM entries and exits", model["vmx"]["source"], model["vmx"]["mark"]))
     return groups + [Figures(", ".join(group["rows"]), group["source"], group["mark"]) for group in model["clocks"]]

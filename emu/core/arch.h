@@ -126,26 +126,11 @@ enum {
     TYPE_INTERRUPT_GATE32 = 14, TYPE_TRAP_GATE32 = 15,
 };
 
-/* Model-specific registers that the core itself keeps; the others are data of the processor model. */
-#define IA32_TSC          0x010u
-#define IA32_APIC_BASE    0x01Bu
-#define IA32_SYSENTER_CS  0x174u
-#define IA32_SYSENTER_ESP 0x175u
-#define IA32_SYSENTER_EIP 0x176u
-#define IA32_EFER         0xC0000080u
-#define IA32_STAR         0xC0000081u
-#define IA32_LSTAR        0xC0000082u
-#define IA32_CSTAR        0xC0000083u
-#define IA32_FMASK        0xC0000084u
-#define IA32_FS_BASE      0xC0000100u
-#define IA32_GS_BASE      0xC0000101u
-#define IA32_KERNEL_GS_BASE 0xC0000102u
-#define IA32_TSC_AUX      0xC0000103u
-
 #define APIC_BASE_ENABLE 0x800u
 
 /* CPUID, leaves and bits that depend on the processor's state or gate a register. */
 #define CPUID_1_EDX_APIC      0x00000200u
+#define CPUID_1_EDX_PAT       0x00010000u
 #define CPUID_1_ECX_OSXSAVE   0x08000000u
 #define CPUID_80000001_EDX_NX 0x00100000u
 

@@ -78,13 +78,12 @@ void blocks_flush(CPU *cpu)
     }
     cache->used = 0;
     cache->flush_wanted = 0;
-    cpu->generation++;
-    cpu_update_mode(cpu);
+    generations_renew(cpu);
 }
 
 void cpu_forget_all(CPU *cpu)
 {
-    tlb_flush(cpu, true);
+    tlb_flush_all(cpu);
     cpu->blocks->flush_wanted = 1;
     clock_leave(cpu->clock);
 }
@@ -137,8 +136,7 @@ static void hooks_changed(CPU *cpu)
     cache->hook_version = (cache->hook_version + 1) & 0xfff;
     if (!cache->hook_version)
         cache->flush_wanted = 1;
-    cpu->generation++;
-    cpu_update_mode(cpu);
+    generations_renew(cpu);
 }
 
 void blocks_hook(CPU *cpu, uint64_t first, uint64_t last)

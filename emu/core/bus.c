@@ -40,7 +40,7 @@ void bus_set_a20(Bus *bus, bool enabled)
         return;
     bus->a20_mask = mask;
     for (uint32_t i = 0; i < bus->cpu_count; i++) {
-        tlb_flush(bus->cpus[i], true);
+        tlb_flush_all(bus->cpus[i]);
         clock_leave(bus->cpus[i]->clock);
     }
 }

@@ -9,8 +9,10 @@
  * memory only for the pages that are touched. */
 typedef struct Tables {
     CPU cpu;
-    _Alignas(PAGE_SIZE) TlbEntry supervisor[TLB_SIZE];
-    TlbEntry user[TLB_SIZE], none[TLB_SIZE];
+    _Alignas(PAGE_SIZE) TlbEntry tlb[TLB_CONTEXTS][2][TLB_SIZE];
+    TlbEntry none[TLB_SIZE];
+    TlbContext contexts[TLB_CONTEXTS];
+    VmTransition transitions[TRANSITIONS];
     JumpCacheEntry jumps[JUMP_CACHE_SIZE];
 } Tables;
 
@@ -32,8 +34,15 @@ CPU *cpu_create(Bus *bus, Clock *clock, const Model *model)
     cpu->model = model;
     cpu->clocks = model->clocks;
     cpu->event_clocks = &model->event_clocks;
-    cpu->tlb_supervisor = tables->supervisor;
-    cpu->tlb_user = tables->user;
+    for (unsigned i = 0; i < TLB_CONTEXTS; i++) {
+        tables->contexts[i].supervisor = tables->tlb[i][0];
+        tables->contexts[i].user = tables->tlb[i][1];
+    }
+    cpu->contexts = cpu->context = tables->contexts;
+    cpu->context->used = ++cpu->context_switches;
+    cpu->transitions = tables->transitions;
+    cpu->tlb_supervisor = cpu->context->supervisor;
+    cpu->tlb_user = cpu->context->user;
     cpu->tlb_none = tables->none;
     cpu->jump_cache = tables->jumps;
     cpu->address_mask[0] = 0xffff;
@@ -61,6 +70,9 @@ void cpu_reset(CPU *cpu)
     cpu->cr0 = CR0_CD | CR0_NW;
     cpu->apic_base = 0xfee00900;
     cpu->tsc_offset = 0 - clock_now(cpu->clock);
+    vmx_reset(cpu);
+    cpu->pat = 0x0007040600070406;
+    cpu->debugctl = 0;
     cpu->sysenter_cs = cpu->sysenter_esp = cpu->sysenter_eip = 0;
     cpu->star = cpu->lstar = cpu->cstar = cpu->fmask = cpu->kernel_gs_base = cpu->tsc_aux = 0;
     cpu->fpu = (Fpu){.control = FPU_CONTROL_RESET, .valid = 0xff, .mxcsr = MXCSR_INIT};
@@ -105,7 +117,7 @@ void cpu_init(CPU *cpu)
     cpu->hook_skip = cpu->fallen_to = ~0ull;
     for (unsigned i = 0; i < SEGMENT_COUNT; i++)
         segment_update(cpu, i);
-    tlb_flush(cpu, true);
+    tlb_flush_all(cpu);
 }
 
 void cpu_update_mode(CPU *cpu)
@@ -125,18 +137,21 @@ void cpu_update_mode(CPU *cpu)
             segment_update(cpu, i);
     /* Alignment checks, memory hooks and data breakpoints are made by the slow path alone. */
     cpu->breakpoints = (cpu->dr[7] & 0xff) != 0;
+    cpu->ports_watched = cpu->breakpoints || guest_proc(cpu, PROC_UNCONDITIONAL_IO_EXITING | PROC_USE_IO_BITMAPS);
     const bool checks = cpu->hooks_memory || cpu->breakpoints ||
                         (cpu->cpl == 3 && (cpu->cr0 & CR0_AM) && (cpu->eflags & FLAG_AC));
     cpu->tlb = checks ? (TlbEntry *)cpu->tlb_none : cpu->cpl == 3 ? cpu->tlb_user : cpu->tlb_supervisor;
     if (cpu->code_base != cpu->seg[CS].base || cpu->code_limit != cpu->seg[CS].limit) {
         cpu->code_base = cpu->seg[CS].base;
         cpu->code_limit = cpu->seg[CS].limit;
-        cpu->generation++;
+        cpu->generation = ++cpu->last_generation;
     }
     /* 10 bits of the generation; when they come round, the jump cache may hold entries of the last time. */
-    if (cpu->generation > 1023) {
+    if (cpu->last_generation > 1023) {
         memset(cpu->jump_cache, 0, JUMP_CACHE_SIZE * sizeof *cpu->jump_cache);
-        cpu->generation = 1;
+        for (unsigned i = 0; i < TLB_CONTEXTS; i++)
+            cpu->contexts[i].generation = 0;
+        cpu->generation = cpu->last_generation = 1;
     }
     cpu->jump_key = (uint64_t)cpu->generation << 6 | (cpu->mode & (MODE_CODE | MODE_SINGLE | MODE_REAL)) |
                     (cpu->cpl == 3 ? 16 : 0);
@@ -174,6 +189,43 @@ int fault_page(CPU *cpu, uint64_t la, uint32_t error)
 {
     cpu->fault = (Fault){.vector = VECTOR_PF, .type = EVENT_HARDWARE_EXCEPTION, .has_error = 1, .error = error, .address = la};
     return STATUS_FAULT;
+}
+
+int vm_exit(CPU *cpu, uint32_t reason, uint64_t qualification)
+{
+    cpu->fault.type = EVENT_VM_EXIT;
+    cpu->exit = (VmExit){.reason = reason, .qualification = qualification};
+    return STATUS_VMEXIT;
+}
+
+int vm_exit_instruction(CPU *cpu, uint32_t reason, uint64_t qualification)
+{
+    vm_exit(cpu, reason, qualification);
+    cpu->exit.by_instruction = 1;
+    return STATUS_VMEXIT;
+}
+
+bool vm_exit_wanted(const CPU *cpu, const Fault *event)
+{
+    const uint64_t *field = cpu->vmx.field;
+    if (event->type != EVENT_HARDWARE_EXCEPTION && event->type != EVENT_SOFTWARE_EXCEPTION && event->type != EVENT_ICEBP)
+        return false;
+    const bool wanted = field[EXCEPTION_BITMAP] >> event->vector & 1;
+    if (event->vector != VECTOR_PF || event->type != EVENT_HARDWARE_EXCEPTION)
+        return wanted;
+    const bool match = (event->error & field[PAGE_FAULT_ERROR_CODE_MASK]) == field[PAGE_FAULT_ERROR_CODE_MATCH];
+    return wanted == match;
+}
+
+int vm_exit_event(CPU *cpu, const Fault *event)
+{
+    const bool addressed = event->type == EVENT_HARDWARE_EXCEPTION &&
+                           (event->vector == VECTOR_PF || event->vector == VECTOR_DB);
+    const Fault kept = *event; /* it may be CPU.fault itself */
+    vm_exit(cpu, EXIT_REASON_EXCEPTION_OR_NMI, addressed ? kept.address : 0);
+    cpu->exit.has_event = 1;
+    cpu->exit.event = kept;
+    return STATUS_VMEXIT;
 }
 
 void cpu_set_intr(CPU *cpu, bool level)

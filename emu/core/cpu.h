@@ -11,6 +11,7 @@
 #include "form.h"
 #include "fpu.h"
 #include "timing.h"
+#include "vmx.h"
 
 typedef struct Insn Insn;
 typedef struct Block Block;
@@ -60,7 +61,7 @@ typedef enum Status {
     STATUS_LOOK = 2,      /* the run loop must decide what comes next; CPU.rip is right */
     STATUS_FAULT = -1,    /* CPU.fault is to be delivered; CPU.rip is the instruction's */
     STATUS_SHUTDOWN = -2, /* triple fault */
-    STATUS_VMEXIT = -3,   /* CPU.vmexit_reason and CPU.vmexit_qualification */
+    STATUS_VMEXIT = -3,   /* CPU.exit says why; where a caller knows faults only it gets STATUS_FAULT (EVENT_VM_EXIT) */
     STATUS_HOOK = -4,     /* a hook or breakpoint lies before the instruction at CPU.rip */
     STATUS_RAISED = -5,   /* RUN_RAISE: an INT n or the like was to be delivered: CPU.fault */
     STATUS_CALL = 3,      /* EMU_TRAMPOLINE: CPU.pending is to be called */
@@ -75,6 +76,7 @@ typedef enum EventType {
     EVENT_SOFTWARE_INTERRUPT = 4,  /* INT n */
     EVENT_ICEBP = 5,               /* INT1 */
     EVENT_SOFTWARE_EXCEPTION = 6,  /* INT3, INTO */
+    EVENT_VM_EXIT = 15,            /* CPU.fault is no fault: CPU.exit is to be acted on */
 } EventType;
 
 typedef struct Fault {
@@ -85,6 +87,32 @@ typedef struct Fault {
     uint32_t error;
     uint64_t address; /* of a page fault: goes to CR2; of a debug exception: the bits that go to DR6 */
 } Fault;
+
+/* A VM exit that is to be made. An instruction's length and operands are those of CPU.exit_insn. */
+typedef struct VmExit {
+    uint32_t reason;
+    uint64_t qualification;
+    uint64_t guest_physical, guest_linear;
+    uint8_t details;        /* which of the instructions of the reason: bits 28 and 29 of its information */
+    uint8_t by_instruction; /* an instruction that was not executed: the length and the details of it are saved */
+    uint8_t has_event;      /* `event` caused it */
+    uint8_t has_vectoring;  /* it came up while `vectoring` was delivered */
+    Fault event, vectoring;
+} VmExit;
+
+/* What is cached of translations for one address space: VPID and EPT pointer (SDM Vol. 3, "Caching Translation
+ * Information"). CPU holds what is in use; this is where the others wait. */
+typedef struct TlbContext {
+    struct TlbEntry *supervisor, *user;
+    uint64_t eptp;          /* 0: none */
+    uint64_t paging;        /* the control bits that the entries depend on */
+    uint64_t code_base, code_limit;
+    uint64_t used;          /* when it was in use last: a count of switches */
+    uint32_t vpid;
+    uint32_t generation;    /* 0: to be taken anew */
+    uint8_t filled, has_large, writable;
+} TlbContext;
+#define TLB_CONTEXTS 8u
 
 /* What the processor is doing between instructions. */
 typedef enum Activity { ACTIVITY_ACTIVE, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_FOR_SIPI } Activity;
@@ -101,6 +129,8 @@ typedef enum Activity { ACTIVITY_ACTIVE, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVI
 #define REQUEST_INIT  8u
 #define REQUEST_STOP  16u /* the host wants the run to end */
 #define REQUEST_MC    32u /* machine check */
+#define REQUEST_VMX   64u /* in VMX non-root operation: something may be due (vmx_attend) */
+#define REQUEST_SIPI  128u
 
 /* CPU.trap: debug exceptions that are due after the current instruction; bits as in DR6. */
 #define DR6_BS 0x4000u
@@ -166,12 +196,17 @@ typedef struct CPU {
     uint32_t mode;   /* MODE_* */
     uint8_t cpl;
     uint8_t shadow;  /* SHADOW_* */
+    uint8_t in_shadow; /* SHADOW_*, of the instruction that runs */
     uint8_t activity; /* Activity */
     uint8_t nmi_blocked; /* from NMI delivery to IRET */
     uint8_t long_mode;   /* EFER.LMA */
     uint8_t code64;      /* long mode and CS.L */
     uint8_t protected_mode; /* CR0.PE and not virtual-8086 mode */
     uint8_t v86;
+    uint8_t non_root;    /* VMX non-root operation: a guest runs */
+    uint8_t ports_watched; /* breakpoints, or VMX controls on I/O: no port access takes the fast path */
+    uint8_t injecting;   /* the event that is delivered was injected by VM entry: the exception bitmap is not asked */
+    uint8_t iret_unblocked; /* this instruction is an IRET that let NMIs in again */
     uint32_t requests; /* REQUEST_*; the host may set REQUEST_STOP from another thread */
     uint32_t trap;     /* debug exceptions due after the current instruction, bits of DR6 */
 
@@ -184,14 +219,15 @@ typedef struct CPU {
     Fault fault;
     /* Delivery in progress, for double faults and VM exits: the vector being delivered, or -1. */
     int delivering;
-    uint32_t vmexit_reason;
-    uint64_t vmexit_qualification;
+    VmExit exit;
+    const Insn *exit_insn; /* the last instruction that left its block by a fault or a VM exit; NULL: none since the block began */
 
     /* Model-specific registers. */
     uint64_t tsc_offset; /* IA32_TSC = cycles + tsc_offset */
     uint64_t tsc_aux;
     uint64_t apic_base;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+    uint64_t pat, debugctl;
     uint64_t star, lstar, cstar, fmask, kernel_gs_base;
     uint64_t random; /* state of the generator behind RDRAND and RDSEED: part of the state, so that runs repeat */
     Fpu fpu;
@@ -205,7 +241,16 @@ typedef struct CPU {
     uint8_t tlb_has_large; /* a fragment of a large page is cached: INVLPG flushes all */
     uint8_t hooks_memory;  /* memory hooks or data breakpoints: no access takes the fast path */
     uint32_t generation;   /* part of jump_key; moves on when linear addresses may mean something else */
+    uint32_t last_generation; /* the last one given out: each TLB context has its own */
     uint64_t code_base, code_limit; /* of CS when the generation was taken */
+
+    uint64_t eptp;         /* EPT is in use: the EPT pointer; else 0 */
+    TlbContext *contexts;  /* [TLB_CONTEXTS] */
+    TlbContext *context;   /* in use */
+    uint64_t context_switches;
+
+    Vmx vmx;
+    VmTransition *transitions; /* [TRANSITIONS], a ring */
 
     BlockCache *blocks;
     uint64_t instruction_goal; /* stop when `instructions` reaches it */
@@ -252,6 +297,7 @@ typedef struct Model {
     uint32_t reset_edx;       /* family, model, stepping */
     uint8_t max_instruction_length; /* 15 */
     uint64_t hz;
+    VmxModel vmx;
     RowClocks clocks[TIMING_ROWS];
     EventClocks event_clocks;
 } Model;
@@ -315,10 +361,84 @@ int mmu_translate(CPU *cpu, uint64_t la, unsigned access, uint64_t *pa);
 /* The same without any effect, for debuggers: false where nothing is mapped. */
 bool mmu_peek(CPU *cpu, uint64_t la, uint64_t *pa);
 int mmu_load_pdptes(CPU *cpu, uint64_t cr3);
+/* Forget translations of the address space in use; of all; of those whose VPID (-1: any) and EPT pointer (-1: any) are
+ * these. */
 void tlb_flush(CPU *cpu, bool global_too);
 void tlb_flush_page(CPU *cpu, uint64_t la);
+void tlb_flush_all(CPU *cpu);
+void tlb_flush_matching(CPU *cpu, int64_t vpid, uint64_t eptp, bool global_too);
+/* Goes on with the translations of another address space; CR0, CR4 and EFER are the new ones already. */
+void tlb_select(CPU *cpu, uint32_t vpid, uint64_t eptp);
+/* Decoded code is reached by other ways from now on: the jump cache of every address space is void. */
+void generation_renew(CPU *cpu);
+void generations_renew(CPU *cpu);
 /* Stores to the physical page must take the slow path from now on (it holds code, or is clean again). */
 void tlb_protect_page(CPU *cpu, uint64_t page);
+
+/* ept.c. From guest-physical to physical addresses; `la` is what is being translated, `of_walk` says that the access is one
+ * to a paging structure. The rights found come back in `rights`: EPT_R, EPT_W, EPT_X. STATUS_FAULT: CPU.exit is set. */
+#define EPT_R 1u
+#define EPT_W 2u
+#define EPT_X 4u
+typedef struct EptAccess {
+    unsigned access; /* ACCESS_*, WALK_PEEK */
+    bool has_la, of_walk;
+    uint64_t la;
+} EptAccess;
+int ept_translate(CPU *cpu, uint64_t gpa, const EptAccess *access, uint64_t *pa, unsigned *rights);
+#define WALK_PEEK 0x100u /* no effects, no faults recorded, rights of the supervisor */
+
+/* A VM exit: records why and returns STATUS_VMEXIT. */
+int vm_exit(CPU *cpu, uint32_t reason, uint64_t qualification);
+/* The same by an instruction that is not executed: its length is saved, and RF is 0 in the saved flags. */
+int vm_exit_instruction(CPU *cpu, uint32_t reason, uint64_t qualification);
+/* Does the exception bitmap want this event? (SDM Vol. 3, "Exception Bitmap".) */
+bool vm_exit_wanted(const CPU *cpu, const Fault *event);
+/* And its VM exit. */
+int vm_exit_event(CPU *cpu, const Fault *event);
+/* Controls of the guest that runs; in root operation none is set. */
+static inline bool guest_pin(const CPU *cpu, uint32_t controls)
+{
+    return cpu->non_root && (cpu->vmx.field[PIN_BASED_VM_EXECUTION_CONTROLS] & controls);
+}
+static inline bool guest_proc(const CPU *cpu, uint32_t controls)
+{
+    return cpu->non_root && (cpu->vmx.field[PRIMARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS] & controls);
+}
+static inline bool guest_proc2(const CPU *cpu, uint32_t controls)
+{
+    return guest_proc(cpu, (uint32_t)PROC_ACTIVATE_SECONDARY_CONTROLS) &&
+           (cpu->vmx.field[SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS] & controls);
+}
+
+/* exec_control.c: SDM Vol. 3, "Control Registers". What MOV to CR checks and does, without VM exits; STATUS_LOOK or STATUS_FAULT. */
+int control_write(CPU *cpu, unsigned number, uint64_t value);
+
+/* exec_msr.c. False, or STATUS_FAULT with #GP(0): there is no such register, or it does not take the value. */
+bool msr_read(CPU *cpu, uint32_t number, uint64_t *value);
+int msr_write(CPU *cpu, uint32_t number, uint64_t value);
+/* Bits of IA32_EFER that the model has. */
+uint64_t efer_mask(const CPU *cpu);
+bool pat_valid(uint64_t value);
+/* What a model's VMX capability MSRs say of a control word: the bits that must be 1, and those that may be. `strict`: the
+ * registers without TRUE in their names. */
+uint32_t control_must(const CPU *cpu, ControlWord word, bool strict);
+uint32_t control_may(const CPU *cpu, ControlWord word);
+/* Bits of CR0 and CR4 that are fixed in VMX operation: 1 in *_fixed0 must be 1, 0 in *_fixed1 must be 0. */
+#define VMX_CR0_FIXED0 (CR0_PE | CR0_NE | CR0_PG)
+#define VMX_CR4_FIXED0 CR4_VMXE
+
+/* vmx_entry.c, vmx_exit.c: for the run loop alone. */
+int vmx_enter(CPU *cpu, bool launch); /* VMLAUNCH, VMRESUME: a Status */
+int vmx_leave(CPU *cpu);              /* acts on CPU.exit: STATUS_OK, or STATUS_SHUTDOWN after a VMX abort */
+/* What is due in a guest before its next instruction: STATUS_VMEXIT, or STATUS_OK. */
+int vmx_due_before_traps(CPU *cpu);
+int vmx_due_after_traps(CPU *cpu);
+int vmx_due_interrupt_window(CPU *cpu);
+/* The event that VM entry injects. */
+Fault vmx_injected(const CPU *cpu);
+void vmx_reset(CPU *cpu);
+void vmx_restored(CPU *cpu); /* after the state was restored */
 
 /* segment.c: descriptor tables and segment registers. */
 void segment_update(CPU *cpu, unsigned index); /* recomputes read_end and write_end from the other fields */

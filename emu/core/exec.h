@@ -155,6 +155,15 @@ int64_t run_cold(ARGS); /* CPU.operation: a seventh argument would go on the sta
     }                                                        \
     static int name##_operation(CPU *cpu, const Insn *insn)
 
+/* The exit qualification of instructions with a memory operand: the displacement, with RIP-relative addresses the sum.
+ * SDM Vol. 3, "Basic VM-Exit Information". */
+INLINE uint64_t vm_exit_displacement(const CPU *processor, const Insn *instruction)
+{
+    const uint64_t displacement = (uint64_t)(int64_t)instruction->disp;
+    const uint64_t sum = instruction->base == REG_RIP ? processor->page_rip + displacement : displacement;
+    return processor->code64 ? sum : (uint32_t)sum;
+}
+
 /* In an operation: settles a cost that depends on the state; `clocks` is what the instruction costs as a whole. */
 INLINE void charge_case(CPU *cpu, const Insn *insn, unsigned which)
 {

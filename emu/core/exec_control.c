@@ -19,6 +19,12 @@ static int write_cr0(CPU *cpu, uint64_t value)
     const bool turns_on = changed & next & CR0_PG, turns_off = changed & cpu->cr0 & CR0_PG;
     if ((next & (CR0_PG | CR0_PE)) == CR0_PG || (next & (CR0_NW | CR0_CD)) == CR0_NW)
         return fault_gp(cpu, 0);
+    /* SDM Vol. 3, "VMX Operation: Restrictions". */
+    if (cpu->vmx.on) {
+        const uint32_t fixed = VMX_CR0_FIXED0 & ~(guest_proc2(cpu, PROC2_UNRESTRICTED_GUEST) ? CR0_PE | CR0_PG : 0);
+        if (fixed & ~next)
+            return fault_gp(cpu, 0);
+    }
     const bool enters_long = turns_on && (cpu->efer & EFER_LME);
     if (enters_long && (!(cpu->cr4 & CR4_PAE) || (cpu->seg[CS].access & AR_L)))
         return fault_gp(cpu, 0);
@@ -58,6 +64,8 @@ static int write_cr4(CPU *cpu, uint64_t value)
         return fault_gp(cpu, 0);
     if (cpu->long_mode && !(value & CR4_PAE))
         return fault_gp(cpu, 0);
+    if (cpu->vmx.on && !(value & CR4_VMXE))
+        return fault_gp(cpu, 0);
     if ((changed & value & CR4_PCIDE) && (!cpu->long_mode || (cpu->cr3 & 0xfff)))
         return fault_gp(cpu, 0);
     if ((changed & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP)) &&
@@ -81,7 +89,7 @@ static bool control_register_exists(const CPU *cpu, unsigned number)
     }
 }
 
-static int write_control_number(CPU *cpu, unsigned number, uint64_t value)
+int control_write(CPU *cpu, unsigned number, uint64_t value)
 {
     switch (number) {
     case 0: return write_cr0(cpu, value);
@@ -96,6 +104,69 @@ static int write_control_number(CPU *cpu, unsigned number, uint64_t value)
     }
 }
 
+/* --- in a guest: SDM Vol. 3, "Instructions That Cause VM Exits Conditionally", "Changes to Instruction Behavior in VMX
+ * Non-Root Operation"; the qualification: "Exit Qualification for Control-Register Accesses" --- */
+
+enum { ACCESS_TO_CR, ACCESS_FROM_CR, ACCESS_CLTS, ACCESS_LMSW };
+
+static int exit_on_access(CPU *cpu, unsigned number, unsigned kind, unsigned gpr, uint64_t more)
+{
+    return vm_exit_instruction(cpu, EXIT_REASON_CONTROL_REGISTER_ACCESSES, number | kind << 4 | gpr << 8 | more);
+}
+
+/* The bits of a guest's CR0 or CR4 that belong to the VMM, and what it shows in their place. */
+typedef struct Masked {
+    uint64_t mask, shadow;
+} Masked;
+
+static Masked masked(const CPU *cpu, unsigned number)
+{
+    const uint64_t *field = cpu->vmx.field;
+    return number == 0 ? (Masked){field[CR0_GUEST_HOST_MASK], field[CR0_READ_SHADOW]}
+                       : (Masked){field[CR4_GUEST_HOST_MASK], field[CR4_READ_SHADOW]};
+}
+
+static uint64_t seen_by_guest(const CPU *cpu, unsigned number, uint64_t value)
+{
+    const Masked own = masked(cpu, number);
+    return (value & ~own.mask) | (own.shadow & own.mask);
+}
+
+static bool is_cr3_target(const CPU *cpu, uint64_t value)
+{
+    for (uint64_t i = 0; i < cpu->vmx.field[CR3_TARGET_COUNT]; i++)
+        if (cpu->vmx.field[CR3_TARGET_VALUE_0 + i] == value)
+            return true;
+    return false;
+}
+
+static uint64_t virtual_tpr_address(const CPU *cpu) { return cpu->vmx.field[VIRTUAL_APIC_ADDRESS] + 0x80; }
+
+/* MOV to a control register by a guest: exits, or writes what is the guest's to write. */
+static int guest_write_control(CPU *cpu, unsigned number, uint64_t value, unsigned gpr)
+{
+    if (number == 0 || number == 4) {
+        const Masked own = masked(cpu, number);
+        if ((value ^ own.shadow) & own.mask)
+            return exit_on_access(cpu, number, ACCESS_TO_CR, gpr, 0);
+        const uint64_t real = number == 0 ? cpu->cr0 : cpu->cr4;
+        value = (value & ~own.mask) | (real & own.mask);
+    } else if (number == 3 && guest_proc(cpu, PROC_CR3_LOAD_EXITING) && !is_cr3_target(cpu, value)) {
+        return exit_on_access(cpu, 3, ACCESS_TO_CR, gpr, 0);
+    } else if (number == 8) {
+        if (guest_proc(cpu, PROC_CR8_LOAD_EXITING))
+            return exit_on_access(cpu, 8, ACCESS_TO_CR, gpr, 0);
+        if (guest_proc(cpu, PROC_USE_TPR_SHADOW)) {
+            if (value & ~15ull)
+                return fault_gp(cpu, 0);
+            bus_write(cpu->bus, virtual_tpr_address(cpu), value << 4, 4);
+            cpu_pulse(cpu, REQUEST_VMX); /* it may be below the threshold now */
+            return STATUS_LOOK;
+        }
+    }
+    return control_write(cpu, number, value);
+}
+
 static int write_control(CPU *cpu, const Insn *insn, uint64_t value)
 {
     const unsigned number = insn->dst;
@@ -103,10 +174,25 @@ static int write_control(CPU *cpu, const Insn *insn, uint64_t value)
         return fault_ud(cpu);
     if (cpu->cpl)
         return fault_gp(cpu, 0);
-    const int status = write_control_number(cpu, number, value);
+    const int status = cpu->non_root ? guest_write_control(cpu, number, value, insn->src / 8)
+                                     : control_write(cpu, number, value);
     if (status >= 0)
         charge_case(cpu, insn, number == 2 ? CASE_CR2 : number == 3 ? CASE_CR3 : CASE_CR0);
     return status;
+}
+
+static uint64_t control_value(const CPU *cpu, unsigned number)
+{
+    switch (number) {
+    case 0: return cpu->non_root ? seen_by_guest(cpu, 0, cpu->cr0) : cpu->cr0;
+    case 2: return cpu->cr2;
+    case 3: return cpu->cr3;
+    case 4: return cpu->non_root ? seen_by_guest(cpu, 4, cpu->cr4) : cpu->cr4;
+    default:
+        if (guest_proc(cpu, PROC_USE_TPR_SHADOW))
+            return bus_read(cpu->bus, virtual_tpr_address(cpu), 4) >> 4 & 15;
+        return cpu->cr8;
+    }
 }
 
 static int read_control(CPU *cpu, const Insn *insn)
@@ -116,11 +202,9 @@ static int read_control(CPU *cpu, const Insn *insn)
         return fault_ud(cpu);
     if (cpu->cpl)
         return fault_gp(cpu, 0);
-    const uint64_t value = number == 0   ? cpu->cr0
-                           : number == 2 ? cpu->cr2
-                           : number == 3 ? cpu->cr3
-                           : number == 4 ? cpu->cr4
-                                         : cpu->cr8;
+    if ((number == 3 && guest_proc(cpu, PROC_CR3_STORE_EXITING)) || (number == 8 && guest_proc(cpu, PROC_CR8_STORE_EXITING)))
+        return exit_on_access(cpu, number, ACCESS_FROM_CR, insn->dst / 8, 0);
+    const uint64_t value = control_value(cpu, number);
     R64(insn->dst) = cpu->code64 ? value : (uint32_t)value;
     return STATUS_OK;
 }
@@ -133,12 +217,14 @@ COLD_BODY(exec_mov_r64_c) { return read_control(cpu, insn); }
 /* --- debug registers --- */
 
 /* Which register a number means: 4 and 5 are 6 and 7, or undefined with CR4.DE. Checks privilege and DR7.GD. */
-static int check_debug(CPU *cpu, unsigned *number)
+static int check_debug(CPU *cpu, unsigned *number, bool write, unsigned gpr)
 {
     if (*number > 7 || ((*number == 4 || *number == 5) && (cpu->cr4 & CR4_DE)))
         return fault_ud(cpu);
     if (cpu->cpl)
         return fault_gp(cpu, 0);
+    if (guest_proc(cpu, PROC_MOV_DR_EXITING))
+        return vm_exit_instruction(cpu, EXIT_REASON_MOV_DR, *number | (write ? 0 : 0x10) | gpr << 8);
     if (*number == 4 || *number == 5)
         *number += 2;
     if (cpu->dr[7] & DR7_GD) {
@@ -151,7 +237,7 @@ static int check_debug(CPU *cpu, unsigned *number)
 static int write_debug(CPU *cpu, const Insn *insn, uint64_t value)
 {
     unsigned number = insn->dst;
-    if (check_debug(cpu, &number))
+    if (check_debug(cpu, &number, true, insn->src / 8))
         return STATUS_FAULT;
     if (number >= 6 && value >> 32)
         return fault_gp(cpu, 0);
@@ -168,7 +254,7 @@ static int write_debug(CPU *cpu, const Insn *insn, uint64_t value)
 static int read_debug(CPU *cpu, const Insn *insn)
 {
     unsigned number = insn->src;
-    if (check_debug(cpu, &number))
+    if (check_debug(cpu, &number, false, insn->dst / 8))
         return STATUS_FAULT;
     charge_case(cpu, insn, number >= 6 ? CASE_DR67 : CASE_DR03);
     R64(insn->dst) = cpu->code64 ? cpu->dr[number] : (uint32_t)cpu->dr[number];
@@ -186,24 +272,45 @@ COLD_BODY(exec_clts)
 {
     if (cpu->cpl)
         return fault_gp(cpu, 0);
+    if (cpu->non_root) {
+        const Masked own = masked(cpu, 0);
+        if (own.mask & CR0_TS) {
+            if (own.shadow & CR0_TS)
+                return exit_on_access(cpu, 0, ACCESS_CLTS, 0, 0);
+            return STATUS_LOOK; /* the guest's TS is 0 already, the real one is not its own */
+        }
+    }
     cpu->cr0 &= ~(uint64_t)CR0_TS;
     cpu_update_mode(cpu);
     return STATUS_LOOK;
 }
 
 /* LMSW sets PE, but never clears it. */
-static int load_msw(CPU *cpu, uint64_t value)
+static int load_msw(CPU *cpu, const Insn *insn, uint64_t value)
 {
-    const uint64_t low = CR0_PE | CR0_MP | CR0_EM | CR0_TS;
+    uint64_t low = CR0_PE | CR0_MP | CR0_EM | CR0_TS;
+    if (cpu->non_root) {
+        /* SDM Vol. 3: for PE what counts is that it would be set. */
+        const Masked own = masked(cpu, 0);
+        if (((value ^ own.shadow) & own.mask & (CR0_MP | CR0_EM | CR0_TS)) || (value & ~own.shadow & own.mask & CR0_PE))
+            return exit_on_access(cpu, 0, ACCESS_LMSW, 0, (uint64_t)insn->memory << 6 | (value & 0xffff) << 16);
+        low &= ~own.mask;
+    }
     return write_cr0(cpu, (cpu->cr0 & ~low) | (value & low) | (cpu->cr0 & CR0_PE));
 }
 
-COLD_BODY(exec_lmsw_r16) { return cpu->cpl ? fault_gp(cpu, 0) : load_msw(cpu, R16(insn->dst)); }
+COLD_BODY(exec_lmsw_r16) { return cpu->cpl ? fault_gp(cpu, 0) : load_msw(cpu, insn, R16(insn->dst)); }
 COLD_BODY(exec_lmsw_m16)
 {
     if (cpu->cpl)
         return fault_gp(cpu, 0);
-    return mem_read(cpu, insn->seg, effective_address(cpu, insn), 2) ? STATUS_FAULT : load_msw(cpu, cpu->data);
+    const uint64_t ea = effective_address(cpu, insn);
+    if (mem_read(cpu, insn->seg, ea, 2))
+        return STATUS_FAULT;
+    const int status = load_msw(cpu, insn, cpu->data);
+    if (status == STATUS_VMEXIT)
+        cpu->exit.guest_linear = cpu->code64 && insn->seg < FS ? ea : cpu->seg[insn->seg].base + ea;
+    return status;
 }
 
 static bool forbidden_by_umip(const CPU *cpu) { return (cpu->cr4 & CR4_UMIP) && cpu->cpl > 0; }
@@ -213,7 +320,7 @@ static bool forbidden_by_umip(const CPU *cpu) { return (cpu->cr4 & CR4_UMIP) && 
     {                                            \
         if (forbidden_by_umip(cpu))              \
             return fault_gp(cpu, 0);             \
-        SET_R##bits(insn->dst, cpu->cr0);        \
+        SET_R##bits(insn->dst, control_value(cpu, 0));        \
         return STATUS_OK;                        \
     }
 STORE_MSW(16)
@@ -224,7 +331,7 @@ COLD_BODY(exec_smsw_m16)
 {
     if (forbidden_by_umip(cpu))
         return fault_gp(cpu, 0);
-    if (mem_write(cpu, insn->seg, effective_address(cpu, insn), 2, cpu->cr0 & 0xffff))
+    if (mem_write(cpu, insn->seg, effective_address(cpu, insn), 2, control_value(cpu, 0) & 0xffff))
         return STATUS_FAULT;
     charge_case(cpu, insn, cpu->protected_mode ? CASE_PROTECTED_MEMORY : CASE_REAL_MEMORY);
     return STATUS_OK;

@@ -22,6 +22,7 @@ COLD int64_t exit_after(ARGS)
 COLD int64_t exit_fault(ARGS)
 {
     cpu->rip = insn_rip(cpu, insn);
+    cpu->exit_insn = insn;
     cpu->instructions += insn->idx;
     return leave(cpu, left - cum_before(insn), fr, fd, cf, STATUS_FAULT);
 }

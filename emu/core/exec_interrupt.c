@@ -257,7 +257,13 @@ static int interrupt_return(CPU *cpu, const Insn *insn)
 {
     Frame frame = {.size = operand_bytes(insn)};
     const Origin from = origin_of(cpu);
-    cpu->nmi_blocked = 0;
+    /* With NMI exiting and without virtual NMIs a guest's IRET leaves NMIs as they are. */
+    if (cpu->nmi_blocked && (!guest_pin(cpu, PIN_NMI_EXITING) || guest_pin(cpu, PIN_VIRTUAL_NMIS))) {
+        cpu->nmi_blocked = 0;
+        cpu->iret_unblocked = 1;
+        if (cpu->non_root)
+            cpu_pulse(cpu, REQUEST_VMX); /* an NMI window may be open */
+    }
     return finish(cpu, insn, from, from.real  ? return_real(cpu, &frame)
                                    : from.v86 ? return_in_v86(cpu, &frame)
                                               : return_protected(cpu, insn, &frame));
@@ -338,7 +344,7 @@ REGISTER_BODY(exec_int_i)
 
 REGISTER_BODY(exec_iretd)
 {
-    if (unlikely(!is_ordinary(cpu) || (cpu->eflags & FLAG_NT) || cpu->requests))
+    if (unlikely(!is_ordinary(cpu) || (cpu->eflags & FLAG_NT) || cpu->requests || cpu->nmi_blocked))
         GO(exec_iretd_slow);
     const uint64_t sp = cpu->r[RSP] & cpu->sp_mask;
     const uint8_t *frame = fast_read(cpu, SS, sp, FRAME_BYTES);
@@ -361,7 +367,6 @@ REGISTER_BODY(exec_iretd)
     fr = result;
     fd = less;
     cf = carry;
-    cpu->nmi_blocked = 0;
     set_sp(cpu, sp + FRAME_BYTES);
     cpu->rip = rip;
     left += refund(cpu, insn);

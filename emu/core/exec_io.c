@@ -29,6 +29,34 @@ static int check_permission(CPU *processor, unsigned port, unsigned size)
     return processor->data & bits ? fault_gp(processor, 0) : STATUS_OK;
 }
 
+/* Does the VMM want the access? SDM Vol. 3, "I/O-Bitmap Addresses"; an access that wraps around the top of the ports exits. */
+static bool exits_on_port(CPU *processor, unsigned port, unsigned size)
+{
+    if (!guest_proc(processor, PROC_USE_IO_BITMAPS))
+        return guest_proc(processor, PROC_UNCONDITIONAL_IO_EXITING);
+    if (port + size > 0x10000)
+        return true;
+    for (unsigned i = port; i < port + size; i++) {
+        const VmcsField map = i < 0x8000 ? ADDRESS_OF_IO_BITMAP_A : ADDRESS_OF_IO_BITMAP_B;
+        if (bus_read(processor->bus, processor->vmx.field[map] + (i & 0x7fff) / 8, 1) >> (i & 7) & 1)
+            return true;
+    }
+    return false;
+}
+
+#define IO_IN 8u
+#define IO_STRING 0x10u
+#define IO_REP 0x20u
+#define IO_IMMEDIATE 0x40u
+
+/* SDM Vol. 3, "Exit Qualification for I/O Instructions". */
+static int exit_on_port(CPU *processor, unsigned port, unsigned size, unsigned how)
+{
+    if (likely(!processor->non_root) || !exits_on_port(processor, port, size))
+        return STATUS_OK;
+    return vm_exit_instruction(processor, EXIT_REASON_IO_INSTRUCTION, (size - 1) | how | (uint64_t)port << 16);
+}
+
 /* SDM Vol. 3, "Debug Control Register (DR7)": CR4.DE makes R/W = 2 a breakpoint on a port. */
 static void check_breakpoints(CPU *processor, unsigned port, unsigned size)
 {
@@ -59,7 +87,7 @@ static void output(CPU *processor, unsigned port, unsigned size, uint32_t value)
 
 INLINE bool is_plain(const CPU *processor)
 {
-    return all_ports_allowed(processor) && !processor->hook && !processor->breakpoints;
+    return all_ports_allowed(processor) && !processor->hook && !processor->ports_watched;
 }
 
 /* What is given back of the dearest case. */
@@ -70,10 +98,10 @@ INLINE int64_t io_refund(const CPU *processor, const Insn *instruction)
     return cost ? (int64_t)row->reg - cost : 0;
 }
 
-#define IN_BODY(name, bits, port)                                                              \
+#define IN_BODY(name, bits, port, how)                                                         \
     COLD_BODY(exec_##name##_checked)                                                           \
     {                                                                                          \
-        if (check_permission(cpu, port, (bits) / 8))                                           \
+        if (check_permission(cpu, port, (bits) / 8) || exit_on_port(cpu, port, (bits) / 8, IO_IN | (how))) \
             return STATUS_FAULT;                                                               \
         SET_R##bits(RAX * 8, input(cpu, port, (bits) / 8));                                    \
         charge_case(cpu, insn, io_case(cpu));                                                  \
@@ -92,10 +120,10 @@ INLINE int64_t io_refund(const CPU *processor, const Insn *instruction)
         NEXT;                                                                                  \
     }
 
-#define OUT_BODY(name, bits, port)                                                             \
+#define OUT_BODY(name, bits, port, how)                                                        \
     COLD_BODY(exec_##name##_checked)                                                           \
     {                                                                                          \
-        if (check_permission(cpu, port, (bits) / 8))                                           \
+        if (check_permission(cpu, port, (bits) / 8) || exit_on_port(cpu, port, (bits) / 8, how)) \
             return STATUS_FAULT;                                                               \
         output(cpu, port, (bits) / 8, R##bits(RAX * 8));                                       \
         charge_case(cpu, insn, io_case(cpu));                                                  \
@@ -117,18 +145,18 @@ INLINE int64_t io_refund(const CPU *processor, const Insn *instruction)
 #define DX_PORT R16(RDX * 8)
 #define IMMEDIATE_PORT (insn->imm & 0xff)
 
-IN_BODY(in_r8_i, 8, IMMEDIATE_PORT)
-IN_BODY(in_r16_i, 16, IMMEDIATE_PORT)
-IN_BODY(in_r32_i, 32, IMMEDIATE_PORT)
-IN_BODY(in_r8_r16, 8, DX_PORT)
-IN_BODY(in_r16_r16, 16, DX_PORT)
-IN_BODY(in_r32_r16, 32, DX_PORT)
-OUT_BODY(out_i_r8, 8, IMMEDIATE_PORT)
-OUT_BODY(out_i_r16, 16, IMMEDIATE_PORT)
-OUT_BODY(out_i_r32, 32, IMMEDIATE_PORT)
-OUT_BODY(out_r16_r8, 8, DX_PORT)
-OUT_BODY(out_r16_r16, 16, DX_PORT)
-OUT_BODY(out_r16_r32, 32, DX_PORT)
+IN_BODY(in_r8_i, 8, IMMEDIATE_PORT, IO_IMMEDIATE)
+IN_BODY(in_r16_i, 16, IMMEDIATE_PORT, IO_IMMEDIATE)
+IN_BODY(in_r32_i, 32, IMMEDIATE_PORT, IO_IMMEDIATE)
+IN_BODY(in_r8_r16, 8, DX_PORT, 0)
+IN_BODY(in_r16_r16, 16, DX_PORT, 0)
+IN_BODY(in_r32_r16, 32, DX_PORT, 0)
+OUT_BODY(out_i_r8, 8, IMMEDIATE_PORT, IO_IMMEDIATE)
+OUT_BODY(out_i_r16, 16, IMMEDIATE_PORT, IO_IMMEDIATE)
+OUT_BODY(out_i_r32, 32, IMMEDIATE_PORT, IO_IMMEDIATE)
+OUT_BODY(out_r16_r8, 8, DX_PORT, 0)
+OUT_BODY(out_r16_r16, 16, DX_PORT, 0)
+OUT_BODY(out_r16_r32, 32, DX_PORT, 0)
 
 /* --- INS, OUTS --- */
 
@@ -141,35 +169,47 @@ static void step_index(CPU *processor, const Insn *instruction, unsigned number,
     processor->r[number] = (processor->r[number] & kept) | (next & mask);
 }
 
+/* The linear address of the operand is saved too. */
+static int exit_on_string(CPU *processor, unsigned port, unsigned size, unsigned how, bool rep, unsigned seg, uint64_t ea)
+{
+    if (!exit_on_port(processor, port, size, how | IO_STRING | (rep ? IO_REP : 0)))
+        return STATUS_OK;
+    const uint64_t la = processor->seg[seg].base + ea;
+    processor->exit.guest_linear = processor->code64 ? (seg < FS ? ea : la) : (uint32_t)la;
+    return STATUS_FAULT;
+}
+
 /* The memory is checked before the port is read: a device must not lose what the instruction cannot store. */
-static int input_string(CPU *processor, const Insn *instruction, unsigned size)
+static int input_string(CPU *processor, const Insn *instruction, unsigned size, bool rep)
 {
     const unsigned port = (uint16_t)processor->r[RDX];
     const uint64_t ea = processor->r[RDI] & processor->address_mask[instruction->asize];
-    if (check_permission(processor, port, size) || mem_probe_write(processor, ES, ea, size) ||
+    if (check_permission(processor, port, size) || exit_on_string(processor, port, size, IO_IN, rep, ES, ea) ||
+        mem_probe_write(processor, ES, ea, size) ||
         mem_write(processor, ES, ea, size, input(processor, port, size)))
         return STATUS_FAULT;
     step_index(processor, instruction, RDI, size);
     return STATUS_OK;
 }
 
-static int output_string(CPU *processor, const Insn *instruction, unsigned size)
+static int output_string(CPU *processor, const Insn *instruction, unsigned size, bool rep)
 {
     const unsigned port = (uint16_t)processor->r[RDX];
     const uint64_t ea = processor->r[RSI] & processor->address_mask[instruction->asize];
-    if (check_permission(processor, port, size) || mem_read(processor, instruction->seg, ea, size))
+    if (check_permission(processor, port, size) || exit_on_string(processor, port, size, 0, rep, instruction->seg, ea) ||
+        mem_read(processor, instruction->seg, ea, size))
         return STATUS_FAULT;
     output(processor, port, size, (uint32_t)processor->data);
     step_index(processor, instruction, RSI, size);
     return STATUS_OK;
 }
 
-typedef int Element(CPU *cpu, const Insn *insn, unsigned size);
+typedef int Element(CPU *cpu, const Insn *insn, unsigned size, bool rep);
 
 static int once(CPU *processor, const Insn *instruction, Element *element, unsigned size)
 {
     const unsigned cost = io_case(processor);
-    const int status = element(processor, instruction, size);
+    const int status = element(processor, instruction, size, false);
     if (!status)
         charge_case(processor, instruction, cost);
     return status;
@@ -203,7 +243,7 @@ static int repeated(CPU *processor, const Insn *instruction, Element *element, u
     processor->rep_resumed = 0;
     processor->clock->left += refund;
     while (processor->r[RCX] & mask) {
-        if (element(processor, instruction, size)) {
+        if (element(processor, instruction, size, true)) {
             processor->instructions += done;
             processor->clock->left -= done ? charged : refund;
             processor->rep_resumed = resumed || done;

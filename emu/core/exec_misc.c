@@ -4,7 +4,6 @@
 
 #define NOTHING(name) REGISTER_BODY(exec_##name) { NEXT; }
 NOTHING(nop) /* of every form: a memory operand is not accessed */
-NOTHING(pause)
 NOTHING(endbr32)
 NOTHING(endbr64)
 NOTHING(lfence)
@@ -15,6 +14,18 @@ NOTHING(prefetcht0_m8)
 NOTHING(prefetcht1_m8)
 NOTHING(prefetcht2_m8)
 NOTHING(prefetchw_m8)
+
+COLD_BODY(exec_pause_in_guest)
+{
+    return guest_proc(cpu, PROC_PAUSE_EXITING) ? vm_exit_instruction(cpu, EXIT_REASON_PAUSE, 0) : STATUS_OK;
+}
+REGISTER_BODY(exec_pause)
+{
+    if (unlikely(cpu->non_root))
+        GO(exec_pause_in_guest);
+    NEXT;
+}
+
 /* Faults as a read of the byte does, but reads nothing: the line may be a device's. */
 static int touch_line(CPU *cpu, const Insn *insn)
 {

@@ -32,6 +32,8 @@ static CpuidLeaf cpuid(const Model *model, uint32_t leaf, uint32_t subleaf)
 
 COLD_BODY(exec_cpuid)
 {
+    if (cpu->non_root)
+        return vm_exit_instruction(cpu, EXIT_REASON_CPUID, 0);
     const uint32_t leaf = R32(RAX * 8);
     CpuidLeaf data = cpuid(cpu->model, leaf, R32(RCX * 8));
     if (leaf == 1) {
@@ -55,30 +57,61 @@ static void set_edx_eax(CPU *cpu, uint64_t value)
     SET_R32(RDX * 8, value >> 32);
 }
 
-static uint64_t time_stamp(const CPU *cpu) { return clock_now(cpu->clock) + cpu->tsc_offset; }
+/* A guest sees the counter with the offset that its VMM gives it. */
+static uint64_t time_stamp(const CPU *cpu)
+{
+    const uint64_t offset = guest_proc(cpu, PROC_USE_TSC_OFFSETTING) ? cpu->vmx.field[TSC_OFFSET] : 0;
+    return clock_now(cpu->clock) + cpu->tsc_offset + offset;
+}
 
 COLD_BODY(exec_rdtsc)
 {
     if ((cpu->cr4 & CR4_TSD) && cpu->cpl)
         return fault_gp(cpu, 0);
+    if (guest_proc(cpu, PROC_RDTSC_EXITING))
+        return vm_exit_instruction(cpu, EXIT_REASON_RDTSC, 0);
     set_edx_eax(cpu, time_stamp(cpu));
     return STATUS_OK;
 }
 
+/* A guest has RDTSCP and RDPID where its VMM lets it. */
+static bool hidden_from_guest(const CPU *cpu) { return cpu->non_root && !guest_proc2(cpu, PROC2_ENABLE_RDTSCP); }
+
 COLD_BODY(exec_rdtscp)
 {
+    if (hidden_from_guest(cpu))
+        return fault_ud(cpu);
     if ((cpu->cr4 & CR4_TSD) && cpu->cpl)
         return fault_gp(cpu, 0);
+    if (guest_proc(cpu, PROC_RDTSC_EXITING))
+        return vm_exit_instruction(cpu, EXIT_REASON_RDTSCP, 0);
     set_edx_eax(cpu, time_stamp(cpu));
     SET_R32(RCX * 8, cpu->tsc_aux);
     return STATUS_OK;
 }
 
-COLD_BODY(exec_rdpid_r32) { SET_R32(insn->dst, cpu->tsc_aux); return STATUS_OK; }
-COLD_BODY(exec_rdpid_r64) { SET_R64(insn->dst, cpu->tsc_aux); return STATUS_OK; }
+COLD_BODY(exec_rdpid_r32)
+{
+    if (hidden_from_guest(cpu))
+        return fault_ud(cpu);
+    SET_R32(insn->dst, cpu->tsc_aux);
+    return STATUS_OK;
+}
+COLD_BODY(exec_rdpid_r64)
+{
+    if (hidden_from_guest(cpu))
+        return fault_ud(cpu);
+    SET_R64(insn->dst, cpu->tsc_aux);
+    return STATUS_OK;
+}
 
 /* No model has performance counters: every number is out of range. */
-COLD_BODY(exec_rdpmc) { return fault_gp(cpu, 0); }
+COLD_BODY(exec_rdpmc)
+{
+    if (cpu->cpl && !(cpu->cr4 & CR4_PCE))
+        return fault_gp(cpu, 0);
+    return guest_proc(cpu, PROC_RDPMC_EXITING) ? vm_exit_instruction(cpu, EXIT_REASON_RDPMC, 0) : fault_gp(cpu, 0);
+}
 
 /* --- RDMSR, WRMSR --- */
 
@@ -91,19 +124,11 @@ typedef struct Msr {
     size_t offset;     /* of the field in CPU */
 } Msr;
 
+enum { PLAIN, ADDRESS };
 static const Msr registers[] = {
-    {IA32_APIC_BASE, SINCE_MSR, false, 0xffffff900, offsetof(CPU, apic_base)},
-    {IA32_SYSENTER_CS, SINCE_SEP, false, 0xffffffff, offsetof(CPU, sysenter_cs)},
-    {IA32_SYSENTER_ESP, SINCE_SEP, true, UINT64_MAX, offsetof(CPU, sysenter_esp)},
-    {IA32_SYSENTER_EIP, SINCE_SEP, true, UINT64_MAX, offsetof(CPU, sysenter_eip)},
-    {IA32_STAR, SINCE_SYSCALL, false, UINT64_MAX, offsetof(CPU, star)},
-    {IA32_LSTAR, SINCE_SYSCALL, true, UINT64_MAX, offsetof(CPU, lstar)},
-    {IA32_CSTAR, SINCE_SYSCALL, true, UINT64_MAX, offsetof(CPU, cstar)},
-    {IA32_FMASK, SINCE_SYSCALL, false, 0xffffffff, offsetof(CPU, fmask)},
-    {IA32_FS_BASE, SINCE_LM, true, UINT64_MAX, offsetof(CPU, seg[FS].base)},
-    {IA32_GS_BASE, SINCE_LM, true, UINT64_MAX, offsetof(CPU, seg[GS].base)},
-    {IA32_KERNEL_GS_BASE, SINCE_LM, true, UINT64_MAX, offsetof(CPU, kernel_gs_base)},
-    {IA32_TSC_AUX, SINCE_RDTSCP, false, 0xffffffff, offsetof(CPU, tsc_aux)},
+#define MSR(name, number, since, kind, writable, field) {number, SINCE_##since, kind == ADDRESS, writable, offsetof(CPU, field)},
+#include "msr.def"
+#undef MSR
 };
 
 static const Msr *find_msr(const CPU *cpu, uint32_t number)
@@ -114,35 +139,114 @@ static const Msr *find_msr(const CPU *cpu, uint32_t number)
     return NULL;
 }
 
-/* Bits of IA32_EFER that the model has; LMA is read-only. */
-static uint64_t efer_mask(const Model *model)
+/* LMA is read-only. */
+uint64_t efer_mask(const CPU *cpu)
 {
+    const Model *model = cpu->model;
     const CpuidLeaf extended = cpuid(model, 0x80000001, 0);
     const bool known = find_leaf(model, 0x80000001, 0);
     return (model->has[SINCE_SYSCALL] ? EFER_SCE : 0) | (model->has[SINCE_LM] ? EFER_LME : 0) |
            (known && (extended.edx & CPUID_80000001_EDX_NX) ? EFER_NXE : 0);
 }
 
-COLD_BODY(exec_rdmsr)
+static bool has_pat(const CPU *cpu) { return cpuid(cpu->model, 1, 0).edx & CPUID_1_EDX_PAT; }
+
+/* SDM Vol. 3, "IA32_PAT MSR": memory types 0, 1, 4 to 7. */
+bool pat_valid(uint64_t value)
 {
-    const uint32_t number = R32(RCX * 8);
-    const Msr *msr = find_msr(cpu, number);
-    if (cpu->cpl)
-        return fault_gp(cpu, 0);
-    if (msr)
-        set_edx_eax(cpu, R64(msr->offset));
-    else if (number == IA32_TSC && cpu->model->has[SINCE_TSC])
-        set_edx_eax(cpu, time_stamp(cpu));
-    else if (number == IA32_EFER && efer_mask(cpu->model))
-        set_edx_eax(cpu, cpu->efer);
+    for (unsigned i = 0; i < 8; i++) {
+        const unsigned type = value >> 8 * i & 0xff;
+        if (type > 7 || type == 2 || type == 3)
+            return false;
+    }
+    return true;
+}
+
+/* --- what a model's VMX can do: SDM Vol. 3, appendix "VMX Capability Reporting Facility" --- */
+
+uint32_t control_must(const CPU *cpu, ControlWord word, bool strict)
+{
+    static const uint32_t default1[CONTROL_WORDS] = {0x16, 0x0401e172, 0, 0x36dff, 0x11ff};
+    static const uint32_t free1[CONTROL_WORDS] = {0, PROC_CR3_LOAD_EXITING | PROC_CR3_STORE_EXITING, 0,
+                                                  EXIT_SAVE_DEBUG_CONTROLS, ENTRY_LOAD_DEBUG_CONTROLS};
+    return strict || !(cpu->model->vmx.misc >> 63) ? default1[word] : default1[word] & ~free1[word];
+}
+
+uint32_t control_may(const CPU *cpu, ControlWord word)
+{
+    return cpu->model->vmx.allowed[word] | control_must(cpu, word, true);
+}
+
+/* Bit 63 of VmxModel.misc says that there are registers with TRUE in their names; IA32_VMX_MISC itself has it clear. */
+static bool has_true_controls(const CPU *cpu) { return cpu->model->vmx.misc >> 63; }
+
+static uint64_t controls(const CPU *cpu, ControlWord word, bool strict)
+{
+    return control_must(cpu, word, strict) | (uint64_t)control_may(cpu, word) << 32;
+}
+
+static bool read_vmx_msr(const CPU *cpu, uint32_t number, uint64_t *value)
+{
+    const VmxModel *vmx = &cpu->model->vmx;
+    if (!cpu->model->has[SINCE_VMX])
+        return false;
+    const uint64_t write_back = 6;
+    switch (number) {
+    case IA32_FEATURE_CONTROL: *value = cpu->vmx.feature_control; return true;
+    case IA32_VMX_BASIC: /* INS and OUTS give details; 48: addresses of 32 bits alone, on processors without 64-bit mode */
+        *value = vmx->revision | (uint64_t)VMCS_BYTES << 32 | write_back << 50 | 1ull << 54 |
+                 (has_true_controls(cpu) ? 1ull << 55 : 0) | (cpu->model->has[SINCE_LM] ? 0 : 1ull << 48);
+        return true;
+    case IA32_VMX_PINBASED_CTLS: *value = controls(cpu, WORD_PIN, true); return true;
+    case IA32_VMX_PROCBASED_CTLS: *value = controls(cpu, WORD_PROC, true); return true;
+    case IA32_VMX_EXIT_CTLS: *value = controls(cpu, WORD_EXIT, true); return true;
+    case IA32_VMX_ENTRY_CTLS: *value = controls(cpu, WORD_ENTRY, true); return true;
+    case IA32_VMX_MISC: *value = vmx->misc & ~(1ull << 63); return true;
+    case IA32_VMX_CR0_FIXED0: *value = VMX_CR0_FIXED0; return true;
+    case IA32_VMX_CR0_FIXED1: *value = 0xffffffff; return true;
+    case IA32_VMX_CR4_FIXED0: *value = VMX_CR4_FIXED0; return true;
+    case IA32_VMX_CR4_FIXED1: *value = cpu->model->cr4_mask; return true;
+    case IA32_VMX_VMCS_ENUM: *value = 0x2e; return true; /* the highest index, of the preemption timer's value */
+    default: break;
+    }
+    if (number == IA32_VMX_PROCBASED_CTLS2 && (vmx->allowed[WORD_PROC] & (uint32_t)PROC_ACTIVATE_SECONDARY_CONTROLS))
+        *value = (uint64_t)vmx->allowed[WORD_PROC2] << 32;
+    else if (number == IA32_VMX_EPT_VPID_CAP && vmx->ept_vpid)
+        *value = vmx->ept_vpid;
+    else if (number == IA32_VMX_TRUE_PINBASED_CTLS && has_true_controls(cpu))
+        *value = controls(cpu, WORD_PIN, false);
+    else if (number == IA32_VMX_TRUE_PROCBASED_CTLS && has_true_controls(cpu))
+        *value = controls(cpu, WORD_PROC, false);
+    else if (number == IA32_VMX_TRUE_EXIT_CTLS && has_true_controls(cpu))
+        *value = controls(cpu, WORD_EXIT, false);
+    else if (number == IA32_VMX_TRUE_ENTRY_CTLS && has_true_controls(cpu))
+        *value = controls(cpu, WORD_ENTRY, false);
     else
-        return fault_gp(cpu, 0);
-    return STATUS_OK;
+        return false;
+    return true;
+}
+
+/* --- all of them --- */
+
+bool msr_read(CPU *cpu, uint32_t number, uint64_t *value)
+{
+    const Msr *msr = find_msr(cpu, number);
+    if (msr)
+        *value = R64(msr->offset);
+    else if (number == IA32_TSC && cpu->model->has[SINCE_TSC])
+        *value = time_stamp(cpu);
+    else if (number == (uint32_t)IA32_EFER && efer_mask(cpu))
+        *value = cpu->efer;
+    else if (number == IA32_PAT && has_pat(cpu))
+        *value = cpu->pat;
+    else
+        return read_vmx_msr(cpu, number, value);
+    return true;
 }
 
 static int write_efer(CPU *cpu, uint64_t value)
 {
-    const uint64_t mask = efer_mask(cpu->model);
+    const uint64_t mask = efer_mask(cpu);
     if (value & ~(mask | EFER_LMA))
         return fault_gp(cpu, 0);
     if (((value ^ cpu->efer) & EFER_LME) && (cpu->cr0 & CR0_PG))
@@ -155,13 +259,9 @@ static int write_efer(CPU *cpu, uint64_t value)
     return STATUS_LOOK;
 }
 
-COLD_BODY(exec_wrmsr)
+int msr_write(CPU *cpu, uint32_t number, uint64_t value)
 {
-    const uint32_t number = R32(RCX * 8);
-    const uint64_t value = R32(RAX * 8) | (uint64_t)R32(RDX * 8) << 32;
     const Msr *msr = find_msr(cpu, number);
-    if (cpu->cpl)
-        return fault_gp(cpu, 0);
     if (msr) {
         if ((value & ~msr->writable) || (msr->canonical && cpu->model->has[SINCE_LM] && !is_canonical(value)))
             return fault_gp(cpu, 0);
@@ -172,7 +272,52 @@ COLD_BODY(exec_wrmsr)
         cpu->tsc_offset = value - clock_now(cpu->clock);
         return STATUS_LOOK;
     }
-    if (number == IA32_EFER && efer_mask(cpu->model))
+    if (number == (uint32_t)IA32_EFER && efer_mask(cpu))
         return write_efer(cpu, value);
+    if (number == IA32_PAT && has_pat(cpu) && pat_valid(value)) {
+        cpu->pat = value;
+        return STATUS_LOOK;
+    }
+    if (number == IA32_FEATURE_CONTROL && cpu->model->has[SINCE_VMX] && !(cpu->vmx.feature_control & FEATURE_CONTROL_LOCK) &&
+        !(value & ~(uint64_t)(FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMXON))) {
+        cpu->vmx.feature_control = value;
+        return STATUS_LOOK;
+    }
     return fault_gp(cpu, 0);
+}
+
+/* SDM Vol. 3, "MSR-Bitmap Address": reads of low and of high numbers, then writes of them; other numbers exit. */
+static bool exits_on_msr(const CPU *cpu, uint32_t number, bool write)
+{
+    if (!cpu->non_root)
+        return false;
+    const uint32_t index = number & 0x1fff;
+    if (!guest_proc(cpu, PROC_USE_MSR_BITMAPS) || (number != index && number != (0xc0000000 | index)))
+        return true;
+    const uint64_t map = cpu->vmx.field[ADDRESS_OF_MSR_BITMAPS] + (number == index ? 0 : 0x400) + (write ? 0x800 : 0);
+    return bus_read(cpu->bus, map + index / 8, 1) >> (index & 7) & 1;
+}
+
+COLD_BODY(exec_rdmsr)
+{
+    const uint32_t number = R32(RCX * 8);
+    uint64_t value;
+    if (cpu->cpl)
+        return fault_gp(cpu, 0);
+    if (exits_on_msr(cpu, number, false))
+        return vm_exit_instruction(cpu, EXIT_REASON_RDMSR, 0);
+    if (!msr_read(cpu, number, &value))
+        return fault_gp(cpu, 0);
+    set_edx_eax(cpu, value);
+    return STATUS_OK;
+}
+
+COLD_BODY(exec_wrmsr)
+{
+    const uint32_t number = R32(RCX * 8);
+    if (cpu->cpl)
+        return fault_gp(cpu, 0);
+    if (exits_on_msr(cpu, number, true))
+        return vm_exit_instruction(cpu, EXIT_REASON_WRMSR, 0);
+    return msr_write(cpu, number, R32(RAX * 8) | (uint64_t)R32(RDX * 8) << 32);
 }

@@ -257,6 +257,15 @@ COLD_BODY(exec_arpl_m16_r16)
 /* SDM Vol. 3, "Control Registers": CR4.UMIP. */
 static bool forbidden_by_umip(const CPU *cpu) { return (cpu->cr4 & CR4_UMIP) && cpu->cpl > 0; }
 
+static bool exits_on_ldtr_or_tr(CPU *cpu, const Insn *insn, unsigned which)
+{
+    if (!guest_proc2(cpu, PROC2_DESCRIPTOR_TABLE_EXITING))
+        return false;
+    vm_exit_instruction(cpu, EXIT_REASON_ACCESS_TO_LDTR_OR_TR, insn->memory ? vm_exit_displacement(cpu, insn) : 0);
+    cpu->exit.details = (uint8_t)which;
+    return true;
+}
+
 #define STORE_SELECTOR(name, index)                                                                       \
     COLD_BODY(exec_##name##_r16) { return store_selector_register(cpu, insn, index); }                    \
     COLD_BODY(exec_##name##_r32) { return store_selector_register(cpu, insn, index); }                    \
@@ -265,6 +274,8 @@ static bool forbidden_by_umip(const CPU *cpu) { return (cpu->cr4 & CR4_UMIP) && 
     {                                                                                                     \
         if (forbidden_by_umip(cpu))                                                                       \
             return fault_gp(cpu, 0);                                                                      \
+        if (exits_on_ldtr_or_tr(cpu, insn, (index) == TR))                                                \
+            return STATUS_VMEXIT;                                                                         \
         return mem_write(cpu, insn->seg, effective_address(cpu, insn), 2, cpu->seg[index].selector);      \
     }
 
@@ -272,6 +283,8 @@ static int store_selector_register(CPU *cpu, const Insn *insn, unsigned index)
 {
     if (forbidden_by_umip(cpu))
         return fault_gp(cpu, 0);
+    if (exits_on_ldtr_or_tr(cpu, insn, index == TR))
+        return STATUS_VMEXIT;
     if (insn->osize == OSIZE16)
         SET_R16(insn->dst, cpu->seg[index].selector);
     else
@@ -325,19 +338,25 @@ static int load_tr(CPU *cpu, uint16_t selector)
     return STATUS_OK;
 }
 
-#define LOAD_SYSTEM_SEGMENT(name, load)                                  \
+#define LOAD_SYSTEM_SEGMENT(name, load, which)                           \
     COLD_BODY(exec_##name##_r16)                                         \
     {                                                                    \
-        return cpu->cpl ? fault_gp(cpu, 0) : load(cpu, R16(insn->dst));  \
+        if (cpu->cpl)                                                    \
+            return fault_gp(cpu, 0);                                     \
+        if (exits_on_ldtr_or_tr(cpu, insn, which))                       \
+            return STATUS_VMEXIT;                                        \
+        return load(cpu, R16(insn->dst));                                \
     }                                                                    \
     COLD_BODY(exec_##name##_m16)                                         \
     {                                                                    \
         uint16_t selector;                                               \
         if (cpu->cpl)                                                    \
             return fault_gp(cpu, 0);                                     \
+        if (exits_on_ldtr_or_tr(cpu, insn, which))                       \
+            return STATUS_VMEXIT;                                        \
         if (read_operand16(cpu, insn, &selector))                        \
             return STATUS_FAULT;                                         \
         return load(cpu, selector);                                      \
     }
-LOAD_SYSTEM_SEGMENT(lldt, load_ldtr)
-LOAD_SYSTEM_SEGMENT(ltr, load_tr)
+LOAD_SYSTEM_SEGMENT(lldt, load_ldtr, 2)
+LOAD_SYSTEM_SEGMENT(ltr, load_tr, 3)

@@ -3,6 +3,15 @@
 #include "exec.h"
 #include "segment.h"
 
+/* In a guest, and the control is set: the instruction is a VM exit. */
+#define EXIT_IF(condition, reason, qualification)                             \
+    do {                                                                      \
+        if (unlikely(condition))                                              \
+            return vm_exit_instruction(cpu, EXIT_REASON_##reason, qualification); \
+    } while (0)
+/* The qualification of instructions with a memory operand is its displacement. */
+#define DISPLACEMENT vm_exit_displacement(cpu, insn)
+
 #define require_cpl0(cpu)              \
     do {                               \
         if ((cpu)->cpl)                \
@@ -16,10 +25,21 @@ static uint64_t address_after(const CPU *cpu, const Insn *insn, unsigned distanc
 
 /* --- LGDT, LIDT, SGDT, SIDT --- */
 
+static bool exits_on_table(CPU *cpu, const Insn *insn, unsigned which)
+{
+    if (!guest_proc2(cpu, PROC2_DESCRIPTOR_TABLE_EXITING))
+        return false;
+    vm_exit_instruction(cpu, EXIT_REASON_ACCESS_TO_GDTR_OR_IDTR, DISPLACEMENT);
+    cpu->exit.details = (uint8_t)which;
+    return true;
+}
+
 /* With a 16-bit operand size the base has 24 bits. */
 static int load_table(CPU *cpu, const Insn *insn, DescriptorTable *table)
 {
     require_cpl0(cpu);
+    if (exits_on_table(cpu, insn, 2 + (table == &cpu->idtr)))
+        return STATUS_VMEXIT;
     if (mem_read(cpu, insn->seg, effective_address(cpu, insn), 2))
         return STATUS_FAULT;
     const uint32_t limit = (uint32_t)cpu->data;
@@ -39,6 +59,8 @@ static int store_table(CPU *cpu, const Insn *insn, const DescriptorTable *table)
     const uint64_t first = effective_address(cpu, insn), second = address_after(cpu, insn, 2);
     if ((cpu->cr4 & CR4_UMIP) && cpu->cpl > 0)
         return fault_gp(cpu, 0);
+    if (exits_on_table(cpu, insn, table == &cpu->idtr))
+        return STATUS_VMEXIT;
     if (mem_probe_write(cpu, insn->seg, first, 2) || mem_probe_write(cpu, insn->seg, second, size) ||
         mem_write(cpu, insn->seg, first, 2, table->limit) || mem_write(cpu, insn->seg, second, size, table->base))
         return STATUS_FAULT;
@@ -58,6 +80,7 @@ COLD_BODY(exec_invlpg_m)
     uint64_t la = cpu->seg[insn->seg].base + effective_address(cpu, insn);
     if (!cpu->long_mode)
         la &= 0xffffffff;
+    EXIT_IF(guest_proc(cpu, PROC_INVLPG_EXITING), INVLPG, la);
     if (is_canonical(la))
         tlb_flush_page(cpu, la & ~PAGE_MASK);
     return STATUS_LOOK;
@@ -68,7 +91,10 @@ COLD_BODY(exec_invlpg_m)
 static int invalidate_pcid(CPU *cpu, const Insn *insn, uint64_t type)
 {
     enum { INDIVIDUAL_ADDRESS, SINGLE_CONTEXT, ALL_WITH_GLOBAL, ALL_WITHOUT_GLOBAL };
+    if (cpu->non_root && !guest_proc2(cpu, PROC2_ENABLE_INVPCID))
+        return fault_ud(cpu);
     require_cpl0(cpu);
+    EXIT_IF(guest_proc(cpu, PROC_INVLPG_EXITING), INVPCID, DISPLACEMENT);
     if (mem_read(cpu, insn->seg, effective_address(cpu, insn), 8))
         return STATUS_FAULT;
     const uint64_t pcid = cpu->data;
@@ -89,15 +115,29 @@ COLD_BODY(exec_invpcid_r32_m) { return invalidate_pcid(cpu, insn, R32(insn->dst)
 COLD_BODY(exec_invpcid_r64_m) { return invalidate_pcid(cpu, insn, R64(insn->dst)); }
 
 /* There is no cache whose contents could differ from memory. */
-COLD_BODY(exec_invd) { require_cpl0(cpu); return STATUS_OK; }
-COLD_BODY(exec_wbinvd) { require_cpl0(cpu); return STATUS_OK; }
-COLD_BODY(exec_wbnoinvd) { require_cpl0(cpu); return STATUS_OK; }
+COLD_BODY(exec_invd)
+{
+    require_cpl0(cpu);
+    EXIT_IF(cpu->non_root, INVD, 0);
+    return STATUS_OK;
+}
+
+static int write_back(CPU *cpu)
+{
+    require_cpl0(cpu);
+    EXIT_IF(guest_proc2(cpu, PROC2_WBINVD_EXITING), WBINVD, 0);
+    return STATUS_OK;
+}
+
+COLD_BODY(exec_wbinvd) { return write_back(cpu); }
+COLD_BODY(exec_wbnoinvd) { return write_back(cpu); }
 
 /* --- waiting --- */
 
 COLD_BODY(exec_hlt)
 {
     require_cpl0(cpu);
+    EXIT_IF(guest_proc(cpu, PROC_HLT_EXITING), HLT, 0);
     cpu->activity = ACTIVITY_HLT;
     return STATUS_LOOK;
 }
@@ -107,6 +147,7 @@ COLD_BODY(exec_monitor)
 {
     if (cpu->cpl)
         return fault_ud(cpu);
+    EXIT_IF(guest_proc(cpu, PROC_MONITOR_EXITING), MONITOR, 0);
     if (R32(RCX * 8))
         return fault_gp(cpu, 0);
     return mem_read(cpu, insn->seg, cpu->r[RAX] & cpu->address_mask[insn->asize], 1);
@@ -116,6 +157,7 @@ COLD_BODY(exec_mwait)
 {
     if (cpu->cpl)
         return fault_ud(cpu);
+    EXIT_IF(guest_proc(cpu, PROC_MWAIT_EXITING), MWAIT, 0); /* bit 0: the monitor is armed; here it never waits */
     return R32(RCX * 8) ? fault_gp(cpu, 0) : STATUS_OK;
 }
 

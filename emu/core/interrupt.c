@@ -311,27 +311,49 @@ int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip)
     const bool real = !cr0_pe(cpu), v86 = cpu->v86;
     const unsigned cpl = cpu->cpl;
     const uint64_t tss = cpu->seg[TR].base;
+    Fault vectoring = {0}; /* the event whose delivery brought `current` up */
+    bool nested = false;
     for (;;) {
+        if (unlikely(cpu->non_root) && (nested || !cpu->injecting) && vm_exit_wanted(cpu, &current)) {
+            vm_exit_event(cpu, &current);
+            cpu->exit.has_vectoring = nested;
+            if (nested)
+                cpu->exit.vectoring = vectoring;
+            return STATUS_VMEXIT;
+        }
         cpu->delivering = current.vector;
         record(cpu, &current);
         const int status = deliver(cpu, &current, next_rip);
         cpu->delivering = -1;
+        if (unlikely(status < 0 && cpu->fault.type == EVENT_VM_EXIT)) {
+            cpu->exit.has_vectoring = 1;
+            cpu->exit.vectoring = current;
+            return STATUS_VMEXIT;
+        }
         if (status != STATUS_FAULT) {
             if (!is_software(event) && event->type != EVENT_ICEBP)
                 charge_event(cpu, real, v86, cpl, tss);
             return status;
         }
         /* An INT n that faults is an instruction that faults. */
-        if ((is_software(&current) || current.type == EVENT_ICEBP) && cpu->seg[TR].base == tss)
-            return STATUS_FAULT;
         const Fault second = cpu->fault;
+        if ((is_software(&current) || current.type == EVENT_ICEBP) && cpu->seg[TR].base == tss) {
+            if (!cpu->non_root || !vm_exit_wanted(cpu, &second))
+                return STATUS_FAULT;
+            vm_exit_event(cpu, &second);
+            cpu->exit.has_vectoring = 1;
+            cpu->exit.vectoring = current;
+            return STATUS_VMEXIT;
+        }
+        vectoring = current;
+        nested = true;
         next_rip = cpu->rip;
         if (!combine(&current, &second, &current)) {
             record(cpu, &second);
             cpu->activity = ACTIVITY_SHUTDOWN;
             return STATUS_SHUTDOWN;
         }
-        if (second.vector == VECTOR_PF)
+        if (second.vector == VECTOR_PF && current.vector != VECTOR_PF)
             record(cpu, &second);
     }
 }

@@ -13,6 +13,19 @@ static void flush(TlbEntry *tlb, bool global_too)
             tlb[i] = (TlbEntry){0};
 }
 
+void generation_renew(CPU *cpu)
+{
+    cpu->generation = ++cpu->last_generation;
+    cpu_update_mode(cpu);
+}
+
+void generations_renew(CPU *cpu)
+{
+    for (unsigned i = 0; i < TLB_CONTEXTS; i++)
+        cpu->contexts[i].generation = 0;
+    generation_renew(cpu);
+}
+
 void tlb_flush(CPU *cpu, bool global_too)
 {
     global_too = global_too || !(cpu->cr4 & CR4_PGE);
@@ -22,8 +35,7 @@ void tlb_flush(CPU *cpu, bool global_too)
     }
     if (global_too)
         cpu->tlb_has_large = cpu->tlb_filled = cpu->tlb_writable = 0;
-    cpu->generation++;
-    cpu_update_mode(cpu);
+    generation_renew(cpu);
 }
 
 void tlb_flush_page(CPU *cpu, uint64_t la)
@@ -37,19 +49,116 @@ void tlb_flush_page(CPU *cpu, uint64_t la)
         cpu->tlb_supervisor[slot] = (TlbEntry){0};
     if ((cpu->tlb_user[slot].read_tag | cpu->tlb_user[slot].write_tag) == (la | PAGE_MASK))
         cpu->tlb_user[slot] = (TlbEntry){0};
-    cpu->generation++;
-    cpu_update_mode(cpu);
+    generation_renew(cpu);
+}
+
+/* --- address spaces: each has tables of its own, so that a VM entry or exit forgets nothing --- */
+
+/* An address space that waits. */
+static void context_flush(TlbContext *context, bool global_too)
+{
+    if (context->filled) {
+        flush(context->supervisor, global_too);
+        flush(context->user, global_too);
+    }
+    context->generation = 0;
+    if (global_too)
+        context->filled = context->has_large = context->writable = 0;
+}
+
+static void context_suspend(CPU *cpu)
+{
+    TlbContext *context = cpu->context;
+    context->filled = cpu->tlb_filled;
+    context->has_large = cpu->tlb_has_large;
+    context->writable = cpu->tlb_writable;
+    context->generation = cpu->generation;
+    context->code_base = cpu->code_base;
+    context->code_limit = cpu->code_limit;
+}
+
+static void context_resume(CPU *cpu, TlbContext *context)
+{
+    cpu->context = context;
+    cpu->tlb_supervisor = context->supervisor;
+    cpu->tlb_user = context->user;
+    cpu->tlb_filled = context->filled;
+    cpu->tlb_has_large = context->has_large;
+    cpu->tlb_writable = context->writable;
+    cpu->code_base = context->code_base;
+    cpu->code_limit = context->code_limit;
+    cpu->generation = context->generation ? context->generation : ++cpu->last_generation;
+    context->used = ++cpu->context_switches;
+}
+
+/* The control bits that a TLB entry depends on. A guest whose VMM changes them loses its entries, as MOV to CR takes them
+ * from others. */
+static uint64_t paging_bits(const CPU *cpu)
+{
+    return (cpu->cr0 & (CR0_PG | CR0_PE | CR0_WP)) | (cpu->efer & (EFER_NXE | EFER_LMA)) << 32 |
+           (cpu->cr4 & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP)) << 40;
+}
+
+void tlb_flush_all(CPU *cpu)
+{
+    for (unsigned i = 0; i < TLB_CONTEXTS; i++)
+        if (&cpu->contexts[i] != cpu->context)
+            context_flush(&cpu->contexts[i], true);
+    tlb_flush(cpu, true);
+}
+
+void tlb_flush_matching(CPU *cpu, int64_t vpid, uint64_t eptp, bool global_too)
+{
+    for (unsigned i = 0; i < TLB_CONTEXTS; i++) {
+        TlbContext *context = &cpu->contexts[i];
+        if ((vpid >= 0 && context->vpid != vpid) || (eptp != UINT64_MAX && context->eptp != eptp))
+            continue;
+        if (context == cpu->context)
+            tlb_flush(cpu, global_too);
+        else
+            context_flush(context, global_too);
+    }
+}
+
+void tlb_select(CPU *cpu, uint32_t vpid, uint64_t eptp)
+{
+    TlbContext *found = NULL, *oldest = NULL;
+    context_suspend(cpu);
+    for (unsigned i = 0; i < TLB_CONTEXTS && !found; i++) {
+        TlbContext *context = &cpu->contexts[i];
+        if (context->used && context->vpid == vpid && context->eptp == eptp)
+            found = context;
+        else if (context != cpu->context && (!oldest || context->used < oldest->used))
+            oldest = context;
+    }
+    if (!found) {
+        found = oldest;
+        context_flush(found, true);
+        found->vpid = vpid;
+        found->eptp = eptp;
+    } else if (found->paging != paging_bits(cpu)) {
+        context_flush(found, true);
+    }
+    context_resume(cpu, found);
+    found->paging = paging_bits(cpu);
+    cpu->eptp = eptp;
+}
+
+static void protect(TlbEntry *tlb, uint64_t page)
+{
+    for (unsigned i = 0; i < TLB_SIZE; i++)
+        if ((tlb[i].page & ~PAGE_MASK) == page)
+            tlb[i].write_tag = 0;
 }
 
 void tlb_protect_page(CPU *cpu, uint64_t page)
 {
-    if (!cpu->tlb_writable)
-        return;
-    for (unsigned i = 0; i < TLB_SIZE; i++) {
-        if ((cpu->tlb_supervisor[i].page & ~PAGE_MASK) == page)
-            cpu->tlb_supervisor[i].write_tag = 0;
-        if ((cpu->tlb_user[i].page & ~PAGE_MASK) == page)
-            cpu->tlb_user[i].write_tag = 0;
+    for (unsigned i = 0; i < TLB_CONTEXTS; i++) {
+        const TlbContext *context = &cpu->contexts[i];
+        if (context == cpu->context ? cpu->tlb_writable : context->writable) {
+            protect(context->supervisor, page);
+            protect(context->user, page);
+        }
     }
 }
 
@@ -58,8 +167,6 @@ typedef struct Walk {
     uint64_t pa;
     bool writable, user, executable, global, large, dirty;
 } Walk;
-
-#define WALK_PEEK 0x100u /* no effects, no faults recorded, rights of the supervisor */
 
 /* Checks the rights gathered on the way down. SDM Vol. 3, "Determination of Access Rights". */
 static bool allowed(const CPU *cpu, const Walk *walk, unsigned access, bool user)
@@ -93,6 +200,17 @@ static int page_fault(CPU *cpu, uint64_t la, unsigned access, bool user, uint32_
     return fault_page(cpu, la, error);
 }
 
+/* Where a paging structure lies: its address is guest-physical where EPT is in use. */
+static int structure_address(CPU *cpu, uint64_t la, unsigned access, uint64_t gpa, uint64_t *pa)
+{
+    *pa = gpa;
+    if (likely(!cpu->eptp))
+        return STATUS_OK;
+    unsigned rights;
+    const EptAccess how = {.access = access, .has_la = true, .of_walk = true, .la = la};
+    return ept_translate(cpu, gpa, &how, pa, &rights);
+}
+
 /* Walks the tables for `la` and sets accessed and dirty flags where the access is allowed. */
 static int walk(CPU *cpu, uint64_t la, unsigned access, bool user, Walk *out)
 {
@@ -122,10 +240,13 @@ static int walk(CPU *cpu, uint64_t la, unsigned access, bool user, Walk *out)
         table = pdpte & address_mask;
     }
     *out = (Walk){.writable = true, .user = true, .executable = true};
-    uint64_t entries[4], places[4];
+    uint64_t entries[4], places[4], gpas[4];
     for (unsigned level = 0; level < count; level++) {
         const unsigned shift = levels[level].shift;
-        uint64_t place = table + (la >> shift & (wide ? 511 : 1023)) * size;
+        const uint64_t gpa = table + (la >> shift & (wide ? 511 : 1023)) * size;
+        uint64_t place;
+        if (structure_address(cpu, la, access & WALK_PEEK, gpa, &place))
+            return STATUS_FAULT;
         uint64_t entry = bus_read(cpu->bus, place, size);
         if (!(entry & PTE_P))
             return page_fault(cpu, la, access, user, 0);
@@ -146,6 +267,7 @@ static int walk(CPU *cpu, uint64_t la, unsigned access, bool user, Walk *out)
             out->executable = false;
         entries[level] = entry;
         places[level] = place;
+        gpas[level] = gpa;
         if (level + 1 == count || large) {
             if (!(access & WALK_PEEK) && !allowed(cpu, out, access, user))
                 return page_fault(cpu, la, access, user, PF_P);
@@ -161,8 +283,11 @@ static int walk(CPU *cpu, uint64_t la, unsigned access, bool user, Walk *out)
             uint64_t set = PTE_A | (access & ACCESS_WRITE ? PTE_D : 0);
             for (unsigned i = 0; i <= level; i++) {
                 uint64_t want = i == level ? set : PTE_A;
-                if ((entries[i] & want) != want)
-                    bus_write(cpu->bus, places[i], entries[i] | want, size);
+                if ((entries[i] & want) == want)
+                    continue;
+                if (structure_address(cpu, la, ACCESS_WRITE, gpas[i], &places[i]))
+                    return STATUS_FAULT;
+                bus_write(cpu->bus, places[i], entries[i] | want, size);
             }
             out->dirty = (entry | set) & PTE_D;
             return STATUS_OK;
@@ -197,8 +322,16 @@ int mmu_translate(CPU *cpu, uint64_t la, unsigned access, uint64_t *pa)
         if (status)
             return status;
     }
+    unsigned ept_rights = EPT_R | EPT_W | EPT_X;
+    if (cpu->eptp) {
+        const EptAccess how = {.access = access, .has_la = true, .la = la};
+        if (ept_translate(cpu, walked.pa, &how, &walked.pa, &ept_rights))
+            return STATUS_FAULT;
+    }
     walked.pa &= cpu->bus->a20_mask;
     *pa = walked.pa;
+    if (!(ept_rights & EPT_R))
+        return STATUS_OK; /* to be executed, not read */
     if (cpu->cr4 & (CR4_SMAP | CR4_SMEP))
         return STATUS_OK; /* rights depend on EFLAGS.AC and on the kind of access: nothing is cached */
 
@@ -213,7 +346,7 @@ int mmu_translate(CPU *cpu, uint64_t la, unsigned access, uint64_t *pa)
         return STATUS_OK;
     *entry = (TlbEntry){.read_tag = tag, .addend = (uint64_t)(uintptr_t)host - (la & ~PAGE_MASK)};
     entry->page = page | (walked.global ? TLB_GLOBAL : 0) | (walked.large ? TLB_LARGE : 0) |
-                  (walked.executable ? 0 : TLB_NX);
+                  (walked.executable && (ept_rights & EPT_X) ? 0 : TLB_NX);
     cpu->tlb_has_large |= walked.large;
     cpu->tlb_filled = 1;
     /* Writes go the fast way where the page is plain memory that is marked dirty already, holds no code (nor will it in a
@@ -224,7 +357,7 @@ int mmu_translate(CPU *cpu, uint64_t la, unsigned access, uint64_t *pa)
     if (access & ACCESS_WRITE)
         *flags |= PAGE_DIRTY;
     const bool plain = (*flags & (PAGE_CODE | PAGE_DIRTY)) == PAGE_DIRTY && !(access & ACCESS_FETCH);
-    if (plain && walked.dirty && (walked.writable || (!user && !(cpu->cr0 & CR0_WP)))) {
+    if (plain && walked.dirty && (ept_rights & EPT_W) && (walked.writable || (!user && !(cpu->cr0 & CR0_WP)))) {
         entry->write_tag = tag;
         cpu->tlb_writable = 1;
     }
@@ -238,6 +371,12 @@ bool mmu_peek(CPU *cpu, uint64_t la, uint64_t *pa)
     Walk walked = {.pa = la};
     if ((cpu->cr0 & CR0_PG) && (!canonical(cpu, la) || walk(cpu, la, WALK_PEEK, false, &walked)))
         return false;
+    if (cpu->eptp) {
+        unsigned rights;
+        const EptAccess how = {.access = WALK_PEEK, .has_la = true, .la = la};
+        if (ept_translate(cpu, walked.pa, &how, &walked.pa, &rights))
+            return false;
+    }
     *pa = walked.pa & cpu->bus->a20_mask;
     return true;
 }
@@ -247,7 +386,11 @@ int mmu_load_pdptes(CPU *cpu, uint64_t cr3)
     const uint64_t reserved = ~((1ull << cpu->model->physical_bits) - 1) | 0x1e6; /* bits 1, 2, 5 to 8 */
     uint64_t loaded[4];
     for (unsigned i = 0; i < 4; i++) {
-        loaded[i] = bus_read(cpu->bus, (cr3 & 0xffffffe0) + 8 * i, 8);
+        uint64_t place = (cr3 & 0xffffffe0) + 8 * i;
+        unsigned rights;
+        if (cpu->eptp && ept_translate(cpu, place, &(EptAccess){.of_walk = true}, &place, &rights))
+            return STATUS_FAULT;
+        loaded[i] = bus_read(cpu->bus, place, 8);
         if ((loaded[i] & PTE_P) && (loaded[i] & reserved))
             return fault_gp(cpu, 0);
     }

@@ -10,11 +10,28 @@ static void set_single(CPU *cpu, bool single)
 
 #define GO_ON -1
 
-/* Delivers an event; the stop code, or GO_ON. */
-static int deliver(CPU *cpu, const Fault *event)
+/* Acts on a VM exit; the stop code, or GO_ON. */
+static int leave_guest(CPU *cpu)
 {
     cpu->hook_skip = ~0ull;
-    if (cpu->raise_faults) {
+    return vmx_leave(cpu) == STATUS_SHUTDOWN ? STOP_TRIPLE_FAULT : GO_ON;
+}
+
+/* A guest that shuts down is its VMM's business. */
+static int shut_down(CPU *cpu)
+{
+    if (!cpu->non_root)
+        return STOP_TRIPLE_FAULT;
+    cpu->activity = ACTIVITY_ACTIVE;
+    vm_exit(cpu, EXIT_REASON_TRIPLE_FAULT, 0);
+    return leave_guest(cpu);
+}
+
+/* Delivers an event; the stop code, or GO_ON. `shadow`: what blocks, if it becomes a VM exit. */
+static int deliver(CPU *cpu, const Fault *event, uint8_t shadow)
+{
+    cpu->hook_skip = ~0ull;
+    if (cpu->raise_faults && !(cpu->non_root && !cpu->injecting && vm_exit_wanted(cpu, event))) {
         cpu->rep_resumed = 0;
         cpu->fault = *event;
         const bool debug = event->vector == VECTOR_DB || event->type != EVENT_HARDWARE_EXCEPTION;
@@ -22,10 +39,61 @@ static int deliver(CPU *cpu, const Fault *event)
     }
     if (cpu->hook)
         cpu->hook(cpu->hook_owner, HOOK_INTERRUPT, event->vector, event->type, cpu->rip);
+    const uint8_t activity = cpu->activity;
     cpu->activity = ACTIVITY_ACTIVE;
     const int status = interrupt_deliver(cpu, event, cpu->rip);
     cpu->rep_resumed = 0; /* until then it says that a repeated instruction was interrupted: RF is pushed as 1 */
-    return status == STATUS_SHUTDOWN ? STOP_TRIPLE_FAULT : GO_ON;
+    if (unlikely(status == STATUS_VMEXIT)) {
+        cpu->activity = activity;
+        cpu->shadow = shadow;
+        return leave_guest(cpu);
+    }
+    return status == STATUS_SHUTDOWN ? shut_down(cpu) : GO_ON;
+}
+
+/* The event that VM entry injects comes before all others. */
+static int inject(CPU *cpu)
+{
+    Fault event = vmx_injected(cpu);
+    const bool software = event.type == EVENT_SOFTWARE_INTERRUPT || event.type == EVENT_SOFTWARE_EXCEPTION ||
+                          event.type == EVENT_ICEBP;
+    uint64_t next_rip = cpu->rip;
+    cpu->vmx.inject = 0;
+    if (event.type == 7) { /* the monitor trap flag */
+        cpu->vmx.trap_flag_due = 1;
+        return GO_ON;
+    }
+    if (software) {
+        cpu->vmx.injected_length = (uint8_t)cpu->vmx.field[VM_ENTRY_INSTRUCTION_LENGTH];
+        next_rip += cpu->vmx.injected_length;
+    }
+    if (event.type == EVENT_NMI)
+        cpu->nmi_blocked = 1;
+    if (event.type == EVENT_HARDWARE_EXCEPTION)
+        cpu->trap = 0;
+    if (cpu->hook)
+        cpu->hook(cpu->hook_owner, HOOK_INTERRUPT, event.vector, event.type, next_rip);
+    const uint8_t activity = cpu->activity;
+    cpu->activity = ACTIVITY_ACTIVE;
+    cpu->injecting = 1;
+    cpu->exit_insn = NULL;
+    const int status = interrupt_deliver(cpu, &event, next_rip);
+    cpu->injecting = 0;
+    if (status == STATUS_VMEXIT) {
+        cpu->activity = activity;
+        return leave_guest(cpu);
+    }
+    if (status == STATUS_SHUTDOWN)
+        return shut_down(cpu);
+    cpu->shadow = 0;
+    cpu->vmx.injected_length = 0;
+    if (status == STATUS_FAULT) { /* an injected software interrupt whose delivery faults */
+        const Fault fault = cpu->fault;
+        return deliver(cpu, &fault, 0);
+    }
+    if (guest_proc(cpu, PROC_MONITOR_TRAP_FLAG))
+        cpu->vmx.trap_flag_due = 1;
+    return GO_ON;
 }
 
 static void clear_request(CPU *cpu, uint32_t request)
@@ -44,6 +112,33 @@ static uint32_t instruction_breakpoints(const CPU *cpu)
     return hit;
 }
 
+/* An interrupt or NMI that the VMM wants: a VM exit in place of its delivery. */
+static int exit_on_event(CPU *cpu, uint32_t reason, Fault event, bool has_event)
+{
+    vm_exit(cpu, reason, 0);
+    cpu->exit.has_event = has_event;
+    cpu->exit.event = event;
+    return leave_guest(cpu);
+}
+
+/* Is an external interrupt taken now? With external-interrupt exiting IF does not hold it off. */
+static bool takes_interrupt(const CPU *cpu)
+{
+    if (!(cpu->requests & REQUEST_INTR) || cpu->shadow || cpu->activity > ACTIVITY_HLT)
+        return false;
+    return guest_pin(cpu, PIN_EXTERNAL_INTERRUPT_EXITING) || ((cpu->eflags & FLAG_IF) && cpu->acknowledge);
+}
+
+static int take_interrupt(CPU *cpu)
+{
+    Fault event = {.type = EVENT_EXTERNAL};
+    const bool exits = guest_pin(cpu, PIN_EXTERNAL_INTERRUPT_EXITING);
+    const bool acknowledges = !exits || (cpu->vmx.field[VM_EXIT_CONTROLS] & EXIT_ACKNOWLEDGE_INTERRUPT_ON_EXIT);
+    if (acknowledges && cpu->acknowledge)
+        event.vector = cpu->acknowledge(cpu->interrupt_controller);
+    return exits ? exit_on_event(cpu, EXIT_REASON_EXTERNAL_INTERRUPT, event, acknowledges) : deliver(cpu, &event, 0);
+}
+
 /* What comes before the next instruction, in the order of SDM Vol. 3, "Prioritization of Concurrent Events". *again: the
  * state has changed, look once more. */
 static int attend(CPU *cpu, bool *again)
@@ -57,35 +152,53 @@ static int attend(CPU *cpu, bool *again)
     if ((cpu->requests & REQUEST_MC) && (cpu->cr4 & CR4_MCE)) {
         clear_request(cpu, REQUEST_MC);
         event = (Fault){.vector = VECTOR_MC, .type = EVENT_HARDWARE_EXCEPTION};
-        return deliver(cpu, &event);
+        return deliver(cpu, &event, cpu->shadow);
     }
-    if (cpu->requests & REQUEST_INIT) {
+    if (cpu->requests & REQUEST_MC) { /* SDM Vol. 3, "Interrupt 18": without CR4.MCE it is a shutdown */
+        clear_request(cpu, REQUEST_MC);
+        return shut_down(cpu);
+    }
+    if (unlikely(cpu->vmx.inject))
+        return inject(cpu);
+    /* INIT is blocked in VMX root operation, and a VM exit in a guest; one that waits for SIPI keeps it off. */
+    if ((cpu->requests & REQUEST_INIT) && !(cpu->vmx.on && !cpu->non_root) &&
+        !(cpu->non_root && cpu->activity == ACTIVITY_WAIT_FOR_SIPI)) {
         clear_request(cpu, REQUEST_INIT);
+        if (cpu->non_root)
+            return exit_on_event(cpu, EXIT_REASON_INIT_SIGNAL, (Fault){0}, false);
         cpu_init(cpu);
         return GO_ON;
     }
+    if (unlikely(cpu->non_root) && vmx_due_before_traps(cpu))
+        return leave_guest(cpu);
     if (cpu->trap && !(cpu->shadow & SHADOW_MOV_SS)) {
-        cpu->dr[6] |= cpu->trap;
+        event = (Fault){.vector = VECTOR_DB, .type = EVENT_HARDWARE_EXCEPTION, .address = cpu->trap};
         cpu->trap = 0;
-        event = (Fault){.vector = VECTOR_DB, .type = EVENT_HARDWARE_EXCEPTION};
-        return deliver(cpu, &event);
+        return deliver(cpu, &event, cpu->shadow);
     }
-    if ((cpu->requests & REQUEST_NMI) && !cpu->nmi_blocked && !(cpu->shadow & SHADOW_MOV_SS)) {
+    if (unlikely(cpu->non_root) && vmx_due_after_traps(cpu))
+        return leave_guest(cpu);
+    /* With NMI exiting NMIs are not blocked by virtual-NMI blocking. */
+    if ((cpu->requests & REQUEST_NMI) && !(cpu->shadow & SHADOW_MOV_SS) && cpu->activity != ACTIVITY_WAIT_FOR_SIPI &&
+        (!cpu->nmi_blocked || guest_pin(cpu, PIN_VIRTUAL_NMIS))) {
         clear_request(cpu, REQUEST_NMI);
-        cpu->nmi_blocked = 1;
         event = (Fault){.vector = VECTOR_NMI, .type = EVENT_NMI};
-        return deliver(cpu, &event);
+        if (guest_pin(cpu, PIN_NMI_EXITING))
+            return exit_on_event(cpu, EXIT_REASON_EXCEPTION_OR_NMI, event, true);
+        cpu->nmi_blocked = 1;
+        return deliver(cpu, &event, 0);
     }
-    if ((cpu->requests & REQUEST_INTR) && (cpu->eflags & FLAG_IF) && !cpu->shadow && cpu->acknowledge) {
-        event = (Fault){.vector = cpu->acknowledge(cpu->interrupt_controller), .type = EVENT_EXTERNAL};
-        return deliver(cpu, &event);
-    }
+    if (unlikely(cpu->non_root) && vmx_due_interrupt_window(cpu))
+        return leave_guest(cpu);
+    if (takes_interrupt(cpu))
+        return take_interrupt(cpu);
     if (unlikely(cpu->breakpoints) && cpu->activity == ACTIVITY_ACTIVE && !(cpu->eflags & FLAG_RF)) {
         uint32_t hit = instruction_breakpoints(cpu);
         if (hit) {
-            cpu->dr[6] = (cpu->dr[6] & ~15u) | hit;
-            event = (Fault){.vector = VECTOR_DB, .type = EVENT_HARDWARE_EXCEPTION};
-            return deliver(cpu, &event);
+            if (!(cpu->non_root && cpu->vmx.field[EXCEPTION_BITMAP] >> VECTOR_DB & 1))
+                cpu->dr[6] &= ~15ull;
+            event = (Fault){.vector = VECTOR_DB, .type = EVENT_HARDWARE_EXCEPTION, .address = hit};
+            return deliver(cpu, &event, 0);
         }
     }
     *again = false;
@@ -111,10 +224,13 @@ static int advance(CPU *cpu, uint32_t flags)
 {
     const bool trace = cpu->eflags & FLAG_TF;
     const bool resume = cpu->eflags & FLAG_RF;
+    const bool trap_flag = guest_proc(cpu, PROC_MONITOR_TRAP_FLAG);
     const uint8_t shadow = cpu->shadow;
-    bool single = trace || resume || shadow || cpu->breakpoints || (flags & RUN_STEP);
+    bool single = trace || resume || shadow || cpu->breakpoints || (flags & RUN_STEP) || trap_flag;
+    cpu->in_shadow = shadow;
     cpu->shadow = 0;
-    cpu->trap_suppressed = cpu->rf_loaded = 0;
+    cpu->trap_suppressed = cpu->rf_loaded = cpu->iret_unblocked = 0;
+    cpu->exit_insn = NULL;
     if (single)
         set_single(cpu, true);
     const Insn *first = block_at_rip(cpu);
@@ -135,15 +251,29 @@ static int advance(CPU *cpu, uint32_t flags)
             cpu->eflags &= ~(cpu->rf_loaded ? 0 : FLAG_RF);
         if (trace && !cpu->trap_suppressed && !(cpu->shadow & SHADOW_MOV_SS))
             cpu->trap |= DR6_BS;
+        if (unlikely(trap_flag && cpu->non_root)) {
+            cpu->vmx.trap_flag_due = 1;
+            cpu_pulse(cpu, REQUEST_VMX);
+        }
         return GO_ON;
     }
+    if (status == STATUS_FAULT && cpu->fault.type == EVENT_VM_EXIT)
+        status = STATUS_VMEXIT;
     switch (status) {
     case STATUS_FAULT: {
         const Fault fault = cpu->fault;
         cpu->trap = 0;
-        return deliver(cpu, &fault);
+        const int stop = deliver(cpu, &fault, cpu->in_shadow);
+        if (unlikely(trap_flag && cpu->non_root)) {
+            cpu->vmx.trap_flag_due = 1;
+            cpu_pulse(cpu, REQUEST_VMX);
+        }
+        return stop;
     }
-    case STATUS_SHUTDOWN: return STOP_TRIPLE_FAULT;
+    case STATUS_VMEXIT:
+        cpu->shadow = cpu->in_shadow;
+        return leave_guest(cpu);
+    case STATUS_SHUTDOWN: return shut_down(cpu);
     case STATUS_RAISED: return STOP_BREAKPOINT;
     case STATUS_HOOK: return call_hooks(cpu, shadow);
     default: return STOP_FAULT;
@@ -196,7 +326,8 @@ StopCode cpu_run(CPU *cpu, uint64_t cycle_limit, uint64_t instruction_limit, uin
             }
         }
         if (unlikely(cpu->activity != ACTIVITY_ACTIVE)) {
-            if ((flags & (RUN_STOP_HLT | RUN_STEP)) || !(cpu->eflags & FLAG_IF) || horizon == CYCLE_NEVER)
+            const bool guest = cpu->non_root && clock_next(clock) != CYCLE_NEVER; /* its timer or the VMM may end it */
+            if (!guest && ((flags & (RUN_STOP_HLT | RUN_STEP)) || !(cpu->eflags & FLAG_IF) || horizon == CYCLE_NEVER))
                 return STOP_HALTED;
             clock_set_horizon(clock, horizon);
             clock->left = 0;

@@ -214,6 +214,10 @@ static int load_cr3(CPU *cpu, const TaskImage *image, const Layout *layout)
 int task_switch(CPU *cpu, uint16_t selector, Descriptor *tss, TaskSwitch kind, const uint32_t *error, uint32_t ext,
                 uint64_t next_rip)
 {
+    if (unlikely(cpu->non_root)) { /* SDM Vol. 3, "Treatment of Task Switches" */
+        static const uint8_t source[] = {[TASK_CALL] = 0, [TASK_IRET] = 1, [TASK_JMP] = 2, [TASK_GATE] = 3};
+        return vm_exit_instruction(cpu, EXIT_REASON_TASK_SWITCH, selector | (uint64_t)source[kind] << 30);
+    }
     const Segment old = cpu->seg[TR];
     const Layout *from = layout_of(old.access), *to = layout_of(tss->access);
     const bool nests = kind == TASK_CALL || kind == TASK_GATE;
@@ -274,7 +278,7 @@ int task_gate(CPU *cpu, const Descriptor *gate, TaskSwitch kind, const uint32_t 
 
 int task_settle(CPU *cpu, uint16_t old_task, int status)
 {
-    if (status != STATUS_FAULT || cpu->seg[TR].selector == old_task || cpu->raise_faults)
+    if (status != STATUS_FAULT || cpu->fault.type == EVENT_VM_EXIT || cpu->seg[TR].selector == old_task || cpu->raise_faults)
         return status;
     const Fault fault = cpu->fault;
     return interrupt_deliver(cpu, &fault, cpu->rip);

@@ -207,7 +207,8 @@ cdef class Clock:
         cdef ClockQueue *queue = <ClockQueue *>&self.c
         cdef uint32_t i
         events = [(queue.queue[i].cycle, queue.queue[i].sequence, (<Chip>queue.queue[i].owner).name, queue.queue[i].id)
-                  for i in range(queue.count)]
+                  for i in range(queue.count)
+                  if queue.queue[i].callback == event_of_chip]  # a processor schedules its own anew
         events.sort()
         return {"version": 1, "cycle": clock_now(&self.c), "hz": self.c.hz,
                 "events": [(name, id, cycle) for cycle, _, name, id in events]}

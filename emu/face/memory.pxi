@@ -193,7 +193,7 @@ cdef class Memory:
         for mapped in self.buses():
             bus = <BusMap *>&(<Bus>mapped).c
             for i in range(bus.cpu_count):
-                tlb_flush(<CpuState *>bus.cpus[i], True)
+                tlb_flush_all(<CpuState *>bus.cpus[i])
 
     @property
     def array(self):

@@ -5,6 +5,7 @@ cdef extern from "emu/core/cpu.h" nogil:
         SINCES
         TIMING_ROWS
         CASE_COUNT
+        EXIT_REASONS
     ctypedef struct RowClocks:
         uint16_t reg
         uint16_t mem
@@ -20,6 +21,13 @@ cdef extern from "emu/core/cpu.h" nogil:
         uint32_t ebx
         uint32_t ecx
         uint32_t edx
+    ctypedef struct VmxModel:
+        uint32_t revision
+        uint32_t allowed[5]
+        uint64_t misc
+        uint64_t ept_vpid
+        uint32_t entry_clocks
+        uint32_t exit_clocks[EXIT_REASONS]
     ctypedef struct CModel "Model":
         uint8_t level
         uint8_t has[SINCES]
@@ -31,6 +39,7 @@ cdef extern from "emu/core/cpu.h" nogil:
         uint32_t reset_edx
         uint8_t max_instruction_length
         uint64_t hz
+        VmxModel vmx
         RowClocks clocks[TIMING_ROWS]
         EventClocks event_clocks
 
@@ -58,7 +67,7 @@ cdef class Model:
         if timing not in TIMINGS:
             raise ConfigError(f"unknown timing {timing!r}; there are: {', '.join(TIMINGS)}")
         data = models.load(name)
-        if data["version"] != 2 or len(data["has"]) != SINCES or data["rows"] > TIMING_ROWS:
+        if data["version"] != 3 or len(data["has"]) != SINCES or data["rows"] > TIMING_ROWS:
             raise BadInput(f"the compiled model {name!r} is of another version: build again")
         self.c = <CModel *>calloc(1, sizeof(CModel))
         if self.c == NULL:
@@ -77,6 +86,7 @@ cdef class Model:
         self.c.hz = data["hz"]
         self.fill_cpuid(data["cpuid"])
         self.fill_clocks(data)
+        self.fill_vmx(data["vmx"])
 
     def __dealloc__(self):
         free(self.c)
@@ -90,6 +100,16 @@ cdef class Model:
             for i in range(6):
                 leaf[<int>i] = values[i]
         self.c.cpuid_count = len(leaves)
+        return 0
+
+    cdef int fill_vmx(self, dict data) except -1:
+        cdef VmxModel *vmx = &self.c.vmx
+        vmx.revision, vmx.misc, vmx.ept_vpid = data["revision"], data["misc"], data["ept_vpid"]
+        for word, allowed in enumerate(data["allowed"]):
+            vmx.allowed[<int>word] = allowed
+        vmx.entry_clocks = 1 if self.timing == "unit" else data["entry"]
+        for reason, clocks in enumerate(data["exits"]):
+            vmx.exit_clocks[<int>reason] = 1 if self.timing == "unit" else clocks
         return 0
 
     cdef int fill_clocks(self, dict data) except -1:

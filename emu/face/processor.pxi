@@ -4,7 +4,7 @@ cdef extern from "emu/core/cpu.h" nogil:
     enum:
         ES, CS, SS, DS, FS, GS, LDTR, TR, SEGMENT_COUNT
         RSP
-        REQUEST_NMI, REQUEST_RESET, REQUEST_INIT
+        REQUEST_NMI, REQUEST_RESET, REQUEST_INIT, REQUEST_MC
         ACTIVITY_ACTIVE, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_FOR_SIPI
         FLAG_ONE, FLAG_VM, FLAG_TF
         CR0_PE, CR0_PG, CR0_NW, CR0_CD, CR0_ET, CR4_PAE
@@ -66,6 +66,13 @@ cdef extern from "emu/core/cpu.h" nogil:
         uint64_t kernel_gs_base
         uint64_t random
         Fpu fpu
+        uint64_t pat
+        uint64_t debugctl
+        uint8_t non_root
+        uint8_t in_shadow
+        uint64_t eptp
+        Vmx vmx
+        VmTransition *transitions
         uint8_t hooks_memory
         uint8_t rep_resumed
         uint8_t charge_target
@@ -86,7 +93,8 @@ cdef extern from "emu/core/cpu.h" nogil:
     void cpu_set_flags(CpuState *cpu, uint32_t value, uint32_t mask)
     bint mmu_peek(CpuState *cpu, uint64_t la, uint64_t *pa)
     int mmu_load_pdptes(CpuState *cpu, uint64_t cr3)
-    void tlb_flush(CpuState *cpu, bint global_too)
+    void vmx_restored(CpuState *cpu)
+    void tlb_flush_all(CpuState *cpu)
     void segment_update(CpuState *cpu, unsigned index)
     int segment_load(CpuState *cpu, unsigned index, uint16_t selector)
 
@@ -188,7 +196,7 @@ cdef class Processor:
             if value & ~self.model.c.cr4_mask:
                 raise ValueError(f"{value:#x} sets reserved bits: {value & ~self.model.c.cr4_mask:#x}")
             self.c.cr4 = value
-        tlb_flush(self.c, True)
+        tlb_flush_all(self.c)
         cpu_update_mode(self.c)
         if self.c.cr0 & CR0_PG and self.c.cr4 & CR4_PAE and not self.c.long_mode:
             if mmu_load_pdptes(self.c, self.c.cr3):
@@ -371,6 +379,44 @@ cdef class Processor:
         """Interrupt descriptor table register."""
         return TableRegister(self, True)
 
+    @property
+    def vmcs(self):
+        """The current VMCS, by the names of SDM Vol. 3, appendix "Field Encoding in VMCS"."""
+        return Vmcs(self)
+
+    @property
+    def exits(self):
+        """VM exits counted by reason."""
+        return Exits(self)
+
+    @property
+    def vmx_failure(self):
+        """The check of VM entry that failed last, a VmxFailure; None: none since VMXON, or since a snapshot was restored."""
+        self.clock.check()
+        return vmx_failure_of(self.c)
+
+    @property
+    def vmx_operation(self):
+        """"off", "root" or "non-root"."""
+        self.clock.check()
+        return "off" if not self.c.vmx.on else "non-root" if self.c.non_root else "root"
+
+    @property
+    def transition_count(self):
+        """VM entries and exits so far."""
+        self.clock.check()
+        return self.c.vmx.transitions
+
+    def transitions(self, uint64_t since=0):
+        """VM entries and exits from number `since` on, oldest first; the last 4096 are kept."""
+        self.clock.check()
+        return vmx_transitions(self.c, since)
+
+    def inject_machine_check(self):
+        """A machine check before the next instruction: #MC with CR4.MCE, else a shutdown."""
+        self.check_writable()
+        cpu_pulse(<CPU *>self.c, REQUEST_MC)
+
     def reset(self):
         """To the state after power-up or RESET (SDM Vol. 3, "Processor State After Reset")."""
         self.check_writable()
@@ -490,8 +536,8 @@ cdef class Processor:
     def save(self):
         """The architectural state as named plain values. What is cached of page tables is forgotten."""
         self.clock.check_idle()
-        tlb_flush(self.c, True)
-        state = {"version": 2, "model": self.model.name, "gpr": [self.c.gpr[i] for i in range(16)]}
+        tlb_flush_all(self.c)
+        state = {"version": 3, "model": self.model.name, "gpr": [self.c.gpr[i] for i in range(16)]}
         state["rflags"] = cpu_flags(self.c)
         state["segments"] = [
             (self.c.seg[i].selector, self.c.seg[i].base, self.c.seg[i].limit, self.c.seg[i].access)
@@ -504,6 +550,7 @@ cdef class Processor:
         for i in range(SCALARS):
             state[scalar_names[i]] = scalar_get(self.c, scalars[i])
         state["fpu"] = fpu_save(&self.c.fpu)
+        state["vmx"] = vmx_save(self.c)
         return state
 
     def restore(self, dict state not None):
@@ -513,7 +560,7 @@ cdef class Processor:
             BadInput: it is of another version or processor model, or incomplete; nothing has changed then.
         """
         self.clock.check_idle()
-        if state.get("version") != 2 or state.get("model") != self.model.name:
+        if state.get("version") != 3 or state.get("model") != self.model.name:
             raise BadInput("the processor's state is of another version or model")
         cdef CpuState fresh = self.c[0]
         try:
@@ -533,6 +580,7 @@ cdef class Processor:
             for i in range(SCALARS):
                 scalar_set(&fresh, scalars[<int>i], state[scalar_names[i]])
             fpu_load(&fresh.fpu, state["fpu"])
+            vmx_load(&fresh.vmx, state["vmx"])
             flags = <uint32_t>state["rflags"]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadInput(f"the processor's state is malformed: {error!r}") from None
@@ -543,7 +591,8 @@ cdef class Processor:
         cpu_update_mode(self.c)  # in 64-bit code segment_update() would forget bases
         for i in range(SEGMENT_COUNT):
             segment_update(self.c, i)
-        tlb_flush(self.c, True)
+        tlb_flush_all(self.c)
+        vmx_restored(self.c)
         cpu_update_mode(self.c)
 
 

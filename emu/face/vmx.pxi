@@ -1,0 +1,222 @@
+# VMX as Python sees it: the current VMCS, exits counted by reason, VM entries and exits, the check that failed.
+
+cdef extern from "emu/core/vmx.h" nogil:
+    enum:
+        VMCS_FIELDS
+        TRANSITIONS
+        TRANSITION_EXIT
+    uint64_t VMCS_NONE
+    ctypedef struct VmxFailureRecord "VmxFailure":
+        const char *check
+        const char *expected
+        const char *section
+        int field
+        uint64_t value
+    ctypedef struct VmTransition:
+        uint64_t cycle
+        uint64_t vmcs
+        uint64_t rip
+        uint64_t qualification
+        uint32_t reason
+        uint32_t kind
+    ctypedef struct CExitCount "ExitCount":
+        uint64_t count
+        uint64_t cycles
+    ctypedef struct Vmx:
+        uint8_t on
+        uint8_t controls_passed
+        uint8_t host_passed
+        uint8_t timer_running
+        uint8_t inject
+        uint8_t trap_flag_due
+        uint8_t injected_length
+        uint32_t launched
+        uint64_t vmxon_pointer
+        uint64_t current
+        uint64_t timer_deadline
+        uint64_t exit_cycle
+        uint32_t exit_reason
+        uint64_t feature_control
+        uint64_t field[VMCS_FIELDS]
+        CExitCount exits[EXIT_REASONS]
+        uint64_t transitions
+        VmxFailureRecord failure
+
+cdef extern from "emu/core/vmx_operation.h" nogil:
+    const char *vmcs_field_names[VMCS_FIELDS]
+    uint16_t vmcs_field_encodings[VMCS_FIELDS]
+    const char *vmx_exit_names[EXIT_REASONS]
+    uint64_t vmcs_field_mask(int field)
+
+cdef dict vmcs_fields = {}   # name to place
+cdef dict exit_reasons = {}  # name to number
+
+
+cdef int name_vmx() except -1:
+    for place in range(VMCS_FIELDS):
+        vmcs_fields[vmcs_field_names[<int>place].decode()] = place
+    for number in range(EXIT_REASONS):
+        if vmx_exit_names[<int>number] != NULL:
+            exit_reasons[vmx_exit_names[<int>number].decode()] = number
+    return 0
+
+name_vmx()
+
+# Exit reasons by number.
+EXIT_REASON_NAMES = {number: name for name, number in exit_reasons.items()}
+
+
+@dataclass(frozen=True)
+class ExitCount:
+    """VM exits of one reason: how many, and the cycles from each exit to the end of the VM entry that followed it."""
+
+    count: int
+    cycles: int
+
+
+class Transition(NamedTuple):
+    """A VM entry ("entry") or a VM exit ("exit"). rip is the guest's, vmcs the address of the VMCS region; reason is an
+    exit's name, None for an entry; failed: the entry failed in the guest state, which ends like an exit."""
+
+    cycle: int
+    kind: str
+    reason: str | None
+    qualification: int
+    rip: int
+    vmcs: int
+    failed: bool
+
+
+class VmxFailure(NamedTuple):
+    """A check of VM entry that failed: its name, the field with its value, what would pass, the section in SDM Vol. 3."""
+
+    check: str
+    field: str
+    value: int
+    expected: str
+    section: str
+
+    def __str__(self) -> str:
+        return f"{self.check}: {self.field} is {self.value:#x}; {self.expected} would pass (SDM Vol. 3, {self.section})"
+
+
+cdef class Vmcs:
+    """The current VMCS, a mapping from the names of SDM Appendix B in upper case to values.
+
+    KeyError for a name that does not exist; EmuError where no VMCS is current.
+    """
+    cdef Processor processor
+
+    def __cinit__(self, Processor processor not None):
+        self.processor = processor
+
+    @property
+    def address(self):
+        """The physical address of its region, or None where no VMCS is current."""
+        self.processor.clock.check()
+        return None if self.processor.c.vmx.current == VMCS_NONE else self.processor.c.vmx.current
+
+    def __getitem__(self, str name not None):
+        cdef int place = vmcs_fields[name]
+        if self.address is None:
+            raise EmuError("no VMCS is current")
+        return self.processor.c.vmx.field[place]
+
+    def __setitem__(self, str name not None, value):
+        """Writes a field as the VMM would, read-only ones too."""
+        cdef int place = vmcs_fields[name]
+        self.processor.check_writable()
+        if self.address is None:
+            raise EmuError("no VMCS is current")
+        self.processor.c.vmx.field[place] = within(value, vmcs_field_mask(place))
+        self.processor.c.vmx.controls_passed = self.processor.c.vmx.host_passed = 0
+
+    def __contains__(self, name):
+        return name in vmcs_fields
+
+    def __iter__(self):
+        return iter(vmcs_fields)
+
+    def __len__(self):
+        return VMCS_FIELDS
+
+
+cdef class Exits:
+    """VM exits counted by reason: a mapping from the names of SDM Appendix C to ExitCount, zero where none was seen."""
+    cdef Processor processor
+
+    def __cinit__(self, Processor processor not None):
+        self.processor = processor
+
+    def __getitem__(self, str name not None):
+        cdef int number = exit_reasons[name]
+        self.processor.clock.check()
+        return ExitCount(self.processor.c.vmx.exits[number].count, self.processor.c.vmx.exits[number].cycles)
+
+    def __contains__(self, name):
+        return name in exit_reasons
+
+    def __iter__(self):
+        return iter(exit_reasons)
+
+    def __len__(self):
+        return len(exit_reasons)
+
+
+cdef object vmx_failure_of(CpuState *cpu):
+    cdef VmxFailureRecord *failure = &cpu.vmx.failure
+    if failure.check == NULL:
+        return None
+    return VmxFailure(
+        failure.check.decode(), vmcs_field_names[failure.field].decode(), failure.value, failure.expected.decode(),
+        failure.section.decode(),
+    )
+
+
+cdef list vmx_transitions(CpuState *cpu, uint64_t since):
+    cdef uint64_t total = cpu.vmx.transitions
+    cdef VmTransition *one
+    cdef list found = []
+    if since + TRANSITIONS < total:
+        since = total - TRANSITIONS
+    while since < total:
+        one = &cpu.transitions[since % TRANSITIONS]
+        since += 1
+        is_exit = one.kind == TRANSITION_EXIT
+        found.append(Transition(
+            one.cycle, "exit" if is_exit else "entry", EXIT_REASON_NAMES[one.reason & 0xFFFF] if is_exit else None,
+            one.qualification, one.rip, one.vmcs, bool(one.reason >> 31),
+        ))
+    return found
+
+
+cdef dict vmx_save(CpuState *cpu):
+    cdef Vmx *vmx = &cpu.vmx
+    return {
+        "on": vmx.on, "launched": vmx.launched, "vmxon_pointer": vmx.vmxon_pointer, "current": vmx.current,
+        "timer_running": vmx.timer_running, "timer_deadline": vmx.timer_deadline, "inject": vmx.inject,
+        "trap_flag_due": vmx.trap_flag_due, "injected_length": vmx.injected_length, "exit_cycle": vmx.exit_cycle,
+        "exit_reason": vmx.exit_reason, "feature_control": vmx.feature_control,
+        "fields": {name: vmx.field[<int>place] for name, place in vmcs_fields.items()},
+        "exits": {name: (vmx.exits[<int>number].count, vmx.exits[<int>number].cycles)
+                  for name, number in exit_reasons.items() if vmx.exits[<int>number].count},
+    }
+
+
+cdef int vmx_load(Vmx *vmx, dict state) except -1:
+    vmx.on, vmx.launched = state["on"], state["launched"]
+    vmx.vmxon_pointer, vmx.current = state["vmxon_pointer"], state["current"]
+    vmx.timer_running, vmx.timer_deadline = state["timer_running"], state["timer_deadline"]
+    vmx.inject, vmx.trap_flag_due = state["inject"], state["trap_flag_due"]
+    vmx.injected_length = state["injected_length"]
+    vmx.exit_cycle, vmx.exit_reason = state["exit_cycle"], state["exit_reason"]
+    if vmx.exit_reason > EXIT_REASONS:
+        raise ValueError("no such exit reason")
+    vmx.feature_control = state["feature_control"]
+    vmx.controls_passed = vmx.host_passed = 0
+    for name, place in vmcs_fields.items():
+        vmx.field[<int>place] = <uint64_t>state["fields"][name] & vmcs_field_mask(place)
+    for name, number in exit_reasons.items():
+        count, cycles = state["exits"].get(name, (0, 0))
+        vmx.exits[<int>number].count, vmx.exits[<int>number].cycles = count, cycles
+    return 0
