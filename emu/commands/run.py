@@ -234,6 +234,9 @@ def summary(report: dict[str, Any], options: argparse.Namespace, machine: Machin
         f"{report['guest_seconds']:.6f} s of guest time, {report['host_seconds']:.3f} s of host time "
         f"({report['mips']:.1f} MIPS)"
     )
+    last = machine.serial.output[-1:]
+    if options.serial == "stdio" and last not in (b"", b"\n") and sys.stderr.isatty():
+        lines.insert(0, "")  # the guest has not ended its last line
     print("\n".join(lines), file=sys.stderr)
 
 
@@ -248,7 +251,7 @@ def codes(report: dict[str, Any], style: Style) -> list[str]:
 def steps(machine: Machine, style: Style) -> list[str]:
     """The steps of the built-in firmware: when each began, its POST code, and what it is."""
     meanings = json.loads(builtin_firmware().with_name("post_codes.json").read_text(encoding="utf-8"))
-    lines = ["", style.strong("      ms  POST  step")]
+    lines = [style.strong("      ms  POST  step")]
     for cycle, code in machine.board.post.codes:
         name = f"{code:02X}"
         paint = style.bad if name in FAILURES else style.name
