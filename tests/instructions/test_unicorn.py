@@ -1,6 +1,6 @@
 """Random differential tests of system and segment instructions at CPL 0 against Unicorn.
 
-Oracle: Unicorn 2, in 32-bit protected mode without and with paging, for what runs to its end. Left out, since Unicorn is no
+Oracle: Unicorn 2, in 32-bit protected mode without and with paging, for what runs to its end. Left out, since it is no
 reliable witness there, each with where it is tested:
     exceptions (which one, error codes, priority), segment limits and types    test_protected_segments.py
     privilege changes, gates, task switches                                    test_protected_far.py, test_tasks.py
@@ -33,14 +33,15 @@ STATUS = 0x8D5
 FREE = 0x50
 SELECTORS = (0, CODE0, DATA0, CODE3, DATA3, DATA1, TASK, LOCAL, FREE, FREE + 8, FREE + 16, 0x3F8, 0xFFF8)
 TEXTS = (
-    "lar eax, bx", "lar eax, [esi]", "lar ax, bx", "lsl eax, bx", "lsl ax, bx", "lsl ecx, [esi]", "verr bx", "verw bx",
-    "verr [esi]", "verw [esi]", "arpl cx, bx", "arpl [esi], bx", "sldt eax", "sldt [esi]", "str eax", "str [esi]",
-    "smsw ax", "smsw [esi]", "sgdt [esi]", "sidt [esi]", "clts", "cli", "sti", "cld", "std", "pushfd", "pushfw", "popfd",
-    "popfw", "mov eax, cr0", "mov eax, cr2", "mov eax, cr3", "mov cr2, ebx", "mov eax, dr1", "mov dr1, ebx",
-    "mov es, bx", "mov fs, bx", "mov gs, [esi]", "mov ds, bx", "mov eax, es", "mov [esi], gs", "pop es", "pop fs", "les eax, [esi]", "lfs bx, [esi]", "lgs ecx, [esi]", "invlpg [esi]", "wbinvd",
-    "sahf", "lahf", "bound ebx, [esi]", "enter 16, 3", "leave", "pushad", "popad", "xlatb", "cmpxchg8b [esi]",
-    "xadd [esi], ebx", "lock cmpxchg [esi], ecx", "bts [esi], ebx", "call far [esi]", "jmp far [esi]", "retf", "iretd",
-    "mov ss, cx", "lss ebx, [esi]",
+    "lar eax, bx", "lar eax, [esi]", "lar ax, bx", "lsl eax, bx", "lsl ax, bx", "lsl ecx, [esi]", "verr bx",
+    "verw bx", "verr [esi]", "verw [esi]", "arpl cx, bx", "arpl [esi], bx", "sldt eax", "sldt [esi]", "str eax",
+    "str [esi]", "smsw ax", "smsw [esi]", "sgdt [esi]", "sidt [esi]", "clts", "cli", "sti", "cld", "std", "pushfd",
+    "pushfw", "popfd", "popfw", "mov eax, cr0", "mov eax, cr2", "mov eax, cr3", "mov cr2, ebx", "mov eax, dr1",
+    "mov dr1, ebx", "mov es, bx", "mov fs, bx", "mov gs, [esi]", "mov ds, bx", "mov eax, es", "mov [esi], gs",
+    "pop es", "pop fs", "les eax, [esi]", "lfs bx, [esi]", "lgs ecx, [esi]", "invlpg [esi]", "wbinvd", "sahf", "lahf",
+    "bound ebx, [esi]", "enter 16, 3", "leave", "pushad", "popad", "xlatb", "cmpxchg8b [esi]", "xadd [esi], ebx",
+    "lock cmpxchg [esi], ecx", "bts [esi], ebx", "call far [esi]", "jmp far [esi]", "retf", "iretd", "mov ss, cx",
+    "lss ebx, [esi]",
 )  # fmt: skip
 # Flags that an instruction leaves undefined, by the first word of the text.
 UNDEFINED = {"bts": 0x894}
