@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from emu._core import BoardCpu, Device, Hook, Memory, load_model
+from emu._core import BoardCpu, Device, Exits, Hook, Memory, Transition, Vmcs, VmxFailure, load_model
 from emu.board import ROM_MOST, Board
 from emu.errors import BadInput, ConfigError, EmuError
 from emu.host.backend import Backend
@@ -263,6 +263,30 @@ class Machine:
         """Instructions completed."""
         return self.cpu.instructions
 
+    @property
+    def exits(self) -> Exits:
+        """VM exits counted by reason: `.count`, `.cycles`; KeyError for a name that is none."""
+        return self.cpu.exits
+
+    @property
+    def vmcs(self) -> Vmcs:
+        """The current VMCS: its fields by the names of SDM Vol. 3, appendix "Field Encoding in VMCS"."""
+        return self.cpu.vmcs
+
+    @property
+    def vmx_failure(self) -> VmxFailure | None:
+        """The check of VM entry that failed last, None where none did."""
+        return self.cpu.vmx_failure
+
+    @property
+    def switches(self) -> list[dict[str, Any]]:
+        """Where another VM was entered than the one that had run, among the last 4096 VM entries and exits.
+
+        Each has `cycle`; `from` and `to`, the addresses of the two VMCS regions; and of the VM exit that had ended the
+        first `reason` and `qualification`.
+        """
+        return switches_among(self.cpu.transitions())
+
     def run(
         self,
         instructions: int | None = None,
@@ -436,9 +460,26 @@ class Machine:
             "host_seconds": host_seconds,
             "mips": self.instructions / host_seconds / 1e6 if host_seconds else 0.0,
             "post_codes": {"count": self.board.post.count, "last": [code for _, code in codes]},
-            "vm_exits": {},
-            "vm_switches": [],
+            "vm_exits": {
+                name: {"count": seen.count, "cycles": seen.cycles}
+                for name in self.exits
+                if (seen := self.exits[name]).count
+            },
+            "vm_switches": self.switches,
         }
+
+
+def switches_among(transitions: list[Transition]) -> list[dict[str, Any]]:
+    """The VM entries that entered another VMCS than the VM exit before had left."""
+    found: list[dict[str, Any]] = []
+    left: Transition | None = None
+    for now in transitions:
+        if now.kind == "exit":
+            left = now
+        elif left is not None and left.vmcs != now.vmcs:
+            cause = {"reason": left.reason, "qualification": left.qualification}
+            found.append({"cycle": now.cycle, "from": left.vmcs, "to": now.vmcs, **cause})
+    return found
 
 
 def exit_status(stop: Stop) -> int:

@@ -46,7 +46,7 @@ with emu.Machine(memory=64 << 20, cpu="westmere", timing="static", firmware=rom,
     m.cpu.ds.load(0x1000)
     m.cpu.read_linear(0xF0000, 16), m.cpu.translate(0xF0000), m.cpu.disassemble(0xF0000, 3)
     m.memory.read(0, 16), m.memory.write(0, b"data"), m.memory.array, m.memory.view(writable=True)
-    m.cycles, m.instructions
+    m.cycles, m.instructions, m.exits["EPT_VIOLATION"].count, m.exits["EPT_VIOLATION"].cycles, m.switches, m.vmcs
     m.serial.output, m.serial.send(b""), m.serial.expect(b"> ", seconds=5), m.keyboard.type("..."), m.screen.text
     s = m.snapshot(); m.restore(s); s.save("x.snap"); emu.Snapshot.load("x.snap")
     m.attach(device, ports=range(0x300, 0x308), mmio=None, irq=5)
