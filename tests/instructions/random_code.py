@@ -259,7 +259,7 @@ class World:
         cpu.cr3 = rng.choice((TABLES, self.address() & 0xFFFFFFFF))
         cpu.efer = rng.getrandbits(12) & (1 | LME | LMA | NXE)
         for register, value in (
-            ("cr4", rng.getrandbits(11)),
+            ("cr4", rng.getrandbits(14) & 0x27FF),
             ("cr0", rng.getrandbits(32) & 0x80050037 | PM),
         ):
             try:
