@@ -94,7 +94,7 @@ def effective_address(mem: Mem, bits: int, prefix_size: int, default_rel: bool) 
     forced = {0: -1, 8: 1}.get(mem.disp_size, 2)
     if size == 16:
         rm = _RM_16.get(frozenset(name for name in (base, index) if name is not None))
-        if rm is None or scale != 1:
+        if rm is None or scale != 1 or base == index:
             raise _invalid()
         return EffectiveAddress(_choices(rm, b"", rm == 6), 2, forced, size)
     return _with_sib(base, index, scale, size, forced)
@@ -143,7 +143,7 @@ def _normalise(mem: Mem) -> tuple[str | None, str | None, int]:
     base, index, scale = mem.base, mem.index, mem.scale
     if index is None:
         return base, None, 1
-    if base is None and not mem.nosplit:
+    if base is None and (not mem.nosplit or scale in (3, 5, 9)):
         if scale == 1:
             return index, None, 1
         if scale in (2, 3, 5, 9):

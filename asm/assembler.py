@@ -70,6 +70,7 @@ class Assembler:
         self.plain: dict[str, bytes] = {}  # lines that always give these bytes, in this mode
         self.scope = ""  # the last label that local labels hang on
         self.origin: int | None = None
+        self.rounding = "near"  # of floating-point constants, as `float` says
         self.align_mode: tuple[str, int] | None = None  # of %use smartalign: the mode, and the gap that is jumped over
         self.absolute: int | None = None  # the place in `absolute`, while it is a constant
         self.structures: list[tuple[str, str, Any, Place]] = []  # open struc and istruc
@@ -504,15 +505,13 @@ class Assembler:
         self.preprocessor.count_calls(STANDARD_MACROS.get(name, 1))
         DIRECTIVES[name](self, tokens, shape)
 
-    def set_mode(
-        self, bits: int | None = None, default_rel: bool | None = None, near_conditions: bool | None = None
-    ) -> None:
+    def set_mode(self, bits: int | None = None, default_rel: bool | None = None, level: int | None = None) -> None:
         """Changes what instructions are encoded for."""
         self.mode = Mode(
             self.mode.bits if bits is None else bits,
             self.options.optimise,
             self.mode.default_rel if default_rel is None else default_rel,
-            self.mode.near_conditions if near_conditions is None else near_conditions,
+            self.mode.level if level is None else level,
         )
         self.plain.clear()
 
@@ -544,21 +543,25 @@ class Assembler:
         for section in self.sections.values():
             section.offset = 0
         section, offset = self.first, 0
+        overlay = False  # what `absolute` names: no bytes
         for index, item in enumerate(self.items):
             kind = type(item)
             self.offsets.append(offset)
-            if kind is bytes:
+            if kind is bytes and not overlay:
                 section.parts.append(item)  # type: ignore[arg-type]
                 offset += len(item)  # type: ignore[arg-type]
             elif kind is Symbol:
                 continue
             elif isinstance(item, Switch):
-                section.offset = offset
+                if not overlay:
+                    section.offset = offset
                 try:
-                    offset = self.layout.origin(item, section, offset)
-                    section = item.section
+                    section, offset = item.enter(section, offset)
+                    overlay = item.overlay
                 except ExpressionError as error:
                     self.late_error(index, error)
+            elif kind is bytes:
+                offset += len(item)  # type: ignore[arg-type]
             else:
                 self.place = self.places[index]
                 try:
@@ -566,7 +569,7 @@ class Assembler:
                 except (ExpressionError, EncodeError) as error:
                     self.late_error(index, error)
                 else:
-                    if kind is Reserve and (section.nobits or section is SCALAR):
+                    if overlay or (kind is Reserve and (section.nobits or section is SCALAR)):
                         offset += item.size(section, offset)  # type: ignore[union-attr]
                     else:
                         section.parts.append(code)

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asm.expression import ExpressionError
-from asm.floats import float_bytes
+from asm.floats import float_bytes, is_infinite
 from asm.ir import MAX_IMAGE, Fixed, Patch
 from asm.parse import NUMBERS, TokenError, explain
-from asm.tokens import DATA, string_bytes, unquote
+from asm.tokens import DATA, SIZES, string_bytes, unquote
 
 if TYPE_CHECKING:
     from asm.assembler import Assembler
@@ -40,57 +40,101 @@ def _elements(
 ) -> tuple[bytes, list[Patch]]:
     """The bytes of a list of data, and the fields in it that have no value yet."""
     data = bytearray()
-    patches = []
-    mask = (1 << 8 * width) - 1
+    patches: list[Patch] = []
     for tokens, shape in elements:
-        if shape == "n":
-            value: Any = NUMBERS[tokens[0]]
-        elif shape == "s":
+        if shape == "s":
             string = string_bytes(tokens[0])
             data += string + bytes(-len(string) % width)
-            continue
         elif shape == "?":
             data += bytes(width)
-            continue
         elif shape in ("f", "-f", "+f"):
-            data += float_bytes("".join(tokens), width)
-            continue
-        elif "u" in shape:
-            more, fields = _dup(assembler, tokens, shape, width)
-            if len(data) + len(more) > MAX_IMAGE:
-                raise ExpressionError(f"data of more than {MAX_IMAGE} bytes")
+            constant_bytes = float_bytes("".join(tokens), width, assembler.rounding)
+            if not tokens[-1].startswith("__") and is_infinite(constant_bytes):
+                assembler.warn("float-overflow", "overflow in floating-point constant")
+            data += constant_bytes
+        elif _is_compound(shape):
+            more, fields = _compound(assembler, tokens, shape, width)
             patches += [field._replace(offset=field.offset + len(data)) for field in fields]
             data += more
-            continue
         else:
-            value = assembler.expression(tokens, shape)
+            value: Any = NUMBERS[tokens[0]] if shape == "n" else assembler.expression(tokens, shape)
             if type(value) is not int:
                 constant = assembler.constant(value)
                 if constant is None:
                     patches.append(Patch(len(data), width, "abs", value))
                 value = constant or 0
-        if width == 10:
-            raise TokenError("integer supplied as DT data", tokens[0])
-        if not -(mask >> 1) - 1 <= value <= mask:
-            name = {1: "byte", 2: "word", 4: "dword"}.get(width, "")
-            assembler.warn("number-overflow", f"{name} data exceeds bounds")
-        data += (value & mask).to_bytes(width, "little")
+            data += _number(assembler, value, width, tokens[0])
+        if len(data) > MAX_IMAGE:
+            raise ExpressionError(f"data of more than {MAX_IMAGE} bytes")
     return bytes(data), patches
 
 
-def _dup(assembler: Assembler, tokens: Sequence[str], shape: str, width: int) -> tuple[bytes, list[Patch]]:
-    """``count dup (data, ...)``."""
-    at = shape.index("u")
-    if shape[at + 1 : at + 2] != "(" or shape[-1] != ")":
-        raise explain(["db", *tokens], "D" + shape)
+def _number(assembler: Assembler, value: int, width: int, word: str) -> bytes:
+    if width == 10:
+        raise TokenError("integer supplied as DT data", word)
+    mask = (1 << 8 * width) - 1
+    if not -(mask >> 1) - 1 <= value <= mask:
+        name = {1: "byte", 2: "word", 4: "dword"}.get(width, "")
+        assembler.warn("number-overflow", f"{name} data exceeds bounds")
+    return (value & mask).to_bytes(width, "little")
+
+
+def _is_compound(shape: str) -> bool:
+    """The element is a repetition, a list in parentheses, or has a size of its own."""
+    if "u" in shape or shape[:1] == "z" or shape[:2] == "%(":
+        return True
+    return shape[:1] == "(" and shape[-1:] == ")" and any(kind in ",?f" for kind in shape) and _closes_last(shape, 0)
+
+
+def _closes_last(shape: str, start: int) -> bool:
+    """The parenthesis at `start` is closed by the last one."""
+    depth = 0
+    for at in range(start, len(shape)):
+        depth += (shape[at] == "(") - (shape[at] == ")")
+        if not depth:
+            return at == len(shape) - 1
+    return False
+
+
+def _compound(assembler: Assembler, tokens: Sequence[str], shape: str, width: int) -> tuple[bytes, list[Patch]]:
+    """``count dup element``, ``size element``, ``%(element, ...)`` or ``(element, ...)``; they nest."""
+    if shape[0] == "z":
+        width = SIZES[tokens[0].lower()] // 8
+        tokens, shape = tokens[1:], shape[1:]
+        if not _is_compound(shape) and shape[:1] == "(" and _closes_last(shape, 0):
+            return _elements(assembler, split_list(tokens[:-1], shape[:-1], 1), width)
+        return _elements(assembler, [(tokens, shape)], width)
+    at = _dup_at(shape)
+    if at < 0:
+        start = 2 if shape[0] == "%" else 1
+        if not _closes_last(shape, start - 1):
+            raise explain(["db", *tokens], "D" + shape)
+        return _elements(assembler, split_list(tokens[:-1], shape[:-1], start), width)
     count = assembler.constant(assembler.expression(tokens[:at], shape[:at]))
     if count is None or count < 0:
         raise TokenError("dup needs a constant count that is not negative", tokens[at])
-    data, patches = _elements(assembler, split_list(tokens[:-1], shape[:-1], at + 2), width)
+    body_tokens, body_shape = tokens[at + 1 :], shape[at + 1 :]
+    if not body_shape:
+        raise explain(["db", *tokens], "D" + shape)
+    if body_shape[0] == "(" and _closes_last(body_shape, 0):
+        parts = split_list(body_tokens[:-1], body_shape[:-1], 1)
+    else:
+        parts = [(list(body_tokens), body_shape)]
+    data, patches = _elements(assembler, parts, width)
     if count * len(data) > MAX_IMAGE:
         raise ExpressionError(f"data of more than {MAX_IMAGE} bytes")
     repeated = [p._replace(offset=p.offset + n * len(data)) for n in range(count if patches else 0) for p in patches]
     return data * count, repeated
+
+
+def _dup_at(shape: str) -> int:
+    """Where the first ``dup`` outside parentheses stands; -1 where there is none."""
+    depth = 0
+    for at, kind in enumerate(shape):
+        depth += (kind == "(") - (kind == ")")
+        if kind == "u" and not depth:
+            return at
+    return -1
 
 
 def incbin(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:

@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from asm.data import split_list
 from asm.expression import HERE, SCALAR, START, Symbol
+from asm.floats import ROUNDINGS
 from asm.ir import Equ, Padding, Reserve, Switch, Times
+from asm.match import LEVELS
 from asm.nops import THRESHOLDS
 from asm.parse import TokenError
 from asm.places import at_place
 from asm.tokens import TOKEN, unquote
 
-PROCESSORS = frozenset(
-    (
-        "386", "80386", "i386", "486", "80486", "i486", "586", "pentium", "i586", "686", "p6", "ppro", "pentiumpro",
-        "i686", "p2", "p3", "katmai", "p4", "willamette", "prescott", "x64", "x86-64", "ia64", "ia-64", "itanium",
-        "itanic", "merced", "any", "all", "default",
-    )
-)  # fmt: skip
-OLD_PROCESSORS = frozenset(("8086", "186", "80186", "i186", "286", "80286", "i286"))  # conditional jumps are short only
+_SYNONYMS = {
+    "186": "80186 i186", "286": "80286 i286", "386": "80386 i386", "486": "80486 i486", "586": "pentium i586",
+    "686": "p6 ppro pentiumpro i686", "katmai": "p2 p3", "willamette": "p4", "x64": "x86-64 ia64 ia-64 itanium itanic "
+    "merced any all default",
+}  # fmt: skip
+# The names that `cpu` takes, with their levels.
+PROCESSORS = {name: n for n, level in enumerate(LEVELS) for name in (level, *_SYNONYMS.get(level, "").split())}
 
 if TYPE_CHECKING:
     from asm.assembler import Assembler
@@ -78,8 +79,7 @@ def _section(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
 
 
 def _absolute(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
-    expression = assembler.expression(tokens[1:], shape[1:])
-    assembler.enter_absolute(expression)
+    assembler.enter_absolute(assembler.expression(tokens[1:], shape[1:]))
 
 
 def _global(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
@@ -92,15 +92,19 @@ def _global(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
 
 def _cpu(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     name = "".join(tokens[1:]).lower()
-    if name not in OLD_PROCESSORS and name not in PROCESSORS:
+    if name not in PROCESSORS:
         raise TokenError(f"cpu wants the name of a processor, not `{name}'", tokens[-1])
-    assembler.set_mode(near_conditions=name not in OLD_PROCESSORS)
+    assembler.set_mode(level=PROCESSORS[name])
 
 
-def _ignored(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
-    """``float`` tunes what no flat binary shows."""
-    if len(tokens) < 2:
-        raise TokenError(f"`{tokens[0]}' wants an operand", tokens[0])
+def _float(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    word = tokens[1].lower() if len(tokens) == 2 else ""
+    if word in ROUNDINGS:
+        assembler.rounding = word
+    elif word == "default":
+        assembler.rounding = "near"
+    elif word not in ("daz", "nodaz"):
+        raise TokenError(f"float wants {', '.join(ROUNDINGS)}, daz, nodaz or default", tokens[-1])
 
 
 def _list(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
@@ -264,7 +268,7 @@ DIRECTIVES: dict[str, Callable[[Assembler, Sequence[str], str], None]] = {
     "required": _global,
     "common": _global,
     "cpu": _cpu,
-    "float": _ignored,
+    "float": _float,
     "list": _list,
     "warning": _warning,
     "align": _align,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from asm import table
 from asm.address import EffectiveAddress, effective_address, is_offset, offset_size, vector_index
 from asm.match import (
+    ANY,
     NEVER,
     REGISTER_CLASS,
     SHORT,
@@ -22,6 +23,7 @@ from asm.match import (
     SIGNED_BYTE_16,
     UNSIGNED_32,
     Fit,
+    level_of,
     matching_forms,
 )
 from asm.operands import Encoded, EncodeError, Far, Fixup, Imm, Mem, Operand, Reg
@@ -103,6 +105,7 @@ def encode(
     address: int = 0,
     optimise: bool = True,
     default_rel: bool = False,
+    level: int = ANY,
 ) -> Encoded:
     """Encodes one instruction.
 
@@ -119,6 +122,7 @@ def encode(
         address: of the instruction's first byte; relative fields count from its end.
         optimise: NASM's -Ox; without it (-O0) immediates and jumps keep their full size unless the source says else.
         default_rel: NASM's ``default rel``.
+        level: of the processor, an index of `asm.match.LEVELS`; later instructions are refused.
 
     Returns:
         The bytes, fixups for fields that are unknown or relocatable, and warnings.
@@ -126,7 +130,7 @@ def encode(
     Raises:
         EncodeError: there is no such instruction; ``forms`` has those that exist.
     """
-    key: list[object] = [mnemonic, bits, prefixes, optimise, default_rel]
+    key: list[object] = [mnemonic, bits, prefixes, optimise, default_rel, level]
     for operand in operands:
         kind = type(operand)
         if kind is Reg:
@@ -142,7 +146,7 @@ def encode(
     if plan is None:
         if len(_plans) > _CACHE_LIMIT:
             _plans.clear()
-        plan = _plans[shape] = _make_plan(mnemonic, operands, bits, prefixes, optimise, default_rel)
+        plan = _plans[shape] = _make_plan(mnemonic, operands, bits, prefixes, optimise, default_rel, level)
     if type(plan) is Encoded:
         return plan
     for choice in plan:
@@ -504,12 +508,13 @@ def _make_plan(
     prefix_names: tuple[str, ...],
     optimise: bool,
     default_rel: bool,
+    level: int,
 ) -> Encoded | list[_Choice]:
     if mnemonic == "wait":  # a prefix to NASM, so that others stand behind it
         mnemonic, prefix_names = "", (*prefix_names, "wait")
     if not mnemonic:
         return Encoded(_Prefixes(prefix_names, bits).encode(0, (), None))
-    key: list[object] = [mnemonic, bits, prefix_names, optimise]
+    key: list[object] = [mnemonic, bits, prefix_names, optimise, level]
     for operand in operands:
         if type(operand) is Reg:
             key.append(REGISTER_CLASS.get(operand.name))
@@ -523,7 +528,7 @@ def _make_plan(
     if templates is None:
         if len(_templates) > _CACHE_LIMIT:
             _templates.clear()
-        templates = _templates[shape] = _make_templates(mnemonic, operands, bits, prefix_names, optimise)
+        templates = _templates[shape] = _make_templates(mnemonic, operands, bits, prefix_names, optimise, level)
     plan = [_Choice(template, operands, default_rel) for template in templates]
     first = plan[0]
     if len(plan) == 1 and first.mem < 0 and first.template.offset < 0 and not first.template.fields:
@@ -533,11 +538,16 @@ def _make_plan(
 
 
 def _make_templates(
-    mnemonic: str, operands: tuple[Operand, ...], bits: int, prefix_names: tuple[str, ...], optimise: bool
+    mnemonic: str, operands: tuple[Operand, ...], bits: int, prefix_names: tuple[str, ...], optimise: bool, level: int
 ) -> list[_Template]:
     forms = [form for form in table.load().forms_of(mnemonic) if form.encodes]
     if not forms:
         raise EncodeError(f"unknown instruction {mnemonic!r}")
     prefixes = _Prefixes(prefix_names, bits)
     fits = matching_forms(forms, operands, bits, optimise, prefixes.operand_size)
+    if level < ANY:
+        fits = [(form, conditions) for form, conditions in fits if level_of(form) <= level]
+        if not fits:
+            raise EncodeError("no instruction for this cpu level")
+        fits[-1] = fits[-1][0], ()
     return [_Template(fit, operands, bits, prefixes) for fit in fits]

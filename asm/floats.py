@@ -1,9 +1,9 @@
-"""Floating-point constants as bytes."""
+"""Floating-point constants as bytes: NASM's spellings, IEEE 754's formats and the processor's packed decimal."""
 
 from __future__ import annotations
 
-import struct
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, NamedTuple
 
 from asm.parse import TokenError
 
@@ -11,63 +11,126 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
 
-def _specials(top: dict[int, int], lowest: int) -> dict[int, bytes]:
-    """Bytes by width: the top word, and 1 in the lowest bit if asked for."""
-    made = {width: bytes(width - 2) + word.to_bytes(2, "little") for width, word in top.items()}
-    return {width: bytes([data[0] | lowest]) + data[1:] for width, data in made.items()}
+class Format(NamedTuple):
+    """Bits of exponent and fraction; whether the integer bit is stored; bytes in all."""
+
+    exponent: int
+    fraction: int
+    explicit: bool
+    width: int
 
 
-# By the name between the underscores; the significand of the 80-bit format has its integer bit set.
-SPECIAL = {
-    "infinity": _specials({2: 0x7C00, 4: 0x7F80, 8: 0x7FF0}, 0) | {10: bytes(7) + b"\x80\xff\x7f"},
-    "nan": _specials({2: 0x7E00, 4: 0x7FC0, 8: 0x7FF8}, 0) | {10: bytes(7) + b"\xc0\xff\x7f"},
-    "qnan": _specials({2: 0x7E00, 4: 0x7FC0, 8: 0x7FF8}, 0) | {10: bytes(7) + b"\xc0\xff\x7f"},
-    "snan": _specials({2: 0x7C00, 4: 0x7F80, 8: 0x7FF0}, 1) | {10: b"\x01" + bytes(6) + b"\x80\xff\x7f"},
+FORMATS = {
+    1: Format(4, 3, False, 1),
+    2: Format(5, 10, False, 2),
+    4: Format(8, 23, False, 4),
+    8: Format(11, 52, False, 8),
+    10: Format(15, 63, True, 10),
+    16: Format(15, 112, False, 16),
 }
+BFLOAT16 = Format(8, 7, False, 2)
+ROUNDINGS = ("near", "up", "down", "zero")
+_RADIX = {"0x": (16, 4), "0h": (16, 4), "$": (16, 4), "0b": (2, 1), "0y": (2, 1), "0o": (8, 3), "0q": (8, 3)}
+_SPECIAL = re.compile(r"__\??(infinity|nan|qnan|snan)\??__")
+_PACKED = re.compile(r"0p([\d_]+)|([\d_]+)p")
 
 
-def float_bytes(text: str, width: int) -> bytes:
-    """A floating-point constant in IEEE 754's binary16, binary32, binary64 or the processor's 80-bit format."""
+def float_bytes(text: str, width: int, rounding: str = "near") -> bytes:
+    """A constant in the format that has a width in bytes; overflow gives infinity, as in NASM.
+
+    Raises:
+        TokenError: there is no such format, or the text is no number.
+    """
+    digits = text.replace("_", "").lower() if "__" not in text else text.lower()
+    sign = digits[:1] == "-"
+    body = digits.lstrip("+-").strip()
+    if width == 10 and (packed := _PACKED.fullmatch(body)):
+        return _packed_decimal(packed.group(1) or packed.group(2), sign, text)
+    if width not in FORMATS:
+        raise TokenError("floating-point constant in a size that has none", text)
+    return encode(body, sign, FORMATS[width], text, rounding)
+
+
+def is_infinite(data: bytes) -> bool:
+    """Whether the bytes of a constant are an infinity."""
+    form = FORMATS[len(data)]
+    shift = form.fraction + form.explicit
+    top = (1 << form.exponent) - 1
+    number = int.from_bytes(data, "little")
+    return number >> shift & top == top and not number & (1 << form.fraction) - 1
+
+
+def encode(body: str, sign: bool, form: Format, text: str, rounding: str = "near") -> bytes:
+    """A constant without its sign in a format; `text` is for messages."""
+    special = _SPECIAL.fullmatch(body)
+    integer = 1 << form.fraction if form.explicit else 0
+    top = (1 << form.exponent) - 1
+    if special:
+        name = special.group(1)
+        fraction = {"infinity": 0, "snan": 1}.get(name, 1 << form.fraction - 1)
+        exponent, fraction = top, integer | fraction
+    else:
+        try:
+            exponent, fraction = _round(_value(body), sign, form, rounding)
+        except (ValueError, ZeroDivisionError):
+            raise TokenError(f"error in floating-point constant `{text}'", text) from None
+    shift = form.fraction + form.explicit
+    number = (sign << form.exponent | exponent) << shift | fraction
+    return number.to_bytes(form.width, "little")
+
+
+def _value(body: str) -> Fraction:
     from fractions import Fraction  # slow to import, and few sources need it
 
-    digits = text.replace("_", "").lower()
-    special = SPECIAL.get(digits.lstrip("+-").strip("_?"))
-    if special is not None and width in special:
-        data = bytearray(special[width])
-        data[-1] |= 0x80 if digits[0] == "-" else 0
-        return bytes(data)
-    try:
-        if width in (2, 4, 8):
-            return struct.pack({2: "<e", 4: "<f", 8: "<d"}[width], _value(digits))
-        if width == 10:
-            return extended(Fraction(_value(digits)) if "p" in digits else Fraction(digits))
-    except (OverflowError, ValueError):
-        raise TokenError(f"overflow or error in floating-point constant `{text}'", text) from None
-    raise TokenError("floating-point constant in a size that has none", text)
+    prefix = "$" if body[0] == "$" else body[:2]
+    if prefix in _RADIX:
+        radix, _ = _RADIX[prefix]
+        mantissa, _, power = body[len(prefix) :].partition("p")
+        whole, _, part = mantissa.partition(".")
+        number = Fraction(int((whole + part) or "0", radix), radix ** len(part))
+        return number * Fraction(2) ** _exponent(power)
+    mantissa, _, power = body.partition("e")
+    return Fraction(mantissa.rstrip(".") or "0") * Fraction(10) ** _exponent(power)
 
 
-def _value(digits: str) -> float:
-    if "p" in digits:
-        return float.fromhex(digits.replace("0h", "0x"))
-    return float(digits)
+def _exponent(power: str) -> int:
+    value = int(power or "0")
+    return max(min(value, 40_000), -40_000)  # beyond that it is infinity or zero in every format
 
 
-def extended(value: Fraction) -> bytes:
-    """A Fraction rounded to the nearest double extended-precision number, ties to even."""
-    sign = 0x8000 if value < 0 else 0
-    value = abs(value)
+def _round(value: Fraction, sign: bool, form: Format, rounding: str) -> tuple[int, int]:
+    """The fields of exponent and fraction, the latter with the integer bit where that is stored."""
     if not value:
-        return (sign << 64).to_bytes(10, "little")
+        return 0, 0
+    bias = (1 << form.exponent - 1) - 1
     exponent = value.numerator.bit_length() - value.denominator.bit_length()
-    if value < (1 << exponent if exponent >= 0 else type(value)(1, 1 << -exponent)):
+    if value < _power(value, exponent):
         exponent -= 1
-    exponent = max(exponent, -16382)
-    shift = 63 - exponent
-    mantissa = round(value * (1 << shift) if shift >= 0 else value / (1 << -shift))
-    if mantissa >> 64:
+    exponent = max(exponent, 1 - bias)
+    scaled = value / _power(value, exponent - form.fraction)
+    if rounding == "near":
+        mantissa = round(scaled)
+    else:
+        up = rounding == ("down" if sign else "up")
+        mantissa = -(-scaled.numerator // scaled.denominator) if up else scaled.numerator // scaled.denominator
+    if mantissa >> form.fraction + 1:
         mantissa >>= 1
         exponent += 1
-    biased = exponent + 16383 if mantissa >> 63 else 0
-    if biased >= 0x7FFF:
-        raise OverflowError
-    return ((sign | biased) << 64 | mantissa).to_bytes(10, "little")
+    biased = exponent + bias if mantissa >> form.fraction else 0
+    if biased >= (1 << form.exponent) - 1:
+        return (1 << form.exponent) - 1, 1 << form.fraction if form.explicit else 0
+    if not form.explicit:
+        mantissa &= (1 << form.fraction) - 1
+    return biased, mantissa
+
+
+def _power(like: Fraction, exponent: int) -> Fraction:
+    return type(like)(2) ** exponent
+
+
+def _packed_decimal(digits: str, sign: bool, text: str) -> bytes:
+    digits = digits.replace("_", "")
+    if len(digits) > 18:
+        raise TokenError(f"packed decimal constant `{text}' has more than 18 digits", text)
+    padded = digits.rjust(18, "0")
+    return bytes(int(padded[n : n + 2], 16) for n in range(16, -1, -2)) + (b"\x80" if sign else b"\0")

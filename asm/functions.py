@@ -97,13 +97,24 @@ def _encoded(codec: str) -> Function:
     return function
 
 
-def _float(width: int) -> Function:
+def _float(width: int, low: int = 0, high: int = 16) -> Function:
+    """The number that the bytes from `low` to `high` of a floating-point constant make up."""
+
     def function(evaluate: Evaluate, arguments: Sequence[str]) -> str:
         from asm.floats import float_bytes
 
-        return hex(int.from_bytes(float_bytes("".join(arguments).replace(" ", ""), width), "little"))
+        data = float_bytes("".join(arguments).replace(" ", ""), width)
+        return hex(int.from_bytes(data[low:high], "little"))
 
     return function
+
+
+def _bfloat16(evaluate: Evaluate, arguments: Sequence[str]) -> str:
+    from asm.floats import BFLOAT16, encode
+
+    text = "".join(arguments).replace(" ", "").lower()
+    data = encode(text.lstrip("+-").replace("_", ""), text[:1] == "-", BFLOAT16, text)
+    return hex(int.from_bytes(data, "little"))
 
 
 def _logarithm(up: bool, strict: bool) -> Function:
@@ -129,10 +140,17 @@ NAMED: dict[str, Function] = {
     **_spelt("utf32", _encoded("utf-32-le")),
     **_spelt("utf32le", _encoded("utf-32-le")),
     **_spelt("utf32be", _encoded("utf-32-be")),
+    **_spelt("float8", _float(1)),
     **_spelt("float16", _float(2)),
+    **_spelt("bfloat16", _bfloat16),
     **_spelt("float32", _float(4)),
     **_spelt("float64", _float(8)),
+    **_spelt("float80m", _float(10, 0, 8)),
+    **_spelt("float80e", _float(10, 8, 10)),
+    **_spelt("float128l", _float(16, 0, 8)),
+    **_spelt("float128h", _float(16, 8, 16)),
 }
+FLOATS = tuple(name for name in NAMED if "?" in name and "float" in name)
 LOGARITHMS: dict[str, Function] = {
     "ilog2": _logarithm(False, True),
     "ilog2e": _logarithm(False, True),

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, TypeAlias, Union
 
 from asm.encode import encode
 from asm.expression import SCALAR, Expression, ExpressionError, Linear, Section, Symbol, evaluate
+from asm.match import ANY, LEVELS
 from asm.nops import fill
 from asm.operands import Encoded, Far, Imm, Mem, Operand
 from asm.parse import base_and_index
@@ -24,7 +25,12 @@ class Mode(NamedTuple):
     bits: int
     optimise: bool
     default_rel: bool
-    near_conditions: bool = True  # there are conditional jumps of more than a byte, as from the 80386 on
+    level: int = ANY  # of the processor, an index of asm.match.LEVELS
+
+    @property
+    def near_conditions(self) -> bool:
+        """There are conditional jumps of more than a byte, as from the 80386 on."""
+        return self.level >= LEVELS.index("386")
 
 
 _encodings: dict[Mode, dict[tuple[str, tuple[Operand, ...], tuple[str, ...]], Encoded]] = {}
@@ -43,8 +49,9 @@ def encoded(mode: Mode, mnemonic: str, operands: tuple[Operand, ...], prefixes: 
         if len(known) > 100_000:
             known.clear()
         found = known[key] = encode(
-            mnemonic, operands, mode.bits, prefixes, optimise=mode.optimise, default_rel=mode.default_rel
-        )
+            mnemonic, operands, mode.bits, prefixes, optimise=mode.optimise, default_rel=mode.default_rel,
+            level=mode.level,
+        )  # fmt: skip
     return found
 
 
@@ -413,13 +420,34 @@ class Equ:
 
 
 class Switch:
-    """From here on statements go to another section; the expression is the address that ``absolute`` says."""
+    """From here on statements go to another section; the expression is the address that ``absolute`` says.
 
-    __slots__ = ("expression", "section")
+    Where that is an address in a section, what follows gets addresses there and no bytes: the layout sets `overlay`.
+    """
+
+    __slots__ = ("expression", "overlay", "section")
 
     def __init__(self, section: Section, expression: Expression | None = None) -> None:
         self.section = section
         self.expression = expression
+        self.overlay = False
+
+    def enter(self, section: Section, offset: int) -> tuple[Section, int]:
+        """Where statements go on, from a place in the section before.
+
+        Raises:
+            ExpressionError: the expression has no such value.
+        """
+        if self.expression is None:
+            return self.section, self.section.offset
+        value = evaluate(self.expression, section, offset)
+        self.overlay = isinstance(value, Linear)
+        if not isinstance(value, Linear):
+            return SCALAR, value or 0
+        (home, count), *others = value.terms.items()
+        if others or count != 1 or not isinstance(home, Section):
+            raise ExpressionError("cannot use non-scalar expression as an ABSOLUTE address")
+        return home, value.const
 
 
 Item: TypeAlias = Union[bytes, Symbol, Fixed, Branch, Instruction, Times, Reserve, Padding, Equ, Switch]  # noqa: UP007

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from asm.expression import SCALAR, ExpressionError, Linear, Section, Symbol, evaluate
+from asm.expression import ExpressionError, Section, Symbol
 from asm.ir import Branch, Equ, Fixed, Instruction, Item, Switch
 from asm.operands import EncodeError
 
@@ -30,6 +30,7 @@ class Layout:
         self.section = first
         self.offset = 0
         self.reached = 0
+        self.overlay = False  # the section at hand is only being named by `absolute`
 
     def catch_up(self) -> None:
         """Carries the first pass on to the end of the items there are."""
@@ -45,18 +46,23 @@ class Layout:
         self.catch_up()
         steps = self._steps(0)
         for _ in range(MAX_PASSES):
-            self.section.offset = self.offset
+            self._leave()
             sizes = [section.offset for section in sections]
             for section in sections:
                 section.offset = 0
             self.section, self.offset = self.first, 0
+            self.overlay = False
             changed = self._pass(steps)
-            self.section.offset = self.offset
+            self._leave()
             if not changed and sizes == [section.offset for section in sections]:
                 for section in sections:
                     section.size = section.offset
                 return
         raise ExpressionError(f"unable to find valid values for all labels after {MAX_PASSES} passes")
+
+    def _leave(self) -> None:
+        if not self.overlay:
+            self.section.offset = self.offset
 
     def _steps(self, start: int) -> list[tuple[int, Item]]:
         """The items that must be looked at, each with the bytes before it; the last is a gap alone."""
@@ -104,9 +110,10 @@ class Layout:
                 continue
             try:
                 if isinstance(item, Switch):
-                    section.offset = offset
-                    offset = self.origin(item, section, offset)
-                    section = item.section
+                    if not self.overlay:
+                        section.offset = offset
+                    section, offset = item.enter(section, offset)
+                    self.overlay = item.overlay
                 else:
                     offset += item.size(section, offset)  # type: ignore[union-attr]
                     if kind is Equ:
@@ -115,13 +122,3 @@ class Layout:
                 continue  # of no length; if it is still wrong in the end, `emit` says so
         self.section, self.offset = section, offset
         return changed
-
-    @staticmethod
-    def origin(item: Switch, section: Section, offset: int) -> int:
-        """The offset at which a section goes on."""
-        if item.section is not SCALAR:
-            return item.section.offset
-        value = evaluate(item.expression, section, offset)
-        if isinstance(value, Linear):
-            raise ExpressionError("cannot use non-scalar expression as an ABSOLUTE address")
-        return value or 0

@@ -33,6 +33,27 @@ REGISTER_CLASS: dict[str, str] = {
 ONE, SIGNED_BYTE_16, SIGNED_BYTE, UNSIGNED_32, SIGNED_32, SHORT, NEVER = range(7)
 _ALWAYS, _WRONG_SIZE = -1, -2
 
+# The levels of `cpu`, and the first that has what a row's `since` says; features that are not here came last.
+LEVELS = (
+    "8086", "186", "286", "386", "486", "586", "686", "katmai", "willamette", "prescott", "nehalem", "westmere",
+    "sandybridge", "future", "x64",
+)  # fmt: skip
+ANY = len(LEVELS) - 1
+_FEATURE_LEVELS = {
+    "8086": ("FPU",), "586": ("CPUID", "TSC", "MSR", "CX8", "MMX"), "686": ("SEP", "CMOV", "SYSCALL", "3DNOW"),
+    "katmai": ("FXSR", "SSE"), "willamette": ("SSE2", "CLFSH"), "prescott": ("SSE3", "MONITOR", "SSSE3", "VMX"),
+    "nehalem": ("SSE4_1", "SSE4_2", "POPCNT", "MOVBE", "XSAVE"), "westmere": ("AES", "PCLMULQDQ"),
+    "sandybridge": ("AVX", "XSAVEOPT"), "x64": ("LM", "CX16", "LAHF_LM"),
+}  # fmt: skip
+_SINCE = {name: n for n, name in enumerate(LEVELS)}
+_SINCE |= {feature: LEVELS.index(level) for level, features in _FEATURE_LEVELS.items() for feature in features}
+
+
+def level_of(form: Form) -> int:
+    """The first processor level that has a form."""
+    return _SINCE.get(form.since, LEVELS.index("future"))
+
+
 Fit = tuple[Form, tuple[tuple[int, int], ...]]
 
 

@@ -29,7 +29,7 @@ from asm.macros import (
 from asm.nops import THRESHOLDS
 from asm.parse import ParseError, TokenError
 from asm.stackframe import StackFrame
-from asm.tokens import MACRO, split, unquote
+from asm.tokens import MACRO, classify, split, unquote
 
 if TYPE_CHECKING:
     from asm.assembler import Assembler
@@ -270,8 +270,6 @@ class Preprocessor:
         kind = self.kinds[token]
         if kind != MACRO:
             return kind
-        from asm.tokens import classify
-
         return classify(token)
 
     def _list(self, frame: Frame, text: str) -> None:
@@ -624,12 +622,15 @@ class Preprocessor:
 
     def _if_identical(self, text: str, fold: bool = False) -> bool:
         out: list[list[str]] = [[]]
-        for piece in pieces(self.expander.expand(text)):
+        parts = pieces(self.expander.expand(text))
+        for n, piece in enumerate(parts):
             if piece == "," and len(out) == 1:
+                if n and parts[n - 1].isspace():
+                    return False  # NASM counts the blank before the comma
                 out.append([])
             elif not piece.isspace():
-                quoted = piece[0] in "'\"`" and len(piece) > 1
-                piece = "'" + unquote(piece) if quoted else piece
+                if piece[0] in "'\"`" and len(piece) > 1:
+                    piece = "'" + unquote(piece)  # the quotes themselves do not count
                 out[-1].append(piece.lower() if fold else piece)
         if len(out) != 2:
             raise DirectiveError("%ifidn wants two texts separated by a comma")
@@ -646,7 +647,7 @@ class Preprocessor:
         parts = self._significant(text)
         if parts[:1] in (["-"], ["+"]):
             parts = parts[1:]
-        return bool(parts) and (parts[0][0].isdigit() or (parts[0][0] == "$" and parts[0][1:2].isdigit()))
+        return bool(parts) and (_is_number(parts[0]) or (parts[0][0] == "$" and parts[0][1:2].isdigit()))
 
     def _if_string(self, text: str) -> bool:
         parts = self._significant(text)
@@ -793,10 +794,7 @@ class Preprocessor:
 
     def _include(self, rest: str) -> None:
         text = self.expander.expand(strip_comment(rest)).strip()
-        if text[:1] == "<" and text[-1:] == ">":
-            name = text[1:-1]
-        else:
-            name = unquote(text) if text[:1] in ("'", '"', "`") and len(text) > 1 else text
+        name = unquote(text) if text[:1] in ("'", '"', "`") and len(text) > 1 else ""
         if not name:
             raise DirectiveError("`%include' expects a file name")
         if sum(frame.kind == "file" for frame in self.frames) > MAX_INCLUDES:
@@ -940,7 +938,7 @@ class Preprocessor:
             "LINE": lambda: str(self._source_line()),
             "BITS": lambda: str(self.assembler.mode.bits),
             "SECT": lambda: self.section_line,
-            "PASS": lambda: "1",
+            "PASS": lambda: "2",
             "DATE": lambda: time.strftime("'%Y-%m-%d'"),
             "TIME": lambda: time.strftime("'%H:%M:%S'"),
             "DATE_NUM": lambda: time.strftime("%Y%m%d"),
@@ -976,6 +974,10 @@ class Preprocessor:
         """The line of the innermost file that is being read."""
         frame = next(f for f in reversed(self.frames) if f.kind == "file")
         return frame.number_of(frame.number)
+
+
+def _is_number(text: str) -> bool:
+    return text[0].isdigit() and classify(text) == "n"
 
 
 CONTINUED = " " * 3  # stands for a line that has been joined to the one above; told apart by identity
@@ -1014,6 +1016,7 @@ def source_lines(text: str) -> list[str]:
 USE_PACKAGES: dict[str, str] = {
     "ifunc": "",
     "smartalign": "",
+    "fp": "\n".join(f"%define {name.strip('_?')}(x) {name}(x)" for name in functions.FLOATS),
     "altreg": "\n".join(
         [f"%define r{n}{s} {r}" for n, row in enumerate((
             ("al", "ax", "eax", "rax"), ("cl", "cx", "ecx", "rcx"), ("dl", "dx", "edx", "rdx"),

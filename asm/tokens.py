@@ -14,7 +14,7 @@ from asm import table
 TOKEN = re.compile(
     r"""\s*(?:(
       [A-Za-z_.?@$][\w.$\#@~?]*
-    | 0[xXhH][\dA-Fa-f_]*\.?[\dA-Fa-f_]*[pP][+-]?\d+
+    | (?:0[xXhHbByYoOqQ]|\$)[\dA-Fa-f_]*\.?[\dA-Fa-f_]*[pP][+-]?\d+
     | \d[\d_]*\.[\d_]*(?:[eE][+-]?\d+)?(?![\w.]) | \d+[eE][+-]\d+
     | \d[\w]*
     | '[^']*' | "[^"]*" | `(?:\\.|[^\\`])*`
@@ -178,7 +178,8 @@ def classify(text: str) -> str:
     if first.isdigit() or (first == "$" and text[1:2].isdigit()):
         if (
             "." in text
-            or _HEXADECIMAL_FLOAT.match(text)
+            or _BINARY_FLOAT.match(text)
+            or _PACKED_DECIMAL.fullmatch(text)
             or (text[:2].lower() not in _PREFIX_RADIX and re.fullmatch(r"[\d_]+[eE][+-]?\d+", text))
         ):
             return "f"
@@ -200,7 +201,8 @@ def mnemonics() -> frozenset[str]:
 
 _mnemonics: frozenset[str] | None = None
 _BASE: dict[str, str] = {**KEYWORDS, **OPERATORS, **{c: c for c in PUNCTUATION}}
-_HEXADECIMAL_FLOAT = re.compile(r"0[xh][\da-f_]*\.?[\da-f_]*p", re.IGNORECASE)
+_BINARY_FLOAT = re.compile(r"(0[xhbyoq]|\$)[\da-f_]*\.?[\da-f_]*p[-+]?\d", re.IGNORECASE)
+_PACKED_DECIMAL = re.compile(r"0p[\d_]+|[\d_]+p", re.IGNORECASE)
 _RADIX = {"h": 16, "x": 16, "d": 10, "t": 10, "o": 8, "q": 8, "b": 2, "y": 2}
 _PREFIX_RADIX = frozenset(f"0{letter}" for letter in _RADIX)
 
