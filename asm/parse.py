@@ -286,6 +286,7 @@ class _StatementCode:
 
     def add(self, tree: Any) -> None:
         size, strict, distance = "0", "False", "''"
+        to_top = False
         values = []
         for child in tree.children:
             if getattr(child, "data", "") != "modifier":
@@ -298,6 +299,8 @@ class _StatementCode:
                 strict = "True"
             elif token.type == "DISTANCE":
                 distance = f"L[t[{token.start_pos}]]"
+            elif token.type == "TO":
+                to_top = True
         if tree.data == "memory":
             override = values[0] if len(values) == 2 else None
             self.memory(values[-1], size, strict, distance, override)
@@ -305,6 +308,8 @@ class _StatementCode:
             self.far(values[0], values[1], size, distance)
         else:
             self.value(values[0], size, strict, distance)
+        if to_top:  # FADD TO ST1 is FADD ST1, ST0
+            self.operands.append("R['st0']")
 
     def defer(self, field: str, code: Code) -> str:
         """The source of a value: itself if constant; else None, and the expression is left to the layout."""

@@ -370,11 +370,19 @@ class Preprocessor:
             return False
         if macro.active and not macro.recursive:
             return False
+        if rest.endswith(",") and parameters and not parameters[-1]:
+            self.assembler.report(
+                f"dropping trailing empty parameter in call to multi-line macro `{name}'", "warning",
+                place=self.place, text=text, word=name, warning="pp-macro-params-legacy",
+            )  # fmt: skip
+            rest = rest[:-1]
+            parameters.pop()
         if macro.greedy and len(parameters) > macro.most:
             parameters = split_parameters(rest, int(macro.most))
         elif len(parameters) < macro.most:
             missing = len(parameters) - macro.least
-            parameters += macro.defaults[max(missing, 0) : int(min(macro.most, 10_000)) - macro.least]
+            if missing >= 0:
+                parameters += macro.defaults[missing : int(min(macro.most, 10_000)) - macro.least]
         call = Call(macro, parameters, self.calls, label.rstrip(":"))
         self.calls += 1
         body = macro.body
@@ -471,6 +479,8 @@ class Preprocessor:
     def _define_multi(self, directive: str, rest: str, frame: Frame) -> None:
         place = self.place
         first = frame.number_of(frame.number) + 1
+        if not rest.strip():
+            raise DirectiveError(f"`%{directive}' expects a macro name")
         body = self._body(frame, "macro")
         match = re.match(
             r"\s*(\S+?)(?:\s+([0-9]+)(?:-([0-9]+|\*))?(\+)?((?:\.nolist)?)(?![\w.])\s*(.*))?$", strip_comment(rest)
@@ -515,11 +525,7 @@ class Preprocessor:
     def _repeat(self, rest: str, frame: Frame) -> None:
         place = self.place
         body_first = frame.number_of(frame.number) + 1
-        try:
-            count = self._evaluate(rest)
-        except (MacroError, ParseError, TokenError, ExpressionError):
-            self._body(frame, "rep")
-            raise
+        count = self._evaluate(rest)
         body = self._body(frame, "rep")
         if count > MAX_REPEAT:
             raise DirectiveError(f"`%rep' count {count} exceeds limit ({MAX_REPEAT})")
@@ -971,8 +977,8 @@ class Preprocessor:
             self.undefine(key)
 
     def _source_line(self) -> int:
-        """The line of the innermost file that is being read."""
-        frame = next(f for f in reversed(self.frames) if f.kind == "file")
+        """The line that is being read, where it stands in its file."""
+        frame = self.frames[-1]
         return frame.number_of(frame.number)
 
 

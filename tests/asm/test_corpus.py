@@ -8,7 +8,6 @@ import pytest
 
 import asm
 
-ROOT = Path(__file__).parents[2]
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.asm"))
 NASM = shutil.which("nasm")
 needs_nasm = pytest.mark.skipif(NASM is None, reason="nasm is not installed")
@@ -60,15 +59,6 @@ def test_an_assembled_source_survives_being_preprocessed_first(
     preprocessed.write_text("\n".join(lines) + "\n")
     assert nasm(preprocessed, tmp_path / "nasm.bin").returncode == 0
     assert (tmp_path / "nasm.bin").read_bytes() == asm.assemble_file(source).binary
-
-
-@needs_nasm
-@pytest.mark.parametrize("source", sorted(ROOT.glob("bios/*/*.asm")), ids=lambda path: path.parent.name)
-def test_our_firmware_is_what_nasm_makes_of_it(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = nasm(source, tmp_path / "nasm.bin")
-    assert result.returncode == 0, result.stderr
-    monkeypatch.chdir(source.parent)
-    assert asm.assemble_file(source.name).binary == (tmp_path / "nasm.bin").read_bytes()
 
 
 def test_the_boot_sector_needs_no_oracle() -> None:
