@@ -79,6 +79,7 @@ void blocks_flush(CPU *cpu)
     cache->used = 0;
     cache->flush_wanted = 0;
     generations_renew(cpu);
+    tlb_flush_all(cpu); /* which knows of pages that they held code */
 }
 
 void cpu_forget_all(CPU *cpu)

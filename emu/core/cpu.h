@@ -45,6 +45,7 @@ typedef struct TlbEntry {
 #define TLB_GLOBAL 1u
 #define TLB_LARGE  2u
 #define TLB_NX     4u
+#define TLB_CODE   8u /* writes are allowed too, but take the slow path: the page holds code */
 #define TLB_SIZE 1024u
 
 typedef struct JumpCacheEntry {

@@ -309,7 +309,8 @@ int mmu_translate(CPU *cpu, uint64_t la, unsigned access, uint64_t *pa)
         la &= 0xffffffff;
     TlbEntry *entry = &(user ? cpu->tlb_user : cpu->tlb_supervisor)[la >> 12 & (TLB_SIZE - 1)];
     const uint64_t tag = la | PAGE_MASK;
-    if ((access & ACCESS_WRITE ? entry->write_tag : entry->read_tag) == tag &&
+    const bool writable = !(access & ACCESS_WRITE) || (entry->page & TLB_CODE) || entry->write_tag == tag;
+    if (entry->read_tag == tag && writable &&
         !((access & ACCESS_FETCH) && (entry->page & TLB_NX)) && !(cpu->cr4 & (CR4_SMAP | CR4_SMEP))) {
         *pa = (entry->page & ~PAGE_MASK) | (la & PAGE_MASK);
         return STATUS_OK;
@@ -356,8 +357,12 @@ int mmu_translate(CPU *cpu, uint64_t la, unsigned access, uint64_t *pa)
         return STATUS_OK;
     if (access & ACCESS_WRITE)
         *flags |= PAGE_DIRTY;
-    const bool plain = (*flags & (PAGE_CODE | PAGE_DIRTY)) == PAGE_DIRTY && !(access & ACCESS_FETCH);
-    if (plain && walked.dirty && (ept_rights & EPT_W) && (walked.writable || (!user && !(cpu->cr0 & CR0_WP)))) {
+    if (!(*flags & PAGE_DIRTY) || (access & ACCESS_FETCH) || !walked.dirty || !(ept_rights & EPT_W) ||
+        !(walked.writable || (!user && !(cpu->cr0 & CR0_WP))))
+        return STATUS_OK;
+    if (*flags & PAGE_CODE) {
+        entry->page |= TLB_CODE;
+    } else {
         entry->write_tag = tag;
         cpu->tlb_writable = 1;
     }
