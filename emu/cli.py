@@ -21,6 +21,7 @@ examples:
   emu run --kernel test.elf --append "a b" boots a multiboot kernel
   emu models pentium3                      what a processor model is made of
   emu dis --bits 16 boot.bin               disassembles a file
+  emu bench switch --svg switch.svg        what a VM switch costs, by processor model and exit reason
 """
 STATUS_TEXT = """\
 exit status:
@@ -53,6 +54,13 @@ examples:
 """
 MODELS_TEXT = """\
 Lists the processor models. With names: where each of their figures was read, and which are assumed.
+"""
+BENCH_TEXT = """\
+Measures inside the machine, by its own time-stamp counter, so the figures are the model's and the same each time.
+
+examples:
+  emu bench switch                         every model: VM exits by reason, and the switch in software
+  emu bench switch --cpu westmere --json switch.json --svg switch.svg
 """
 
 
@@ -116,6 +124,12 @@ def parser() -> argparse.ArgumentParser:
     dis.add_argument("--skip", type=count, default=0, metavar="N", help="begin at byte N of the file")
     dis.add_argument("--length", type=count, metavar="N", help="only so many bytes")
     dis.add_argument("--symbols", metavar="FILE", help="a map of emu-asm --map, or what nm prints")
+    bench = command("bench", BENCH_TEXT, "bench_switch", "show", "measure what a VM switch costs")
+    bench.add_argument("what", choices=("switch",), help="switch: a switch between virtual machines, in cycles")
+    bench.add_argument("--cpu", metavar="MODEL", help="only this processor model (see `emu models`)")
+    bench.add_argument("--timing", default="static", metavar="HOW", help="as of `emu run` (default static)")
+    bench.add_argument("--json", metavar="FILE", help="the figures as JSON; `-` is standard output")
+    bench.add_argument("--svg", metavar="FILE", help="a picture of them")
     return top
 
 
