@@ -1,0 +1,134 @@
+"""Which virtual machine ran when, seen from outside: VM entries and exits, and the VMCS that each was of.
+
+A switch is a VM entry with another VMCS than the entry before it. Nothing in the guest takes part in that. A VMM may name its
+VMs for whoever reads its memory: a page that begins with SIGNATURE, as bios/include/vm_abi.inc describes it; the names are
+labels and nothing else depends on them.
+"""
+
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from emu._core import BoardCpu, Memory
+    from emu.debug.timeline import Timeline
+
+__all__ = ["SIGNATURE", "VmLog", "VmSwitch", "names_in"]
+
+SIGNATURE = b"VM SWITCH RECORD"
+HEADER = struct.Struct("<16s4I")  # signature, switches, ring, names in use, reserved
+NAME = struct.Struct("<Q2I16s")  # VMCS, number, reserved, text
+MOST_NAMES = 8
+PAGE = 4096
+KEPT = 4096  # switches
+MOST_VMS = 64  # that are numbered; others are called by the address of the VMCS
+VMM = "VMM"
+
+
+class VmSwitch(NamedTuple):
+    """A switch to another VM: the cycle of the VM entry, the VMs, and the last VM exit of the one that was left."""
+
+    cycle: int
+    source: str | None
+    """None: the first VM of all."""
+    target: str
+    reason: str | None
+    qualification: int
+    rip: int
+    """Of the VM that was left."""
+
+    def report(self, hz: int) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {
+            "cycle": self.cycle, "seconds": self.cycle / hz, "from": self.source, "to": self.target,
+            "reason": self.reason, "qualification": self.qualification, "rip": self.rip,
+        }  # fmt: skip
+
+
+def names_in(memory: "Memory") -> dict[int, str]:
+    """The names that a VMM has put into memory, by the address of the VMCS; none where there is no such page."""
+    for page in range(len(memory) - PAGE, -1, -PAGE):
+        if memory.read(page, len(SIGNATURE)) == SIGNATURE:
+            _, _, _, count, _ = HEADER.unpack(memory.read(page, HEADER.size))
+            table = memory.read(page + HEADER.size, NAME.size * min(count, MOST_NAMES))
+            found = {vmcs: text.rstrip(b"\0") for vmcs, _, _, text in NAME.iter_unpack(table)}
+            return {vmcs: text.decode("ascii") for vmcs, text in found.items() if text.isascii() and text}
+    return {}
+
+
+class VmLog:
+    """The switches of a machine, the last KEPT of them, and a timeline if one is wanted."""
+
+    def __init__(self, cpu: "BoardCpu", memory: "Memory") -> None:
+        self.cpu = cpu
+        self.memory = memory
+        self.timeline: Timeline | None = None
+        self.seen = 0  # VM entries and exits
+        self.count = 0
+        self.raw: deque[tuple[int, int | None, int, str | None, int, int]] = deque(maxlen=KEPT)
+        self.order: list[int] = []  # addresses of VMCSs in the order of their first entry
+        self.vmcs: int | None = None  # of the last entry
+        self.since = 0  # when it was entered
+        self.left: tuple[str | None, int, int] = (None, 0, 0)  # reason, qualification, RIP of the last exit
+        self.left_at = 0
+
+    def poll(self) -> None:
+        """Takes what came since the last time; between slices of a run."""
+        if self.cpu.transition_count < self.seen:  # a snapshot was restored, or the machine reset
+            self.seen = self.cpu.transition_count
+            return
+        if self.cpu.transition_count == self.seen:
+            return
+        for one in self.cpu.transitions(self.seen):
+            if one.kind == "entry":
+                self.entered(one.cycle, one.vmcs)
+            else:
+                self.left = (one.reason, one.qualification, one.rip)
+                if self.timeline is not None and self.vmcs is not None:
+                    self.timeline.ran(self.provisional(self.vmcs), self.since, one.cycle)
+                self.left_at = one.cycle
+        self.seen = self.cpu.transition_count
+
+    def entered(self, cycle: int, vmcs: int) -> None:
+        """A VM entry."""
+        if self.timeline is not None and self.vmcs is not None:
+            self.timeline.ran(VMM, self.left_at, cycle)
+        if len(self.order) < MOST_VMS and vmcs not in self.order:
+            self.order.append(vmcs)
+        if vmcs != self.vmcs:
+            self.count += 1
+            self.raw.append((cycle, self.vmcs, vmcs, *self.left))
+        self.vmcs, self.since = vmcs, cycle
+
+    @staticmethod
+    def provisional(vmcs: int) -> str:
+        """What a VM is called until its name is known."""
+        return f"VMCS {vmcs:#x}"
+
+    def names(self) -> dict[str, str]:
+        """What the VMs are called: by their VMM, or by number in the order of their first entry."""
+        given = names_in(self.memory) if self.order else {}
+        return {self.provisional(vmcs): given.get(vmcs, f"VM {number}") for number, vmcs in enumerate(self.order)}
+
+    def switches(self) -> list[VmSwitch]:
+        """The last KEPT switches, oldest first."""
+        names = self.names()
+
+        def name(vmcs: int) -> str:
+            return names.get(self.provisional(vmcs), self.provisional(vmcs))
+
+        return [
+            VmSwitch(cycle, None if source is None else name(source), name(target), reason, qualification, rip)
+            for cycle, source, target, reason, qualification, rip in self.raw
+        ]
+
+    def finish(self) -> None:
+        """Writes the switches and the names into the timeline."""
+        if self.timeline is None:
+            return
+        names = self.names()
+        for lane in self.timeline.lanes.values():
+            lane.name = names.get(lane.name, lane.name)
+        self.timeline.lanes = {lane.name: lane for lane in self.timeline.lanes.values()}
+        for one in self.switches():
+            self.timeline.switched(one.cycle, one.source or VMM, one.target, one.reason or "start")

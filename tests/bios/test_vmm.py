@@ -1,0 +1,368 @@
+"""The VMM, the Service VM and the guest on the machine: each block of the flow by its name, and what nobody may disturb."""
+
+import asm
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bios.build import HERE, folders
+from emu import Machine, StopReason
+
+from .conftest import Built
+from .vmm import BOOT, CALL, GUEST, POWER_OFF, SERVICE, TRAP, Switch, Vmm, rom_with_guest
+
+MEMORY = 32 << 20
+SECONDS = 5
+TIMING_SLACK = 20_000  # cycles between a VM entry and the entry's line in the VMM's record
+
+
+class Story:
+    """A whole run of the built-in firmware."""
+
+    def __init__(self, machine: Machine, folder: Path) -> None:
+        self.machine = machine
+        self.stop = machine.run(seconds=SECONDS)
+        self.console = machine.serial.output.decode()
+        self.vmm = Vmm(machine, folder)
+        self.switches = self.vmm.switches()
+
+    def line(self, wanted: str) -> int:
+        """The number of the console's line that has a text."""
+        return next(n for n, line in enumerate(self.console.splitlines()) if wanted in line)
+
+
+@pytest.fixture(scope="module")
+def story(built: Built) -> Iterator[Story]:
+    with Machine(MEMORY, "westmere", firmware=built.rom()) as machine:
+        yield Story(machine, built.folder)
+
+
+def test_the_run_ends_well(story: Story) -> None:
+    assert story.stop.reason is StopReason.POWERED_OFF
+    assert "FAILED" not in story.console and "DISTURBED" not in story.console
+
+
+def test_vmm_304_takes_the_top_of_memory(story: Story) -> None:
+    assert f"VMM       at {MEMORY - (4 << 20):08X}" in story.console
+    base, size = story.vmm.guest_memory(SERVICE)
+    assert base + size == story.vmm.physical
+    guest, share = story.vmm.guest_memory(GUEST)
+    assert guest + share <= base
+
+
+def test_service_os_308_runs_before_any_guest(story: Story) -> None:
+    assert story.switches[0][1:4] == (-1, SERVICE, BOOT)
+    assert story.line("service   2048 KiB, console and BMC; 2 virtual machines") < story.line("guest     started")
+
+
+def test_guest_312_runs_under_the_vmm(story: Story) -> None:
+    assert story.line("guest     started under the VMM") < story.line("guest     5 timer interrupts")
+
+
+def test_event_314_a_write_to_protected_memory_is_trapped(story: Story, built: Built) -> None:
+    program = asm.assemble_file(HERE / "guest" / "guest.asm", include=folders("guest", built.folder))
+    rip, target = program.symbols["write_protected"], program.symbols["PROTECTED"]
+    assert "service   VM 1 wrote to protected memory" in story.console
+    facts = f"reason 00000030 qualification 000001AA RIP {rip:08X} address {target:08X} linear {target:08X}"
+    assert facts in story.console
+    assert "EAX 11111111 EBX 22222222 ECX 33333333 EDX 44444444" in story.console
+    assert "ESI 55555555 EDI 66666666 EBP 77777777 ESP 0000F000" in story.console
+    code = program.binary[rip - 0x10000 :][:12]
+    assert f"service   memory at RIP {code.hex(' ').upper()}" in story.console
+    assert "service   memory there 00 00 00 00" in story.console
+
+
+def test_switch_310_and_316_to_the_guest_and_back(story: Story) -> None:
+    steps = [(one.source, one.target, one.reason) for one in story.switches]
+    assert steps == [
+        (-1, SERVICE, BOOT), (SERVICE, GUEST, CALL), (GUEST, SERVICE, TRAP), (SERVICE, GUEST, CALL),
+        (GUEST, SERVICE, POWER_OFF),
+    ]  # fmt: skip
+    trap = story.switches[2]
+    assert trap.exit == 48 and trap.qualification == 0x1AA
+    assert [one.tsc for one in story.switches] == sorted(one.tsc for one in story.switches)
+
+
+def test_the_emulator_sees_the_same_switches(built: Built) -> None:
+    """From the VMCS pointer at VM entries alone, against the record that the VMM keeps."""
+    with Machine(MEMORY, "westmere", firmware=built.rom()) as machine:
+        entered: list[tuple[int, int]] = []
+        seen = 0
+        while machine.run(seconds=0.0005).reason is StopReason.LIMIT:
+            for one in machine.cpu.transitions(seen):
+                if one.kind == "entry" and (not entered or entered[-1][1] != one.vmcs):
+                    entered.append((one.cycle, one.vmcs))
+            seen = machine.cpu.transition_count
+        vmm = Vmm(machine, built.folder)
+        names = vmm.names()
+        record = vmm.switches()
+    assert list(names.values()) == ["Service VM", "Guest VM"]
+    order = list(names)
+    assert [vmcs for _, vmcs in entered] == [order[one.target] for one in record]
+    for (cycle, _), one in zip(entered, record, strict=True):
+        assert 0 <= cycle - one.tsc < TIMING_SLACK
+
+
+def test_the_bmc_has_a_record_of_it(story: Story) -> None:
+    records = [bytes(record.data) for record in story.machine.bmc.sel]
+    assert [record[10] for record in records] == [0x20, 0x20]
+    assert [tuple(record[13:16]) for record in records] == [(TRAP, GUEST, 48), (POWER_OFF, GUEST, 30)]
+    assert "service   SEL record 1\r\n" in story.console and "service   SEL record 2\r\n" in story.console
+
+
+def test_the_service_vm_reads_a_sensor(built: Built) -> None:
+    with Machine(MEMORY, "westmere", firmware=built.rom()) as machine:
+        sensor = machine.bmc.by_number[1]
+        sensor.value = sensor.reading + 3
+        machine.run(seconds=SECONDS)
+        printed = re.search(r"service   sensor 1 reads (\d+)", machine.serial.output.decode())
+        assert printed and int(printed[1]) == sensor.raw
+
+
+def test_time_stands_still_for_the_guest(story: Story) -> None:
+    taken = re.search(r"the write took (\d+) counts", story.console)
+    trap, back = story.switches[2], story.switches[3]
+    assert taken and int(taken[1]) < (back.tsc - trap.tsc) / 10
+
+
+def test_the_same_run_twice(built: Built, story: Story) -> None:
+    with Machine(MEMORY, "westmere", firmware=built.rom()) as machine:
+        again = Story(machine, built.folder)
+        assert again.switches == story.switches
+        assert again.machine.cycles == story.machine.cycles and again.console == story.console
+
+
+def leave_and_return(built: Built, change: int | None) -> tuple[str, str, str]:
+    """The guest's hash when it is left for the Service VM and when it goes on, and the console at the end.
+
+    change: a guest-physical address whose byte is changed while the Service VM runs.
+    """
+    with Machine(MEMORY, "westmere", firmware=built.rom()) as machine:
+        vmm = Vmm(machine, built.folder)
+        block = vmm.symbols["VMM_VMS"] + vmm.symbols["VM_SLOT"]
+        left = back = fpu = ""
+        while machine.run(seconds=SECONDS, until=vmm.symbols["vm_switch"]).reason is StopReason.BREAKPOINT:
+            coming = machine.cpu.ebp == block
+            if vmm.word("current") == block and not left:
+                left = vmm.guest_hash()
+            elif left and coming and not back:
+                if change is not None:
+                    base, _ = vmm.guest_memory()
+                    byte = machine.memory.read(base + change, 1)[0]
+                    machine.memory.write(base + change, bytes([byte ^ 1]))
+                fpu = vmm.vm(GUEST, "fx", 512).hex()
+                machine.run(seconds=SECONDS, until=vmm.symbols["interrupt_deliver"])
+                assert vmm.word("current") == block
+                back = vmm.guest_hash()
+                assert vmm.vm(GUEST, "fx", 512).hex() == fpu
+            machine.step()
+        assert left and back
+        return left, back, machine.serial.output.decode()
+
+
+def test_undisturbed_by_the_service_vm(built: Built) -> None:
+    left, back, console = leave_and_return(built, None)
+    assert left == back
+    assert "guest     undisturbed: registers, flags, FPU, memory" in console
+
+
+def test_a_change_of_one_byte_is_seen(built: Built) -> None:
+    left, back, console = leave_and_return(built, 0x101234)
+    assert left != back
+    assert "guest     DISTURBED" in console
+
+
+PROLOGUE = """
+%include "x86.inc"
+%include "ports.inc"
+%include "flash.inc"
+%include "vm_abi.inc"
+%include "image.inc"
+%include "console.inc"
+%include "acpi_off.inc"
+main:
+"""
+
+
+def run_guest(built: Built, tmp_path: Path, code: str, seconds: float = SECONDS) -> str:
+    """What the console has after a guest of these instructions, which ends by itself or is stopped."""
+    source = tmp_path / "guest.asm"
+    source.write_text(PROLOGUE + code + "\n        jmp acpi_power_off\n")
+    with Machine(MEMORY, "westmere", firmware=rom_with_guest(built.rom(), built.folder, source)) as machine:
+        stop = machine.run(seconds=seconds)
+        console = machine.serial.output.decode()
+    assert stop.reason is StopReason.POWERED_OFF and "FAILED" not in console, console[-500:]
+    return console.partition("2 virtual machines")[2]
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        ("the VMM's memory", f"mov dword [{MEMORY - 0x1000}], 1"),
+        ("the Service VM's memory", f"mov eax, [{MEMORY - (5 << 20)}]"),
+        ("the byte behind its share", f"mov al, [{8 << 20}]"),
+        ("where a display would be", "mov byte [0B8000h], 'x'"),
+        ("its firmware", "mov byte [0F0000h], 0"),
+        ("far above", "mov dword [0FFFFFFF0h], 1"),
+    ],
+)
+def test_a_guest_that_reaches_outside_its_share_is_stopped(built: Built, tmp_path: Path, what: str, code: str) -> None:
+    assert "VM 1 reached outside its memory" in run_guest(built, tmp_path, code), what
+
+
+def test_the_guest_sees_its_own_memory_map(built: Built, tmp_path: Path) -> None:
+    """INT 15h in real mode, before the image goes on to protected mode."""
+    source = tmp_path / "guest.asm"
+    text = (HERE / "include" / "image.inc").read_text()
+    ask = """
+        xor     ebx, ebx
+        mov     di, 8000h
+        mov     ax, 0
+        mov     es, ax
+ask_next:
+        mov     eax, 0E820h
+        mov     edx, 534D4150h
+        mov     ecx, 20
+        int     15h
+        jc      ask_end
+        add     di, 20
+        test    ebx, ebx
+        jnz     ask_next
+ask_end:
+        xor     ax, ax
+        int     12h
+        mov     [es:7FF0h], ax
+        mov     ah, 88h
+        int     15h
+        mov     [es:7FF2h], ax
+        mov     ax, 0E801h
+        int     15h
+        mov     [es:7FF4h], ax
+        mov     [es:7FF6h], bx
+        cli
+"""
+    (tmp_path / "image.inc").write_text(text.replace("        cli\n        cld\n", ask + "        cli\n        cld\n", 1))
+    source.write_text(PROLOGUE + "        jmp acpi_power_off\n")
+    program = rom_with_guest(built.rom(), built.folder, source)
+    with Machine(MEMORY, "westmere", firmware=program) as machine:
+        machine.run(seconds=SECONDS)
+        vmm = Vmm(machine, built.folder)
+        base, size = vmm.guest_memory()
+        entries = [machine.memory.read(base + 0x8000 + 20 * n, 20) for n in range(4)]
+        small = [int.from_bytes(machine.memory.read(base + 0x7FF0 + 2 * n, 2), "little") for n in range(4)]
+    numbers = [(int.from_bytes(e[:8], "little"), int.from_bytes(e[8:16], "little"), e[16]) for e in entries]
+    assert numbers[:3] == [(0, 0xA0000, 1), (1 << 20, size - (1 << 20) - 0x1000, 1), (size - 0x1000, 0x1000, 3)]
+    assert numbers[3] == (0, 0, 0)
+    above = (size >> 10) - 1024 - 4
+    assert small == [640, above // 64 * 64, above, 0]
+
+
+def test_hlt_with_interrupts_off_is_an_event(built: Built, tmp_path: Path) -> None:
+    assert "VM 1 halted with interrupts off" in run_guest(built, tmp_path, "cli\n hlt")
+
+
+def test_a_triple_fault_stops_the_guest_alone(built: Built, tmp_path: Path) -> None:
+    console = run_guest(built, tmp_path, "lidt [nothing]\n ud2\nnothing: dw 0\n dd 0")
+    assert "VM 1 triple fault" in console and "no guest left: power off" in console
+
+
+STATUS = """
+        push    eax
+        mov     esi, text
+        call    console_text
+        pop     eax
+        call    console_hex
+        call    console_newline
+        jmp     acpi_power_off
+text:   db      "status ", 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [(0, 0), (1, 2), (2, 2), (3, 2), (4, 2), (5, 2), (6, 1), (0x12345678, 1), (0xFFFFFFFF, 1)],
+)
+def test_a_guest_s_calls(built: Built, tmp_path: Path, call: int, status: int) -> None:
+    registers = "mov ebx, 0\n mov ecx, 0FFFFFFFFh\n mov esi, 0FFFFFFF0h\n mov edi, 0FFFFFFF0h\n"
+    console = run_guest(built, tmp_path, f"{registers} mov eax, {call}\n vmcall\n{STATUS}")
+    assert f"status {status:08X}" in console
+
+
+@pytest.mark.parametrize("code", ["vmread eax, ebx", "vmxoff", "vmlaunch", "vmptrst [8000h]", "invept eax, [8000h]"])
+def test_vmx_instructions_are_undefined_for_a_guest(built: Built, tmp_path: Path, code: str) -> None:
+    console = run_guest(built, tmp_path, exception(6, code))
+    assert "exception taken" in console
+
+
+@pytest.mark.parametrize("code", ["mov ecx, 480h\n rdmsr", "mov ecx, 3Ah\n wrmsr", "mov eax, 2000h\n mov cr4, eax"])
+def test_what_is_hidden_from_a_guest_faults(built: Built, tmp_path: Path, code: str) -> None:
+    assert "exception taken" in run_guest(built, tmp_path, exception(13, code))
+
+
+def exception(vector: int, code: str) -> str:
+    """A guest that expects an exception of the code."""
+    return f"""
+        lidt    [pointer]
+        mov     eax, handler
+        mov     [idt + 8 * {vector}], ax
+        shr     eax, 16
+        mov     [idt + 8 * {vector} + 6], ax
+        mov     dword [idt + 8 * {vector} + 2], 8E000008h
+        {code}
+        jmp     acpi_power_off
+handler:
+        mov     esi, text
+        call    console_text
+        jmp     acpi_power_off
+pointer: dw     idt_end - idt - 1
+        dd      idt
+        align   8
+idt:    times 32 dq 0
+idt_end:
+text:   db      "exception taken", 13, 10, 0
+"""
+
+
+def test_string_io(built: Built, tmp_path: Path) -> None:
+    """OUTS with paging off and on, INS from a port where nobody answers."""
+    console = run_guest(
+        built, tmp_path,
+        """
+        mov     esi, text
+        mov     ecx, text_end - text
+        mov     edx, PORT_COM1
+        rep outsb
+        mov     edi, 8000h
+        mov     dword [edi], 0
+        mov     ecx, 3
+        mov     edx, 300h
+        rep insb
+        cmp     edi, 8003h
+        jne     acpi_power_off
+        cmp     dword [8000h], 0FFFFFFh
+        jne     acpi_power_off
+        test    ecx, ecx
+        jnz     acpi_power_off
+        mov     esi, good
+        call    console_text
+        jmp     acpi_power_off
+text:   db      "by string", 13, 10
+text_end:
+good:   db      "and back", 13, 10, 0
+""",
+    )  # fmt: skip
+    assert "by string" in console and "and back" in console
+
+
+def test_each_vm_has_its_own_devices(story: Story) -> None:
+    """The guest programmed its interrupt controllers and timer; the Service VM's are as POST left them."""
+    assert story.vmm.vm(GUEST, "pic1", 4)[3] == 0x20 and story.vmm.vm(SERVICE, "pic1", 4)[3] == 8
+    reload = story.vmm.symbols["pit.reload"]
+    assert int.from_bytes(story.vmm.vm(GUEST, "pit", reload + 4)[reload:], "little") == 1193182 // 100
+    assert story.vmm.vm(SERVICE, "pit", reload + 4)[reload:] == bytes(4)
+
+
+def test_record_entries_are_switches(story: Story) -> None:
+    assert all(isinstance(one, Switch) and one.source != one.target for one in story.switches)
