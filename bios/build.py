@@ -89,7 +89,7 @@ def flash(firmware: bytes, files: dict[str, bytes]) -> bytes:
     content = bytearray(b"\xff" * (size - len(firmware)) + firmware)
     for name, data in files.items():
         if offset + len(data) > size - len(firmware):
-            raise ValueError(f"{name}: no room in the flash chip of {size} bytes: FLASH_BYTES in bios/include/flash.inc")
+            raise ValueError(f"{name}: no room in a flash chip of {size} bytes: FLASH_BYTES in include/flash.inc")
         table += ENTRY.pack(name.encode(), offset, len(data), zlib.crc32(data))
         content[offset : offset + len(data)] = data
         offset += -(-len(data) // FILE_ALIGN) * FILE_ALIGN

@@ -16,7 +16,7 @@ TOP_TEXT = """\
 A cycle-level x86 PC: an assembler's output goes in, a run that repeats bit for bit comes out.
 
 examples:
-  emu run                                  the built-in firmware: it tests the machine and powers off
+  emu run                                  the built-in firmware: two virtual machines, one trap and back
   emu run boot.asm --serial stdio          assembles a ROM and boots it, COM1 on this terminal
   emu run --kernel test.elf --append "a b" boots a multiboot kernel
   emu models pentium3                      what a processor model is made of
@@ -138,7 +138,10 @@ def add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("image", nargs="?", metavar="IMAGE", help="a ROM, or an .asm source; else the built-in firmware")
     machine = run.add_argument_group("the machine")
     machine.add_argument("-m", "--memory", default="64M", metavar="SIZE", help="RAM in whole MiB (default 64M)")
-    machine.add_argument("--cpu", default="pentium3", metavar="MODEL", help="processor model (see `emu models`)")
+    machine.add_argument(
+        "--cpu", metavar="MODEL",
+        help="processor model (see `emu models`; default pentium3, and westmere for the built-in firmware)",
+    )  # fmt: skip
     machine.add_argument("--cpus", type=count, default=1, metavar="N", help="processors: 1")
     machine.add_argument(
         "--timing", default="static", metavar="HOW",
@@ -171,6 +174,10 @@ def add_run(run: argparse.ArgumentParser) -> None:
     limits.add_argument("--timeout", type=seconds, metavar="S", help="seconds of host time")
     output = run.add_argument_group("output")
     output.add_argument("--report", metavar="FILE", help="a report of the run as JSON; `-` is standard output")
+    output.add_argument(
+        "--timeline", metavar="FILE",
+        help="VM switches and exits over time: .json for Perfetto, .svg or .png is a picture",
+    )  # fmt: skip
     look = run.add_argument_group("looking inside")
     look.add_argument(
         "--gdb", type=tcp_port, metavar="PORT",

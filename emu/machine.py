@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from emu._core import BoardCpu, Device, Exits, Hook, Memory, Transition, Vmcs, VmxFailure, load_model
+from emu._core import BoardCpu, Device, Exits, Hook, Memory, Vmcs, VmxFailure, load_model
 from emu.board import ROM_MOST, Board
 from emu.errors import BadInput, ConfigError, EmuError
 from emu.host.backend import Backend
@@ -19,6 +19,7 @@ from emu.host.screen import Screen
 from emu.host.serial_line import OutputLine, SerialLine, open_backend
 from emu.snapshot import Snapshot, plain
 from emu.stop import Stop, StopReason
+from emu.vm_log import VmLog
 
 if TYPE_CHECKING:
     from emu.host.disk import Disk
@@ -208,6 +209,7 @@ class Machine:
         if self.board.debugcon is not None:
             self.debugcon = OutputLine(self.board.debugcon, Backend())
         self.disks = list(disks)
+        self.vm_log = VmLog(self.cpu, self.memory)
         self.cpu.on_slice(self.poll)
 
     def __enter__(self) -> "Machine":
@@ -240,6 +242,7 @@ class Machine:
         for line in self.lines().values():
             line.poll()
         self.modem_signals.poll()
+        self.vm_log.poll()
         if self.display is not None:
             self.display.poll()
 
@@ -280,12 +283,13 @@ class Machine:
 
     @property
     def switches(self) -> list[dict[str, Any]]:
-        """Where another VM was entered than the one that had run, among the last 4096 VM entries and exits.
+        """The last VM switches, oldest first; `vm_log.count` is how many there were.
 
-        Each has `cycle`; `from` and `to`, the addresses of the two VMCS regions; and of the VM exit that had ended the
-        first `reason` and `qualification`.
+        Each has `cycle` and `seconds` of the VM entry; `from` and `to`, the names of the VMs (see emu/vm_log.py); and of the
+        VM exit that ended the first `reason`, `qualification` and `rip`.
         """
-        return switches_among(self.cpu.transitions())
+        self.vm_log.poll()
+        return [one.report(self.board.clock.hz) for one in self.vm_log.switches()]
 
     def run(
         self,
@@ -467,19 +471,6 @@ class Machine:
             },
             "vm_switches": self.switches,
         }
-
-
-def switches_among(transitions: list[Transition]) -> list[dict[str, Any]]:
-    """The VM entries that entered another VMCS than the VM exit before had left."""
-    found: list[dict[str, Any]] = []
-    left: Transition | None = None
-    for now in transitions:
-        if now.kind == "exit":
-            left = now
-        elif left is not None and left.vmcs != now.vmcs:
-            cause = {"reason": left.reason, "qualification": left.qualification}
-            found.append({"cycle": now.cycle, "from": left.vmcs, "to": now.vmcs, **cause})
-    return found
 
 
 def exit_status(stop: Stop) -> int:

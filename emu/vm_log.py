@@ -1,8 +1,8 @@
 """Which virtual machine ran when, seen from outside: VM entries and exits, and the VMCS that each was of.
 
-A switch is a VM entry with another VMCS than the entry before it. Nothing in the guest takes part in that. A VMM may name its
-VMs for whoever reads its memory: a page that begins with SIGNATURE, as bios/include/vm_abi.inc describes it; the names are
-labels and nothing else depends on them.
+A switch is a VM entry with another VMCS than the entry before it. Nothing in the guest takes part in that. A VMM may name
+its VMs for whoever reads its memory: a page that begins with SIGNATURE, as bios/include/vm_abi.inc describes it. The names
+are labels; nothing else depends on them.
 """
 
 import struct
@@ -29,8 +29,7 @@ class VmSwitch(NamedTuple):
     """A switch to another VM: the cycle of the VM entry, the VMs, and the last VM exit of the one that was left."""
 
     cycle: int
-    source: str | None
-    """None: the first VM of all."""
+    source: str
     target: str
     reason: str | None
     qualification: int
@@ -65,17 +64,19 @@ class VmLog:
         self.timeline: Timeline | None = None
         self.seen = 0  # VM entries and exits
         self.count = 0
-        self.raw: deque[tuple[int, int | None, int, str | None, int, int]] = deque(maxlen=KEPT)
+        self.raw: deque[tuple[int, int, int, str | None, int, int]] = deque(maxlen=KEPT)
         self.order: list[int] = []  # addresses of VMCSs in the order of their first entry
         self.vmcs: int | None = None  # of the last entry
         self.since = 0  # when it was entered
+        self.costs: deque[int] = deque(maxlen=KEPT)
+        """Cycles from the VM exit of one VM to the entry of another, of the last switches."""
         self.left: tuple[str | None, int, int] = (None, 0, 0)  # reason, qualification, RIP of the last exit
         self.left_at = 0
 
     def poll(self) -> None:
         """Takes what came since the last time; between slices of a run."""
         if self.cpu.transition_count < self.seen:  # a snapshot was restored, or the machine reset
-            self.seen = self.cpu.transition_count
+            self.seen, self.vmcs = self.cpu.transition_count, None
             return
         if self.cpu.transition_count == self.seen:
             return
@@ -95,8 +96,9 @@ class VmLog:
             self.timeline.ran(VMM, self.left_at, cycle)
         if len(self.order) < MOST_VMS and vmcs not in self.order:
             self.order.append(vmcs)
-        if vmcs != self.vmcs:
+        if self.vmcs not in (None, vmcs):
             self.count += 1
+            self.costs.append(cycle - self.left_at)
             self.raw.append((cycle, self.vmcs, vmcs, *self.left))
         self.vmcs, self.since = vmcs, cycle
 
@@ -118,7 +120,7 @@ class VmLog:
             return names.get(self.provisional(vmcs), self.provisional(vmcs))
 
         return [
-            VmSwitch(cycle, None if source is None else name(source), name(target), reason, qualification, rip)
+            VmSwitch(cycle, name(source), name(target), reason, qualification, rip)
             for cycle, source, target, reason, qualification, rip in self.raw
         ]
 
@@ -131,4 +133,4 @@ class VmLog:
             lane.name = names.get(lane.name, lane.name)
         self.timeline.lanes = {lane.name: lane for lane in self.timeline.lanes.values()}
         for one in self.switches():
-            self.timeline.switched(one.cycle, one.source or VMM, one.target, one.reason or "start")
+            self.timeline.switched(one.cycle, one.source, one.target, one.reason or "no VM exit")

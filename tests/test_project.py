@@ -25,7 +25,7 @@ EMU_LAYERS = (
     {"bmc", "chips", "host"},
     {"snapshot"},
     {"board"},
-    {"multiboot"},
+    {"multiboot", "vm_log"},
     {"machine"},
     {"debug"},
     {"commands"},

@@ -15,7 +15,7 @@ from emu.errors import EmuError
 from emu.host.output_file import OutputFile
 from emu.machine import Machine, builtin_firmware
 
-__all__ = ["PUBLISHED", "Exit", "Part", "measure_software", "measure_vmx", "show"]
+__all__ = ["PUBLISHED", "VMX_MODELS", "Exit", "Part", "measure_software", "measure_vmx", "show"]
 
 VMX_MODELS = ("westmere", "nehalem", "prescott")
 SOFTWARE_MODELS = ("westmere", "nehalem", "prescott", "pentium3")

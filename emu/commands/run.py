@@ -14,12 +14,13 @@ from emu.host.file import FileBackend
 from emu.host.output_file import OutputFile
 from emu.host.stdio import StdioBackend, StdoutBackend
 from emu.host.terminal import Progress, Style
-from emu.machine import Machine, builtin_firmware, exit_status, parse_size
+from emu.machine import DEFAULT_CPU, Machine, builtin_firmware, exit_status, parse_size
 from emu.stop import Stop, StopReason
 
 __all__ = ["run"]
 
 INTERRUPTED = 128  # plus the signal's number, as shells have it
+BUILTIN_CPU = "westmere"  # the built-in firmware's VMM wants VT-x with EPT and unrestricted guest
 FAILURES = ("FE", "FF")  # POST codes of the built-in firmware that say that something went wrong
 
 
@@ -41,6 +42,11 @@ def run(options: argparse.Namespace) -> int:
         # Whatever is to be written is opened before anything runs.
         report_file = open_files.enter_context(OutputFile(options.report)) if options.report is not None else None
         machine = open_files.enter_context(build(options))
+        if options.timeline is not None:
+            from emu.debug.timeline import Timeline, format_of
+
+            format_of(options.timeline)  # a wrong ending is said before anything runs
+            machine.vm_log.timeline = Timeline(machine.board.clock.hz, ("VMM",))
         start = open_files.enter_context(starter(machine, options))
         stop, status, seconds = boot(machine, options, start)
         machine.poll()
@@ -50,6 +56,9 @@ def run(options: argparse.Namespace) -> int:
         if report_file is not None:
             report_file.write((json.dumps(report, indent=1) + "\n").encode())
             report_file.finish()
+        if machine.vm_log.timeline is not None:
+            machine.vm_log.finish()
+            machine.vm_log.timeline.save(options.timeline)
     summary(report, options, machine)
     return status
 
@@ -66,7 +75,7 @@ def build(options: argparse.Namespace) -> Machine:
             disks = [undo.enter_context(open_disk(text)) for text in options.disk]
         machine = Machine(
             parse_size(options.memory),
-            options.cpu,
+            options.cpu or (BUILTIN_CPU if is_builtin(options) else DEFAULT_CPU),
             options.timing,
             options.image,
             options.serial,
@@ -88,6 +97,11 @@ def build(options: argparse.Namespace) -> Machine:
             machine.display = TerminalDisplay(machine.screen, machine.keyboard, StdioBackend())
         undo.pop_all()
     return machine
+
+
+def is_builtin(options: argparse.Namespace) -> bool:
+    """Whether the built-in firmware is what boots."""
+    return options.image is None and options.kernel is None
 
 
 def use_terminal(options: argparse.Namespace) -> None:
@@ -222,12 +236,12 @@ def summary(report: dict[str, Any], options: argparse.Namespace, machine: Machin
     if options.quiet or sys.stderr is None:
         return
     style = Style(sys.stderr)
-    builtin = options.image is None and options.kernel is None
-    lines = steps(machine, style) if builtin else codes(report, style)
+    lines = steps(machine, style) if is_builtin(options) else codes(report, style)
     colour = style.good if report["stop"] in ("powered_off", "debug_exit") else style.warning
     if report["stop"] == "triple_fault":
         colour = style.bad
     status = f" with status {report['status']}" if report["stop"] == "debug_exit" else ""
+    lines += virtual_machines(report, machine, style)
     lines.append(
         f"{colour(report['stop'].replace('_', ' ') + status)} after "
         f"{report['instructions']:,} instructions, {report['cycles']:,} cycles, "
@@ -238,6 +252,37 @@ def summary(report: dict[str, Any], options: argparse.Namespace, machine: Machin
     if options.serial == "stdio" and last not in (b"", b"\n") and sys.stderr.isatty():
         lines.insert(0, "")  # the guest has not ended its last line
     print("\n".join(lines), file=sys.stderr)
+
+
+MOST_SHOWN = 20  # switches in the summary
+
+
+def virtual_machines(report: dict[str, Any], machine: Machine, style: Style) -> list[str]:
+    """The VM switches with their causes, the VM exits by reason, and what a switch cost; nothing without VM exits."""
+    if not report["vm_exits"]:
+        return []
+    hz = machine.board.clock.hz
+    lines = ["", style.strong(f"{'cycle':>14}  {'ms':>11}  VM switch")]
+    count = machine.vm_log.count
+    for one in report["vm_switches"][-MOST_SHOWN:]:
+        path = f"{one['from']} -> {one['to']}"
+        why = f"{one['reason']}, qualification {one['qualification']:#x}, RIP {one['rip']:#x}"
+        lines.append(f"{one['cycle']:14,}  {one['seconds'] * 1000:11.3f}  {path:28}{style.faint(why)}")
+    if count > MOST_SHOWN:
+        lines.append(style.faint(f"{'':14}  {'':11}  the last {MOST_SHOWN} of {count:,}"))
+    lines += ["", style.strong(f"{'VM exit':32}{'count':>10}{'cycles':>14}{'each':>9}")]
+    by_cycles = sorted(report["vm_exits"].items(), key=lambda item: -int(item[1]["cycles"]))
+    for name, exits in by_cycles:
+        each = exits["cycles"] / exits["count"]
+        lines.append(f"{name:32}{exits['count']:10,}{exits['cycles']:14,}{each:9,.0f}")
+    costs = machine.vm_log.costs
+    if costs:
+        mean = sum(costs) / len(costs)
+        lines += [
+            f"A switch took {min(costs):,} to {max(costs):,} cycles from the VM exit to the entry of the other VM, "
+            f"{mean:,.0f} on average, {mean / hz * 1e6:.1f} µs.", "",
+        ]  # fmt: skip
+    return lines
 
 
 def codes(report: dict[str, Any], style: Style) -> list[str]:

@@ -1,14 +1,16 @@
-"""The VMM, the Service VM and the guest on the machine: each block of the flow by its name, and what nobody may disturb."""
+"""The VMM, the Service VM and the guest on the machine: the flow, block by block, and what nobody may disturb."""
 
-import asm
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import asm
 from bios.build import HERE, folders
 from emu import Machine, StopReason
+from emu.cli import main
 
 from .conftest import Built
 from .vmm import BOOT, CALL, GUEST, POWER_OFF, SERVICE, TRAP, Switch, Vmm, rom_with_guest
@@ -85,24 +87,30 @@ def test_switch_310_and_316_to_the_guest_and_back(story: Story) -> None:
     assert [one.tsc for one in story.switches] == sorted(one.tsc for one in story.switches)
 
 
-def test_the_emulator_sees_the_same_switches(built: Built) -> None:
+def test_the_emulator_sees_the_same_switches(story: Story) -> None:
     """From the VMCS pointer at VM entries alone, against the record that the VMM keeps."""
-    with Machine(MEMORY, "westmere", firmware=built.rom()) as machine:
-        entered: list[tuple[int, int]] = []
-        seen = 0
-        while machine.run(seconds=0.0005).reason is StopReason.LIMIT:
-            for one in machine.cpu.transitions(seen):
-                if one.kind == "entry" and (not entered or entered[-1][1] != one.vmcs):
-                    entered.append((one.cycle, one.vmcs))
-            seen = machine.cpu.transition_count
-        vmm = Vmm(machine, built.folder)
-        names = vmm.names()
-        record = vmm.switches()
-    assert list(names.values()) == ["Service VM", "Guest VM"]
-    order = list(names)
-    assert [vmcs for _, vmcs in entered] == [order[one.target] for one in record]
-    for (cycle, _), one in zip(entered, record, strict=True):
-        assert 0 <= cycle - one.tsc < TIMING_SLACK
+    names = ["Service VM", "Guest VM"]
+    assert list(story.vmm.names().values()) == names
+    seen = story.machine.switches
+    assert [(one["from"], one["to"]) for one in seen] == [
+        (names[one.source], names[one.target]) for one in story.switches[1:]
+    ]
+    assert [one["reason"] for one in seen] == ["VMCALL", "EPT_VIOLATION", "VMCALL", "IO_INSTRUCTION"]
+    for one, recorded in zip(seen, story.switches[1:], strict=True):
+        assert 0 <= one["cycle"] - recorded.tsc < TIMING_SLACK
+        assert (one["qualification"], one["rip"]) == (recorded.qualification, recorded.rip)
+
+
+def test_the_report_and_the_timeline(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    report, timeline = tmp_path / "report.json", tmp_path / "timeline.json"
+    assert main(["run", "--serial", "null", "--report", str(report), "--timeline", str(timeline)]) == 0
+    facts = json.loads(report.read_text())
+    assert [one["to"] for one in facts["vm_switches"]] == ["Guest VM", "Service VM", "Guest VM", "Service VM"]
+    assert facts["vm_exits"]["EPT_VIOLATION"]["count"] == 1
+    shown = capfd.readouterr().err
+    assert "Guest VM -> Service VM" in shown and "EPT_VIOLATION" in shown and "A switch took" in shown
+    events = json.loads(timeline.read_text())["traceEvents"]
+    assert {"VMM", "Service VM", "Guest VM"} <= {one["args"].get("name") for one in events if one["ph"] == "M"}
 
 
 def test_the_bmc_has_a_record_of_it(story: Story) -> None:
@@ -157,7 +165,7 @@ def leave_and_return(built: Built, change: int | None) -> tuple[str, str, str]:
                 assert vmm.word("current") == block
                 back = vmm.guest_hash()
                 assert vmm.vm(GUEST, "fx", 512).hex() == fpu
-            machine.step()
+            machine.cpu.step()
         assert left and back
         return left, back, machine.serial.output.decode()
 
@@ -243,8 +251,8 @@ ask_end:
         mov     [es:7FF6h], bx
         cli
 """
-    (tmp_path / "image.inc").write_text(text.replace("        cli\n        cld\n", ask + "        cli\n        cld\n", 1))
-    source.write_text(PROLOGUE + "        jmp acpi_power_off\n")
+    (tmp_path / "asking.inc").write_text(text.replace("        cli\n        cld\n", ask + "        cld\n", 1))
+    source.write_text(PROLOGUE.replace("image.inc", "asking.inc") + "        jmp acpi_power_off\n")
     program = rom_with_guest(built.rom(), built.folder, source)
     with Machine(MEMORY, "westmere", firmware=program) as machine:
         machine.run(seconds=SECONDS)
@@ -256,7 +264,7 @@ ask_end:
     assert numbers[:3] == [(0, 0xA0000, 1), (1 << 20, size - (1 << 20) - 0x1000, 1), (size - 0x1000, 0x1000, 3)]
     assert numbers[3] == (0, 0, 0)
     above = (size >> 10) - 1024 - 4
-    assert small == [640, above // 64 * 64, above, 0]
+    assert small == [640, above, above, 0]
 
 
 def test_hlt_with_interrupts_off_is_an_event(built: Built, tmp_path: Path) -> None:

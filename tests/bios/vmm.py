@@ -72,12 +72,12 @@ class Vmm:
         return self.vm_word(number, "memory"), self.vm_word(number, "bytes")
 
     def guest_hash(self) -> str:
-        """Of all that the guest, whose VMCS is the current one, can see: registers, VMCS guest area, virtual devices, memory.
+        """Of all that the guest can see: registers, guest area of the VMCS (its is current), virtual devices, memory.
 
         The FPU is in it once the VMM has saved it.
         """
         base, size = self.guest_memory()
-        first, end = self.symbols["vm.pic1"], self.symbols["vm_size"]
+        first, end = self.symbols["vm.pic1"], self.symbols["vm.fx"]
         registers = bytearray(self.vm(GUEST, "gpr", 32))
         registers[12:16] = bytes(4)  # ESP is the VMCS's
         fields = [

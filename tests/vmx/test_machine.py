@@ -1,13 +1,14 @@
 """VM exits and switches as a machine shows and reports them."""
 
 import json
+import struct
 
 import pytest
 from vmm import GUEST, VMM, Bench, assemble
 
 import emu
 from emu._core import Transition
-from emu.machine import switches_among
+from emu.vm_log import SIGNATURE, VmLog, names_in
 
 
 @pytest.fixture
@@ -46,15 +47,40 @@ def test_vmx_state_is_part_of_a_snapshot(machine: emu.Machine) -> None:
     assert other.snapshot() == end, other.snapshot().differences(end)
 
 
+class Entries:
+    """A processor's VM entries and exits, made up."""
+
+    def __init__(self, *all_of_them: Transition) -> None:
+        self.all = all_of_them
+        self.transition_count = 0
+
+    def transitions(self, since: int = 0) -> list[Transition]:
+        return list(self.all[since : self.transition_count])
+
+
 def test_switches_are_entries_of_another_vm() -> None:
     def entry(cycle: int, vmcs: int) -> Transition:
         return Transition(cycle, "entry", None, 0, 0, vmcs, False)
 
     def exit(cycle: int, vmcs: int, reason: str) -> Transition:
-        return Transition(cycle, "exit", reason, 7, 0, vmcs, False)
+        return Transition(cycle, "exit", reason, 7, 0x99, vmcs, False)
 
-    found = switches_among(
-        [entry(1, 0x1000), exit(2, 0x1000, "CPUID"), entry(3, 0x1000), exit(4, 0x1000, "HLT"), entry(5, 0x2000)]
-    )
-    assert found == [{"cycle": 5, "from": 0x1000, "to": 0x2000, "reason": "HLT", "qualification": 7}]
-    assert switches_among([entry(1, 0x1000)]) == [] == switches_among([])
+    cpu = Entries(
+        entry(1, 0x1000), exit(2, 0x1000, "CPUID"), entry(3, 0x1000), exit(4, 0x1000, "HLT"), entry(5, 0x2000),
+        exit(6, 0x2000, "VMCALL"), entry(8, 0x1000),
+    )  # fmt: skip
+    log = VmLog(cpu, emu._core.Memory(1 << 20))
+    for cpu.transition_count in range(len(cpu.all) + 1):
+        log.poll()
+    assert log.switches() == [(5, "VM 0", "VM 1", "HLT", 7, 0x99), (8, "VM 1", "VM 0", "VMCALL", 7, 0x99)]
+    assert log.count == 2 and list(log.costs) == [1, 2]
+
+
+def test_a_vmm_names_its_vms() -> None:
+    memory = emu._core.Memory(1 << 20)
+    memory.write(0x8000, SIGNATURE + struct.pack("<4I", 0, 256, 2, 0))
+    memory.write(0x8020, struct.pack("<Q2I16s", 0x2000, 0, 0, b"Service VM") + struct.pack("<Q2I16s", 0x1000, 1, 0, b"\xff"))
+    assert names_in(memory) == {0x2000: "Service VM"}
+    memory.write(0x8018, b"\xff\xff\xff\xff")  # a count beyond the table
+    assert names_in(memory) == {0x2000: "Service VM"}
+    assert names_in(emu._core.Memory(1 << 20)) == {}
