@@ -285,8 +285,8 @@ class Machine:
     def switches(self) -> list[dict[str, Any]]:
         """The last VM switches, oldest first; `vm_log.count` is how many there were.
 
-        Each has `cycle` and `seconds` of the VM entry; `from` and `to`, the names of the VMs (see emu/vm_log.py); and of the
-        VM exit that ended the first `reason`, `qualification` and `rip`.
+        Each has `cycle` and `seconds` of the VM entry; `from` and `to`, the names of the VMs (see emu/vm_log.py); and
+        `reason`, `qualification` and `rip` of the VM exit that ended the first.
         """
         self.vm_log.poll()
         return [one.report(self.board.clock.hz) for one in self.vm_log.switches()]

@@ -1,8 +1,8 @@
 """Which virtual machine ran when, seen from outside: VM entries and exits, and the VMCS that each was of.
 
-A switch is a VM entry with another VMCS than the entry before it. Nothing in the guest takes part in that. A VMM may name
-its VMs for whoever reads its memory: a page that begins with SIGNATURE, as bios/include/vm_abi.inc describes it. The names
-are labels; nothing else depends on them.
+A switch is a VM entry with another VMCS than the entry before it. Nothing in the guest takes part in that. A VMM may
+name its VMs for whoever reads its memory: a page that begins with SIGNATURE, as bios/include/vm_abi.inc describes it.
+The names are labels; nothing else depends on them.
 """
 
 import struct

@@ -60,7 +60,8 @@ exit_qualification: dd 0
 host_timer_armed:   dd 0
 slice_over:         dd 0                ; the guest that runs has had its time
 slice_end:          dd 0, 0             ; when; 0: no slices
-frozen_since:       dd 0, 0             ; when the guests' time began to stand still
+frozen:             dd 0                ; the guests' time stands still
+frozen_since:       dd 0, 0             ; since then
 switch_reason:      dd 0                ; of the next switch
 switch_rip:         dd 0
 event_buffer:       dd 0                ; where the Service VM wants the next event

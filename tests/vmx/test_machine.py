@@ -70,7 +70,8 @@ def test_switches_are_entries_of_another_vm() -> None:
         exit(6, 0x2000, "VMCALL"), entry(8, 0x1000),
     )  # fmt: skip
     log = VmLog(cpu, emu._core.Memory(1 << 20))
-    for cpu.transition_count in range(len(cpu.all) + 1):
+    for count in range(len(cpu.all) + 1):
+        cpu.transition_count = count
         log.poll()
     assert log.switches() == [(5, "VM 0", "VM 1", "HLT", 7, 0x99), (8, "VM 1", "VM 0", "VMCALL", 7, 0x99)]
     assert log.count == 2 and list(log.costs) == [1, 2]
@@ -79,7 +80,8 @@ def test_switches_are_entries_of_another_vm() -> None:
 def test_a_vmm_names_its_vms() -> None:
     memory = emu._core.Memory(1 << 20)
     memory.write(0x8000, SIGNATURE + struct.pack("<4I", 0, 256, 2, 0))
-    memory.write(0x8020, struct.pack("<Q2I16s", 0x2000, 0, 0, b"Service VM") + struct.pack("<Q2I16s", 0x1000, 1, 0, b"\xff"))
+    name = struct.Struct("<Q2I16s")
+    memory.write(0x8020, name.pack(0x2000, 0, 0, b"Service VM") + name.pack(0x1000, 1, 0, b"\xff"))
     assert names_in(memory) == {0x2000: "Service VM"}
     memory.write(0x8018, b"\xff\xff\xff\xff")  # a count beyond the table
     assert names_in(memory) == {0x2000: "Service VM"}
