@@ -262,8 +262,10 @@ class Assembler:
         symbol = self.symbol(name)
         if symbol.defined:
             raise TokenError(f"label `{symbol.name}' inconsistently redefined", name)
-        if symbol.name in self.externals:
-            raise TokenError(f"label `{symbol.name}' is declared external", name)
+        if symbol.name in self.externals:  # defined here after all
+            self.externals.discard(symbol.name)
+            self.definitions.remove(symbol)
+            symbol.section = None
         symbol.defined = True
         symbol.where = self.place
         self.definitions.append(symbol)

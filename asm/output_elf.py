@@ -241,6 +241,8 @@ class Elf:
             ExpressionError: no relocation can say this.
         """
         if kind == "seg":
+            if isinstance(value, int):
+                return value
             raise ExpressionError("ELF has no segment base references")
         terms = dict(value.terms) if isinstance(value, Linear) else {}
         const = value.const if isinstance(value, Linear) else value
@@ -263,6 +265,8 @@ class Elf:
             if wrt == "..sym":
                 symbol = self._symbol_at(target, const)
                 return self._note(section, at, symbol, "abs" if kind != "rel" else kind, size, 0)
+            if wrt == "..gotpc" and kind != "rel":  # counts from the field
+                const += at
             return self._note(section, at, target, wrt, size, const)
         return self._note(section, at, target, kind, size, const)
 
@@ -314,7 +318,7 @@ class Elf:
         """
         sections = list(assembler.named)
         if assembler.first not in sections and assembler.items and not isinstance(assembler.items[0], Switch):
-            sections.insert(0, assembler.first)
+            sections.append(assembler.first)
         if self.debug:
             from asm.output_dwarf import debug_sections
 

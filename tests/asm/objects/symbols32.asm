@@ -1,6 +1,6 @@
 ; Symbols of every kind, and each relocation of the Intel 386 supplement that NASM can write.
 global start:function (start.end - start), message:data hidden, weakling:function weak
-extern puts, unused, tls_variable
+extern puts, unused, tls_variable, _GLOBAL_OFFSET_TABLE_, late
 required kept
 common buffer 16:4
 common plain 64
@@ -29,6 +29,15 @@ start:
         call    0x1234
 weakling:
         ret
+position_independent:
+        call    .here
+.here:  pop     ebx
+        add     ebx, _GLOBAL_OFFSET_TABLE_ + $$ - .here wrt ..gotpc
+        lea     eax, [ebx + message wrt ..gotoff]
+        mov     eax, [ebx + puts wrt ..got]
+        jmp     0x08:.reload
+.reload: jmp    dword 0x10:start
+late:   jmp     late
 .end:
 start.end:
 section .data align=16
