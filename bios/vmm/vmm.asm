@@ -51,7 +51,8 @@ vmm_physical:       dd 0                ; where VMM_BASE is
 handoff_block:      dd 0
 vmcs_revision:      dd 0
 controls_msrs:      dd 0                ; first of the four capability MSRs of the controls
-primary_controls:   dd 0                ; primary processor-based controls without interrupt-window exiting
+primary_controls:   dd 0                ; primary processor-based controls of every VM
+trap_flag:          dd 0                ; the control bit of the monitor trap flag, 0 where there is none
 memory_low:         dd 0                ; RAM that no VM has: from here
 memory_high:        dd 0                ; up to here
 pages_next:         dd 0                ; next free page of the VMM's own

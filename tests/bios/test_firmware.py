@@ -116,6 +116,7 @@ def test_native_307_the_guest_boots_on_the_bare_machine(native: Any) -> None:
     ("cpu", "why", "end"),
     [
         ("i386", "the processor has no CPUID", "needs a processor with CPUID"),
+        ("nehalem", "VT-x without unrestricted guest", "guest     ends well"),
     ],
 )
 def test_a_processor_that_cannot_run_the_vmm_says_why(built: Built, cpu: str, why: str, end: str) -> None:
@@ -126,15 +127,18 @@ def test_a_processor_that_cannot_run_the_vmm_says_why(built: Built, cpu: str, wh
     assert stop.reason is StopReason.POWERED_OFF
 
 
-@pytest.mark.parametrize("name", ["guest"])
+@pytest.mark.parametrize("name", ["guest", "service", "vmm"])
 def test_a_corrupt_file_is_reported(built: Built, name: str) -> None:
-    with Machine(memory=16 << 20, cpu="pentium3", firmware=altered(built.rom(), name)) as machine:
+    with Machine(memory=16 << 20, cpu="westmere", firmware=altered(built.rom(), name)) as machine:
         stop = machine.run(seconds=5)
         console = machine.serial.output.decode()
     assert "its checksum is wrong" in console
     if name == "vmm":
-        assert "guest     ends well" in console
-        assert stop.reason is StopReason.POWERED_OFF
+        assert "guest     ends well" in console and stop.reason is StopReason.POWERED_OFF
+    else:
+        assert f"VMM       file {name}: its checksum is wrong" in console
+        assert ("FAILED: no Service VM" in console) == (name == "service")
+        assert (stop.reason is StopReason.POWERED_OFF) == (name == "guest")
 
 
 def test_checksums_that_mathematics_gives(native: Any) -> None:
