@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from asm.formats import FORMATS
+
+if TYPE_CHECKING:
+    from asm.program import Program
 
 VERSION = "2.16.01"  # of the NASM whose behaviour this is; build systems ask for it
 USAGE = """\
@@ -31,6 +36,7 @@ Assembles SOURCE, written in NASM's syntax. `-` reads standard input.
   -s               messages to standard output
   -X gnu|vc        form of messages
   -Z FILE          messages to FILE
+  --no-cache       assemble even what has not changed since the last time
   --map FILE       sections and symbols with their addresses
   -v               version
   -h               this text
@@ -74,6 +80,8 @@ class Arguments:
         self.messages = ""
         self.style = "gnu"
         self.help = self.version = False
+        self.cache = True
+        self.words: list[str] = []  # as they stood on the command line
 
 
 _VALUED = "foliIdDuUpPXZ"
@@ -86,6 +94,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         ArgumentError: what is wrong with it, in one line.
     """
     arguments = Arguments()
+    arguments.words = list(argv)
     words = iter(argv)
     only_files = False
     for word in words:
@@ -122,6 +131,8 @@ def _long_option(arguments: Arguments, word: str, words: Iterator[str]) -> None:
         arguments.map = value if equals else next(words, "")
         if not arguments.map:
             raise ArgumentError("option `--map' wants a value")
+    elif name == "--no-cache":
+        arguments.cache = False
     elif name == "--help":
         arguments.help = True
     elif name == "--version":
@@ -274,24 +285,30 @@ def _assemble(arguments: Arguments, say: Callable[[str], None]) -> int:
     import gc
 
     gc.disable()  # a short-lived process: collecting garbage costs more than it frees
+    from asm import cache
     from asm.diagnostics import AsmError, Diagnostic
     from asm.options import Options
     from asm.preprocess import decode
     from asm.program import run
+    from asm.progress import Progress
+
+    messages: list[str] = []
 
     def show(diagnostic: Diagnostic) -> None:
         text = str(diagnostic)
         if arguments.style == "vc":
             text = text.replace(f"{diagnostic.file}:{diagnostic.line}:{diagnostic.column}:",
                                 f"{diagnostic.file}({diagnostic.line}) :", 1)  # fmt: skip
+        messages.append(text)
         say(text)
 
     if arguments.source == "-":
-        text, name = decode(sys.stdin.buffer.read()), "<stdin>"
+        data, name = sys.stdin.buffer.read(), "<stdin>"
     else:
         name = arguments.source
         with open(name, "rb") as file:
-            text = decode(file.read())
+            data = file.read()
+    text = decode(data)
     options = Options(
         bits=FORMATS[arguments.format],
         output_format=arguments.format,
@@ -311,29 +328,55 @@ def _assemble(arguments: Arguments, say: Callable[[str], None]) -> int:
         for diagnostic in errors:
             show(diagnostic)
         if arguments.dependencies_only:
-            _write_dependencies(arguments, dependencies)
+            rule = _dependencies(arguments, dependencies)
+            if arguments.dependencies:
+                _write(arguments.dependencies, rule)
+            else:
+                sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+                sys.stdout.write(rule.decode("utf-8", "surrogateescape"))
         elif arguments.output:
             _write(arguments.output, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
         else:
             sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
             sys.stdout.writelines(f"{line}\n" for line in lines)
         return 1 if errors else 0
+    key = cache.key_of(arguments.words, data) if arguments.cache else ""
+    known = cache.find(key) if key else None
+    if known is not None:
+        for text in known.messages:
+            say(text)
+        for path, contents in known.files:
+            _write(path, contents)
+        return 0
+    start = time.monotonic()
     try:
-        program = run(name, text, options)
+        with Progress(sys.stderr) as progress:
+            options.watch = progress.watch
+            program = run(name, text, options)
+            files = _products(arguments, name, program)
     except AsmError as error:
         for diagnostic in sorted(error.warnings + error.errors, key=lambda d: (d.file != name, d.file, d.line)):
             show(diagnostic)
         return 1
     for diagnostic in program.warnings:
         show(diagnostic)
-    _write(arguments.output or _default_output(name, arguments.format), program.binary)
-    if arguments.listing:
-        _write(arguments.listing, program.listing.encode("utf-8", "surrogateescape"))
-    if arguments.map:
-        _write(arguments.map, program.map.encode("utf-8", "surrogateescape"))
-    if arguments.dependencies:
-        _write_dependencies(arguments, program.dependencies)
+    for path, contents in files:
+        _write(path, contents)
+    if key and time.monotonic() - start > cache.LEAST_SECONDS and not program.depends_on_more:
+        cache.store(key, cache.Result(messages, files), program.dependencies, program.absent)
     return 0
+
+
+def _products(arguments: Arguments, name: str, program: Program) -> list[tuple[str, bytes]]:
+    """The files to write: path and contents."""
+    files = [(arguments.output or _default_output(name, arguments.format), program.binary)]
+    if arguments.listing:
+        files.append((arguments.listing, program.listing.encode("utf-8", "surrogateescape")))
+    if arguments.map:
+        files.append((arguments.map, program.map.encode("utf-8", "surrogateescape")))
+    if arguments.dependencies:
+        files.append((arguments.dependencies, _dependencies(arguments, program.dependencies)))
+    return files
 
 
 _EXTENSIONS = {"bin": "", "ith": ".ith", "srec": ".srec"}
@@ -348,16 +391,14 @@ def _default_output(name: str, output_format: str) -> str:
     return stem + wanted if extension != wanted else "nasm.out"
 
 
-def _write_dependencies(arguments: Arguments, dependencies: Sequence[str]) -> None:
+def _dependencies(arguments: Arguments, dependencies: Sequence[str]) -> bytes:
+    """A make rule."""
     names = [name.replace(" ", "\\ ") for name in dict.fromkeys([arguments.source, *dependencies])]
     target = " ".join(arguments.targets) or arguments.output or _default_output(arguments.source, arguments.format)
     text = f"{target} : {' '.join(names)}\n"
     if arguments.phony:
         text += "".join(f"\n{name} :\n" for name in names[1:])
-    if arguments.dependencies:
-        _write(arguments.dependencies, text.encode("utf-8", "surrogateescape"))
-    else:
-        print(text, end="")
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _write(path: str, data: bytes) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asm.assembler import Assembler
 
 
 class Options:
@@ -21,6 +25,7 @@ class Options:
         warnings: Mapping[str, bool] | None = None,
         output_format: str = "bin",
         debug: bool = False,
+        watch: Callable[[Assembler], None] | None = None,
     ) -> None:
         self.bits = bits
         self.defines = list(defines.items() if isinstance(defines, Mapping) else defines)
@@ -31,4 +36,5 @@ class Options:
         self.listing = listing
         self.warnings = dict(warnings or {})
         self.output_format = "elf32" if output_format == "elf" else output_format
+        self.watch = watch  # is told of the assembler of each round
         self.debug = debug  # line information in an object file

@@ -142,7 +142,7 @@ class Preprocessor:
         self.contexts: list[Context] = []
         self.frame = StackFrame()
         self.expander = Expander(self._evaluate, self.contexts)
-        self.expander.environment = os.environ.get
+        self.expander.environment = self.environment
         self.expander.functions = functions.PERCENT
         self.multi: dict[str, list[MultiLineMacro]] = {}
         self.multi_insensitive: dict[str, list[MultiLineMacro]] = {}
@@ -155,6 +155,8 @@ class Preprocessor:
         self.calls = 0
         self.made_lines = 0
         self.dependencies: list[str] = []
+        self.absent: set[str] = set()  # where files were looked for in vain
+        self.volatile = False  # it asked for the time or the environment
         self.record: list[tuple[Place, str, int, int]] | None = [] if options.listing else None
         self.lists = True  # what [list +] and [list -] say
         self.frames = [Frame("file", name, source_lines(text), None)]
@@ -326,7 +328,13 @@ class Preprocessor:
             path = os.path.join(folder, name) if folder else name
             if os.path.isfile(path):
                 return path
+            self.absent.add(path)
         return name
+
+    def environment(self, name: str) -> str | None:
+        """A variable of the environment."""
+        self.volatile = True
+        return os.environ.get(name)
 
     # --- Multi-line macros --------------------------------------------------------------------------------------------
 
@@ -608,7 +616,7 @@ class Preprocessor:
                 if bare in context.macros:
                     return True
             elif name.startswith("%!"):
-                if os.environ.get(name[2:].strip("'\"")) is not None:
+                if self.environment(name[2:].strip("'\"")) is not None:
                     return True
             elif self.expander.lookup(name) is not None:
                 return True
@@ -939,21 +947,29 @@ class Preprocessor:
 
     def _predefine(self, name: str) -> None:
         options = self.options
+
+        def clock(form: str, universal: bool = False) -> Callable[[], str]:
+            def now() -> str:
+                self.volatile = True
+                return time.strftime(form, time.gmtime() if universal else time.localtime())
+
+            return now
+
         live: dict[str, Callable[[], str]] = {
             "FILE": lambda: quote(next(f.name for f in reversed(self.frames) if f.kind == "file")),
             "LINE": lambda: str(self._source_line()),
             "BITS": lambda: str(self.assembler.mode.bits),
             "SECT": lambda: self.section_line,
             "PASS": lambda: "2",
-            "DATE": lambda: time.strftime("'%Y-%m-%d'"),
-            "TIME": lambda: time.strftime("'%H:%M:%S'"),
-            "DATE_NUM": lambda: time.strftime("%Y%m%d"),
-            "TIME_NUM": lambda: time.strftime("%H%M%S").lstrip("0") or "0",
-            "UTC_DATE": lambda: time.strftime("'%Y-%m-%d'", time.gmtime()),
-            "UTC_TIME": lambda: time.strftime("'%H:%M:%S'", time.gmtime()),
-            "UTC_DATE_NUM": lambda: time.strftime("%Y%m%d", time.gmtime()),
-            "UTC_TIME_NUM": lambda: time.strftime("%H%M%S", time.gmtime()).lstrip("0") or "0",
-            "POSIX_TIME": lambda: str(int(time.time())),
+            "DATE": clock("'%Y-%m-%d'"),
+            "TIME": clock("'%H:%M:%S'"),
+            "DATE_NUM": clock("%Y%m%d"),
+            "TIME_NUM": clock("%H%M%S"),
+            "UTC_DATE": clock("'%Y-%m-%d'", True),
+            "UTC_TIME": clock("'%H:%M:%S'", True),
+            "UTC_DATE_NUM": clock("%Y%m%d", True),
+            "UTC_TIME_NUM": clock("%H%M%S", True),
+            "POSIX_TIME": clock("%s"),
         }
         texts: dict[str, str] = {
             "NASM_MAJOR": "2", "NASM_MINOR": "16", "NASM_SUBMINOR": "1", "NASM_PATCHLEVEL": "0",
@@ -1093,7 +1109,7 @@ _CONDITIONS: dict[str, Any] = {
     "empty": lambda self, text: not self._significant(text),
     "token": lambda self, text: len(self._significant(text)) == 1,
     "ctx": lambda self, text: bool(self.contexts) and self.contexts[-1].name.lower() in text.lower().split(),
-    "env": lambda self, text: os.environ.get(text.removeprefix("%!").strip("'\"")) is not None,
+    "env": lambda self, text: self.environment(text.removeprefix("%!").strip("'\"")) is not None,
 }
 
 

@@ -39,6 +39,16 @@ class Program:
         return list(dict.fromkeys(self._assembler.preprocessor.dependencies))
 
     @property
+    def depends_on_more(self) -> bool:
+        """The result depends on the environment or the time, not on files alone."""
+        return self._assembler.preprocessor.volatile
+
+    @property
+    def absent(self) -> set[str]:
+        """Paths at which a file was looked for and there was none."""
+        return self._assembler.preprocessor.absent
+
+    @property
     def lines(self) -> list[tuple[int, str, int]]:
         """Where code comes from: (address, file, line) for each statement that has bytes, in order of the source."""
         return output_bin.line_map(self._assembler)
@@ -75,6 +85,8 @@ def run(name: str, text: str, options: Options) -> Program:
             assembler = Assembler(name, text, options, known)
         except SourceError as error:
             raise AsmError([Diagnostic("fatal", error.message, name, 0, 0, "")]) from None
+        if options.watch is not None:
+            options.watch(assembler)
         program = None
         try:
             assembler.collect()

@@ -1,6 +1,7 @@
 """Random programs, not lines, assembled by NASM and by us: labels, relaxation, macros, expressions, sections."""
 
 import random
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import asm
+from asm.options import Options
+from asm.program import run
 
 NASM = shutil.which("nasm")
 pytestmark = pytest.mark.skipif(NASM is None, reason="nasm is not installed")
@@ -188,6 +191,35 @@ def compare(folder: Path, seed: int, flag: str) -> None:
     source.unlink()
 
 
+def compare_objects(folder: Path, seed: int) -> None:
+    """The same program as a relocatable object."""
+    text = re.sub(r"^org .*$", "", Program(seed).text(), flags=re.MULTILINE)
+    bits = 64 if text.startswith("bits 64") else 32
+    source, output = folder / "random.asm", folder / "random.o"
+    source.write_text(text)
+    command = [str(NASM), "-w-all", "-f", f"elf{bits}", "-o", str(output), str(source)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    options = Options(bits=bits, output_format=f"elf{bits}")
+    if result.returncode:
+        with pytest.raises(asm.AsmError):
+            run(str(source), text, options)
+    else:
+        assert run(str(source), text, options).binary == output.read_bytes(), f"seed {seed}: the objects differ"
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_random_objects_are_nasms(block: int, tmp_path: Path) -> None:
+    for seed in range(block * 10, block * 10 + 10):
+        compare_objects(tmp_path, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(5))
+def test_many_random_objects_are_nasms(block: int, tmp_path: Path) -> None:
+    for seed in range(7000 + block * 100, 7000 + block * 100 + 100):
+        compare_objects(tmp_path, seed)
+
+
 @pytest.mark.parametrize("block", range(20))
 def test_random_programs_give_nasms_bytes(block: int, tmp_path: Path) -> None:
     for seed in range(block * 10, block * 10 + 10):
@@ -201,7 +233,7 @@ def test_random_programs_without_optimisation(block: int, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(48))
+@pytest.mark.parametrize("block", range(50))
 def test_many_random_programs_give_nasms_bytes(block: int, tmp_path: Path) -> None:
     for seed in range(1000 + block * 100, 1000 + block * 100 + 100):
         compare(tmp_path, seed, "-Ox")
