@@ -15,7 +15,7 @@ from emu.errors import EmuError
 from emu.host.output_file import OutputFile
 from emu.machine import Machine, builtin_firmware
 
-__all__ = ["PUBLISHED", "VMX_MODELS", "Exit", "Part", "measure_software", "measure_vmx", "show"]
+__all__ = ["PUBLISHED", "VMX_MODELS", "Exit", "Part", "measure_software", "measure_vmm", "measure_vmx", "show"]
 
 VMX_MODELS = ("westmere", "nehalem", "prescott")
 SOFTWARE_MODELS = ("westmere", "nehalem", "prescott", "pentium3")
@@ -98,6 +98,14 @@ def measure_vmx(model: str, timing: str = "static") -> tuple[list[Exit], list[Pa
     return exits, parts_of(words)
 
 
+def measure_vmm(model: str, timing: str = "static") -> list[Part]:
+    """From the VM exit of one VM to the entry of another through the built-in VMM, by the reason of the exit."""
+    with Machine(MEMORY, model, timing) as machine:
+        machine.run(seconds=SECONDS)
+        switches, costs = machine.switches, list(machine.vm_log.costs)
+    return [Part(str(one["reason"]), cost) for one, cost in zip(switches, costs, strict=True)]
+
+
 def measure_software(model: str, timing: str = "static") -> list[Part]:
     """The parts of a world switch that software alone does: save one world and load the other."""
     return parts_of(console("switch_software", model, timing))
@@ -127,8 +135,9 @@ def show(options: argparse.Namespace) -> int:
     for model in chosen:
         exits, parts = measure_vmx(model, options.timing)
         software = measure_software(model, options.timing)
-        result[model] = {"exits": exits, "parts": parts, "software": software}
-        print_model(model, exits, parts, software)
+        vmm = measure_vmm(model, options.timing)
+        result[model] = {"exits": exits, "parts": parts, "vmm": vmm, "software": software}
+        print_model(model, exits, parts, vmm, software)
     if options.json:
         write(options.json, json.dumps(plain(result), indent=1) + "\n")
     if options.svg:
@@ -136,7 +145,9 @@ def show(options: argparse.Namespace) -> int:
     return 0
 
 
-def print_model(model: str, exits: Sequence[Exit], parts: Sequence[Part], software: Sequence[Part]) -> None:
+def print_model(
+    model: str, exits: Sequence[Exit], parts: Sequence[Part], vmm: Sequence[Part], software: Sequence[Part]
+) -> None:
     """The tables of one model."""
     print(f"{model}: {models.load(model)['title']}; cycles")
     if exits:
@@ -144,14 +155,20 @@ def print_model(model: str, exits: Sequence[Exit], parts: Sequence[Part], softwa
         for one in exits:
             figures = [one.exit, one.reads, one.handler, one.writes, one.entry, one.total]
             print(f"  {one.reason:22}" + "".join(f"{figure:9}" for figure in figures))
-        print("  besides, to another VM: " + ", ".join(f"{part.name} {part.cycles}" for part in parts))
+        print(f"  besides, to another VM:         {listed(parts)}")
+        if vmm:
+            print(f"  VM to VM by the built-in VMM:   {listed(vmm)}")
         for name, what, cycles, source in PUBLISHED:
             if name == model:
                 print(f"  published  {what:24} {cycles:6}  here {measured(what, exits, parts):6}  {source}")
     else:
         print("  no VT-x: the switch is made by firmware alone")
-    print(f"  {'world switch in software':32}" + ", ".join(f"{part.name} {part.cycles}" for part in software))
-    print(f"  {'':32}total {sum(part.cycles for part in software)}\n")
+    print(f"  world switch in software:       {listed(software)}; total {sum(part.cycles for part in software):,}\n")
+
+
+def listed(parts: Iterable[Part]) -> str:
+    """Parts in a line."""
+    return ", ".join(f"{part.name} {part.cycles:,}" for part in parts)
 
 
 def plain(result: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -168,35 +185,54 @@ def write(path: str, text: str) -> None:
         file.finish()
 
 
-COLOURS = {"exit": "#b5536b", "reads": "#3a6fb0", "handler": "#8a8f98", "writes": "#3f9a6b", "entry": "#e8833a"}
-LABEL, WIDTH, ROW = 260, 640, 22  # pixels: the names, the longest bar, a row
+COLOURS = {
+    "exit": "#b5536b", "reads": "#3a6fb0", "handler": "#8a8f98", "writes": "#3f9a6b", "entry": "#e8833a",
+    "registers": "#b5536b", "FPU": "#3a6fb0", "descriptor-tables": "#8a8f98", "control-registers": "#3f9a6b",
+    "interrupt-controllers": "#e8833a", "timer": "#8e5ea2", "disk-view": "#c9b458",
+}  # fmt: skip
+LABEL, WIDTH, ROW, GAP = 260, 640, 22, 150  # pixels: the names, the longest bar, a row, an entry of the legend
+
+Row = tuple[str, list[tuple[str, int]]]
 
 
 def picture(result: dict[str, dict[str, Any]]) -> str:
-    """An SVG: a bar for each exit of each model, made of its steps, and one for each world switch in software."""
-    rows: list[tuple[str, list[tuple[str, int]]]] = []
+    """An SVG: a bar for each exit of each model, made of its steps; below, to their own scale, the world switches."""
+    exits: list[Row] = []
+    software: list[Row] = []
     for model, kinds in result.items():
         for one in kinds["exits"]:
-            rows.append((f"{model} {one.reason}", [(step, getattr(one, step)) for step in STEPS]))
-        rows.append((f"{model} in software", [("handler", sum(part.cycles for part in kinds["software"]))]))
-    most = max(sum(cycles for _, cycles in steps) for _, steps in rows)
-    lines = []
-    for index, (label, steps) in enumerate(rows):
-        y, x, total = 34 + index * ROW, float(LABEL), sum(cycles for _, cycles in steps)
-        lines.append(f'<text x="{LABEL - 8}" y="{y + 13}" text-anchor="end">{label}</text>')
-        for step, cycles in steps:
-            width = cycles / most * WIDTH
-            lines.append(f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="16" fill="{COLOURS[step]}"/>')
-            x += width
-        lines.append(f'<text x="{x + 6:.1f}" y="{y + 13}">{total}</text>')
-    legend = "".join(
-        f'<rect x="{LABEL + 90 * n}" y="8" width="12" height="12" fill="{COLOURS[step]}"/>'
-        f'<text x="{LABEL + 90 * n + 17}" y="18">{step}</text>'
-        for n, step in enumerate(STEPS)
-    )
-    height = 44 + ROW * len(rows)
+            exits.append((f"{model} {one.reason}", [(step, getattr(one, step)) for step in STEPS]))
+        software.append((model, [(part.name, part.cycles) for part in kinds["software"]]))
+    lines: list[str] = []
+    y = 10
+    for title, rows in (("VM exit and entry, cycles", exits), ("world switch in software, cycles", software)):
+        if rows:
+            y = chart(lines, y, title, rows)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LABEL + WIDTH + 80}" height="{height}" '
-        f'font-family="sans-serif" font-size="12"><title>Cycles of a VM switch</title>'
-        f'<rect width="100%" height="100%" fill="white"/>{legend}' + "\n".join(lines) + "</svg>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LABEL + WIDTH + 80}" height="{y}" font-family="sans-serif" '
+        'font-size="12"><title>Cycles of a VM switch</title><rect width="100%" height="100%" fill="white"/>\n'
+        + "\n".join(lines)
+        + "\n</svg>\n"
     )
+
+
+def chart(lines: list[str], y: int, title: str, rows: list[Row]) -> int:
+    """Adds a bar chart at height y; returns where the next one goes."""
+    lines.append(f'<text x="{LABEL}" y="{y + 12}" font-weight="bold">{title}</text>')
+    steps = [step for step, _ in rows[0][1]]
+    for n, step in enumerate(steps):
+        x, line = LABEL + GAP * (n % 4), y + 22 + 18 * (n // 4)
+        lines.append(f'<rect x="{x}" y="{line}" width="12" height="12" fill="{COLOURS[step]}"/>')
+        lines.append(f'<text x="{x + 17}" y="{line + 10}">{step}</text>')
+    y += 30 + 18 * ((len(steps) + 3) // 4)
+    most = max(sum(cycles for _, cycles in parts) for _, parts in rows)
+    for label, parts in rows:
+        lines.append(f'<text x="{LABEL - 8}" y="{y + 13}" text-anchor="end">{label}</text>')
+        end = float(LABEL)
+        for step, cycles in parts:
+            width = cycles / most * WIDTH
+            lines.append(f'<rect x="{end:.1f}" y="{y}" width="{width:.1f}" height="16" fill="{COLOURS[step]}"/>')
+            end += width
+        lines.append(f'<text x="{end + 6:.1f}" y="{y + 13}">{sum(cycles for _, cycles in parts):,}</text>')
+        y += ROW
+    return y + 16

@@ -62,6 +62,7 @@ def test_the_tables_lead_to_one_another(memory: bytes) -> None:
     assert struct.unpack_from("<I", fadt, 56)[0] == 0x600  # PM1a_EVT_BLK
     assert struct.unpack_from("<I", fadt, 64)[0] == 0x604  # PM1a_CNT_BLK
     assert struct.unpack_from("<I", fadt, 76)[0] == 0x608  # PM_TMR_BLK
+    assert struct.unpack_from("<I", fadt, 80)[0] == 0x60C and fadt[92] == 4  # GPE0_BLK
 
 
 @needs_iasl

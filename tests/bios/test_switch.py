@@ -8,7 +8,7 @@ import pytest
 
 from emu import Machine, StopReason, models
 from emu.cli import main
-from emu.commands.bench_switch import PUBLISHED, VMX_MODELS, measure_software, measure_vmx, measured
+from emu.commands.bench_switch import PUBLISHED, VMX_MODELS, measure_software, measure_vmm, measure_vmx, measured
 
 from .conftest import Built
 
@@ -32,6 +32,16 @@ def test_published_numbers_are_beside_something_measured(model: str) -> None:
     exits, parts = measure_vmx(model)
     rows = [row for row in PUBLISHED if row[0] == model]
     assert rows and all(measured(what, exits, parts) > 0 for _, what, _, _ in rows)
+
+
+def test_a_switch_by_the_vmm() -> None:
+    switches = measure_vmm("westmere")
+    assert [one.name for one in switches] == ["VMCALL", "EPT_VIOLATION", "VMCALL", "IO_INSTRUCTION"]
+    exits, _ = measure_vmx("westmere")
+    by_reason = {one.reason: one for one in exits}
+    for one in switches:  # a switch is more than the transitions
+        assert one.cycles > by_reason[one.name].total
+    assert measure_vmm("nehalem") == []
 
 
 def test_no_vt_x_on_the_pentium_iii() -> None:
@@ -80,7 +90,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     figures = json.loads((tmp_path / "a").read_text())
     assert [part["name"] for part in figures["pentium3"]["software"]] == PARTS
     picture = xml.etree.ElementTree.parse(tmp_path / "b").getroot()
-    assert any(text.text == "pentium3 in software" for text in picture.iter("{http://www.w3.org/2000/svg}text"))
+    texts = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert "world switch in software, cycles" in texts and "pentium3" in texts
 
 
 def test_an_unknown_model(capsys: pytest.CaptureFixture[str]) -> None:

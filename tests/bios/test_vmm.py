@@ -341,6 +341,74 @@ text:   db      "ten writes and the timer", 13, 10, 0
     assert console.count("VM 1 wrote to protected memory") == 10 and "ten writes and the timer" in console
 
 
+@pytest.mark.parametrize("unmask_first", [True, False])
+def test_the_timer_s_interrupt_comes_in_time(built: Built, tmp_path: Path, unmask_first: bool) -> None:
+    """Whether the request is unmasked before the counter is loaded or after; 20 ticks of 1 ms take 20 ms."""
+    mask = "mov al, 0FEh\n out 21h, al\n"
+    console = run_guest(
+        built, tmp_path,
+        f"""
+        mov     eax, timer
+        mov     [idt + 8 * 20h], ax
+        shr     eax, 16
+        mov     [idt + 8 * 20h + 6], ax
+        mov     dword [idt + 8 * 20h + 2], 8E000008h
+        lidt    [pointer]
+        mov     al, 11h
+        out     20h, al
+        mov     al, 20h
+        out     21h, al
+        mov     al, 4
+        out     21h, al
+        mov     al, 1
+        out     21h, al
+        mov     al, 0FFh
+        out     21h, al
+        {mask if unmask_first else ""}
+        mov     al, 34h
+        out     43h, al
+        mov     al, 1193 & 0FFh
+        out     40h, al
+        mov     al, 1193 >> 8
+        out     40h, al
+        {"" if unmask_first else mask}
+        rdtsc
+        mov     ebx, eax
+again:  sti
+        hlt
+        cli
+        cmp     dword [ticks], 20
+        jb      again
+        rdtsc
+        sub     eax, ebx
+        mov     ecx, 2660               ; cycles a microsecond
+        xor     edx, edx
+        div     ecx
+        push    eax
+        mov     esi, text
+        call    console_text
+        pop     eax
+        call    console_decimal
+        call    console_newline
+        jmp     acpi_power_off
+timer:  push    eax
+        inc     dword [ticks]
+        mov     al, 20h
+        out     20h, al
+        pop     eax
+        iret
+pointer: dw     8 * 33 - 1
+        dd      idt
+        align   8
+idt:    times 33 dq 0
+ticks:  dd      0
+text:   db      "microseconds ", 0
+""",
+    )  # fmt: skip
+    taken = re.search(r"microseconds (\d+)", console)
+    assert taken and 19_900 <= int(taken[1]) <= 20_100
+
+
 def test_hlt_with_interrupts_off_is_an_event(built: Built, tmp_path: Path) -> None:
     assert "VM 1 halted with interrupts off" in run_guest(built, tmp_path, "cli\n hlt")
 
