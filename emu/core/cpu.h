@@ -103,6 +103,7 @@ typedef struct VmExit {
 
 /* What is cached of translations for one address space: VPID and EPT pointer (SDM Vol. 3, "Caching Translation
  * Information"). CPU holds what is in use; this is where the others wait. */
+#define TLB_LISTED 64u
 typedef struct TlbContext {
     struct TlbEntry *supervisor, *user;
     uint64_t eptp;          /* 0: none */
@@ -112,6 +113,7 @@ typedef struct TlbContext {
     uint32_t vpid;
     uint32_t generation;    /* 0: to be taken anew */
     uint8_t filled, has_large, writable;
+    uint16_t slots[TLB_LISTED]; /* where entries were made since it was empty; `filled` of them, or more */
 } TlbContext;
 #define TLB_CONTEXTS 8u
 
@@ -237,7 +239,7 @@ typedef struct CPU {
 
     TlbEntry *tlb_supervisor, *tlb_user; /* [TLB_SIZE] each */
     const TlbEntry *tlb_none;
-    uint8_t tlb_filled;    /* an entry was written since the last flush of all */
+    uint8_t tlb_filled;    /* entries written since the last flush of all; TLB_LISTED + 1: many */
     uint8_t tlb_writable;  /* an entry has had a write tag since then */
     uint8_t tlb_has_large; /* a fragment of a large page is cached: INVLPG flushes all */
     uint8_t hooks_memory;  /* memory hooks or data breakpoints: no access takes the fast path */

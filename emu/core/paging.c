@@ -2,15 +2,37 @@
  * SDM Vol. 3, "Paging": 32-bit, PAE and 4-level paging, "Access Rights", "Accessed and Dirty Flags". */
 #include "insn.h"
 
-static void flush(TlbEntry *tlb, bool global_too)
+static void forget(TlbEntry *entry, bool global_too)
 {
-    if (global_too) {
-        memset(tlb, 0, TLB_SIZE * sizeof *tlb);
-        return;
+    if (global_too || !(entry->page & TLB_GLOBAL))
+        *entry = (TlbEntry){0};
+}
+
+/* Forgets the entries of an address space: where few have been made since it was empty, those alone are looked at. */
+static void flush(TlbContext *context, unsigned filled, bool global_too)
+{
+    if (filled <= TLB_LISTED) {
+        for (unsigned i = 0; i < filled; i++) {
+            forget(&context->supervisor[context->slots[i]], global_too);
+            forget(&context->user[context->slots[i]], global_too);
+        }
+    } else if (global_too) {
+        memset(context->supervisor, 0, TLB_SIZE * sizeof(TlbEntry));
+        memset(context->user, 0, TLB_SIZE * sizeof(TlbEntry));
+    } else {
+        for (unsigned i = 0; i < TLB_SIZE; i++) {
+            forget(&context->supervisor[i], false);
+            forget(&context->user[i], false);
+        }
     }
-    for (unsigned i = 0; i < TLB_SIZE; i++)
-        if (!(tlb[i].page & TLB_GLOBAL))
-            tlb[i] = (TlbEntry){0};
+}
+
+static void list_slot(CPU *cpu, unsigned slot)
+{
+    if (cpu->tlb_filled < TLB_LISTED)
+        cpu->context->slots[cpu->tlb_filled++] = (uint16_t)slot;
+    else
+        cpu->tlb_filled = TLB_LISTED + 1;
 }
 
 void generation_renew(CPU *cpu)
@@ -29,10 +51,7 @@ void generations_renew(CPU *cpu)
 void tlb_flush(CPU *cpu, bool global_too)
 {
     global_too = global_too || !(cpu->cr4 & CR4_PGE);
-    if (cpu->tlb_filled) { /* a processor that has done nothing yet has not touched its tables */
-        flush(cpu->tlb_supervisor, global_too);
-        flush(cpu->tlb_user, global_too);
-    }
+    flush(cpu->context, cpu->tlb_filled, global_too);
     if (global_too)
         cpu->tlb_has_large = cpu->tlb_filled = cpu->tlb_writable = 0;
     generation_renew(cpu);
@@ -57,10 +76,7 @@ void tlb_flush_page(CPU *cpu, uint64_t la)
 /* An address space that waits. */
 static void context_flush(TlbContext *context, bool global_too)
 {
-    if (context->filled) {
-        flush(context->supervisor, global_too);
-        flush(context->user, global_too);
-    }
+    flush(context, context->filled, global_too);
     context->generation = 0;
     if (global_too)
         context->filled = context->has_large = context->writable = 0;
@@ -349,7 +365,7 @@ int mmu_translate(CPU *cpu, uint64_t la, unsigned access, uint64_t *pa)
     entry->page = page | (walked.global ? TLB_GLOBAL : 0) | (walked.large ? TLB_LARGE : 0) |
                   (walked.executable && (ept_rights & EPT_X) ? 0 : TLB_NX);
     cpu->tlb_has_large |= walked.large;
-    cpu->tlb_filled = 1;
+    list_slot(cpu, la >> 12 & (TLB_SIZE - 1));
     /* Writes go the fast way where the page is plain memory that is marked dirty already, holds no code (nor will it in a
      * moment, as after a fetch), and the page tables allow and record it. */
     Region *writes = bus_find(cpu->bus, page, REGION_WRITE);

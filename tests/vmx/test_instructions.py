@@ -224,3 +224,24 @@ def test_nehalem_has_no_unrestricted_guest_and_pentium3_no_vmx() -> None:
     bench.prepare(primary("HLT_EXITING"), {"SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS": 0})
     bench.enter()
     assert bench.reason == "VMCALL"
+
+
+def test_prescott_has_the_vt_x_of_2005() -> None:
+    """No secondary controls, no EPT, VPID, preemption timer, virtual NMIs; INVEPT and INVVPID are undefined."""
+    bench = Bench("prescott")
+    default1 = {
+        "PRIMARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS": 0x401E1F2,
+        "+VM_EXIT_CONTROLS": 4,
+        "+VM_ENTRY_CONTROLS": 4,
+    }
+    assert bench.exit("vmcall", default1) == "VMCALL"
+    for name in ("IA32_VMX_PROCBASED_CTLS2", "IA32_VMX_EPT_VPID_CAP", "IA32_VMX_TRUE_PINBASED_CTLS"):
+        bench.run(f"mov ecx, {name}\nrdmsr")
+        assert bench.vector == GP, name
+    for text in ("invept eax, [0xb000]", "invvpid eax, [0xb000]"):
+        bench.run(text)
+        assert bench.vector == UD
+    for field in ("EPT_POINTER", "VIRTUAL_PROCESSOR_IDENTIFIER", "VMX_PREEMPTION_TIMER_VALUE", "GUEST_PDPTE0"):
+        bench.run(f"mov eax, {field}\nvmread ebx, eax")
+        assert bench.failed == "UNSUPPORTED_VMCS_COMPONENT"
+    assert bench.cpu.exits["VMCALL"].count == 1
