@@ -76,6 +76,7 @@ class Assembler:
         self.structures: list[tuple[str, str, Any, Place]] = []  # open struc and istruc
         self.named: list[Section] = []  # in the order in which the source names them first
         self.externals: set[str] = set()
+        self.map_request: tuple[frozenset[str], str] | None = None
         self.definitions: list[Symbol] = []  # in the order in which the source defines them
         self.depends_on_layout = False
         self.operands: Sequence[Operand] = ()  # of the instruction at hand, for messages

@@ -372,8 +372,11 @@ def _products(arguments: Arguments, name: str, program: Program) -> list[tuple[s
     files = [(arguments.output or _default_output(name, arguments.format), program.binary)]
     if arguments.listing:
         files.append((arguments.listing, program.listing.encode("utf-8", "surrogateescape")))
-    if arguments.map:
-        files.append((arguments.map, program.map.encode("utf-8", "surrogateescape")))
+    maps: list[tuple[str, frozenset[str] | None]] = [(arguments.map, None)] if arguments.map else []
+    if program.map_request is not None:
+        maps.append((program.map_request[1] or "-", program.map_request[0]))
+    for path, parts in maps:
+        files.append((path, program.map_of(parts, files[0][0]).encode("utf-8", "surrogateescape")))
     if arguments.dependencies:
         files.append((arguments.dependencies, _dependencies(arguments, program.dependencies)))
     return files
@@ -395,9 +398,9 @@ def _dependencies(arguments: Arguments, dependencies: Sequence[str]) -> bytes:
     """A make rule."""
     names = [name.replace(" ", "\\ ") for name in dict.fromkeys([arguments.source, *dependencies])]
     target = " ".join(arguments.targets) or arguments.output or _default_output(arguments.source, arguments.format)
-    text = f"{target} : {' '.join(names)}\n"
+    text = f"{target} : {' '.join(names)}\n\n"
     if arguments.phony:
-        text += "".join(f"\n{name} :\n" for name in names[1:])
+        text += "".join(f"{name} :\n\n" for name in names)
     return text.encode("utf-8", "surrogateescape")
 
 

@@ -11,6 +11,7 @@ from asm.floats import ROUNDINGS
 from asm.ir import Equ, Padding, Reserve, Switch, Times
 from asm.match import LEVELS
 from asm.nops import THRESHOLDS
+from asm.output_map import PARTS
 from asm.parse import TokenError
 from asm.places import at_place
 from asm.tokens import TOKEN, unquote
@@ -125,6 +126,23 @@ def _warning(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     if not name:
         raise TokenError("the name of a warning is wanted", tokens[0])
     assembler.options.warnings[name] = not words.startswith("-")
+
+
+def _map(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    words = list(tokens[1:])
+    parts: set[str] = set()
+    while words and words[0].lower() in _MAP_PARTS:
+        parts |= _MAP_PARTS[words.pop(0).lower()]
+    name = "".join(words)
+    if name and shape[-1] == "s":
+        name = unquote(name)
+    assembler.map_request = frozenset(parts or {"brief"}), name
+
+
+_MAP_PARTS = {
+    "brief": {"brief"}, "sections": {"brief", "sections"}, "segments": {"brief", "sections"}, "symbols": {"symbols"},
+    "all": PARTS,
+}  # fmt: skip
 
 
 def _align(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
@@ -271,6 +289,7 @@ DIRECTIVES: dict[str, Callable[[Assembler, Sequence[str], str], None]] = {
     "float": _float,
     "list": _list,
     "warning": _warning,
+    "map": _map,
     "align": _align,
     "alignb": _align,
     "alignmode": _alignmode,

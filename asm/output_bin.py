@@ -145,7 +145,12 @@ def place(assembler: Assembler) -> None:
         previous = before.get(section.name) if name is None else sections.get(name)
         if name is not None and previous is None:
             raise ExpressionError(f"section {section.name} follows an invalid or unknown section ({name})")
-        end = base(previous) + previous.size if previous is not None else starts.get(section.name, 0)
+        if previous is None:
+            end = starts.get(section.name, 0)
+        elif name is None and not section.nobits:  # NASM counts from where the previous section is loaded
+            end = starts[previous.name] + previous.size
+        else:
+            end = base(previous) + previous.size
         return _aligned(end, section.valign or (section.align if section.nobits else None) or DEFAULT_ALIGN)
 
     for section in chain:

@@ -1,7 +1,8 @@
-"""The map file: sections with addresses and sizes, and symbols by section, as NASM's map of a flat binary has them."""
+"""The map of a flat binary, as NASM writes it: sections with addresses and sizes, and symbols by section."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from asm import output_bin
@@ -11,42 +12,81 @@ if TYPE_CHECKING:
     from asm.assembler import Assembler
 
 WIDTH = 79
+PARTS = frozenset(("brief", "sections", "symbols"))
 
 
 def _heading(text: str, dashes: str = "--") -> str:
     return f"{dashes} {text} ".ljust(WIDTH, "-")
 
 
-def symbol_map(assembler: Assembler) -> str:
-    """The map of an assembled program."""
+def symbol_map(assembler: Assembler, parts: Collection[str] = PARTS, output: str = "") -> str:
+    """The map of an assembled program.
+
+    Args:
+        parts: some of PARTS.
+        output: the name of the image's file.
+    """
     nobits = [section for section in assembler.sections.values() if section.nobits]
-    sections = [section for section in [*assembler.load_order, *nobits] if section.size or section.parts]
-    out = ["", "- NASM Map file ".ljust(WIDTH, "-"), "", f"Source file:  {assembler.name}", ""]
-    out += [_heading("Program origin"), "", f"{output_bin.origin(assembler):08X}", ""]
-    out += [_heading("Sections (summary)"), ""]
-    out += ["Vstart            Start             Stop              Length    Class     Name"]
+    sections = [*assembler.load_order, *nobits]
+    out = ["", "- NASM Map file ".ljust(WIDTH, "-"), "", f"Source file:  {assembler.name}"]
+    out += [f"Output file:  {output}", ""] if output else [""]
+    if parts != {"symbols"}:
+        out += [_heading("Program origin"), "", f"{output_bin.origin(assembler):08X}", ""]
+        out += [_heading("Sections (summary)"), "", *_summary(sections), ""]
+    if "sections" in parts:
+        out += [_heading("Sections (detailed)"), ""]
+        for section in sections:
+            out += [_heading(f"Section {section.name}", "----"), "", *_details(section), ""]
+    if "symbols" in parts:
+        out += [_heading("Symbols"), "", *_symbols(assembler, sections)]
+    return "".join(f"{line}\n" for line in out)
+
+
+def _summary(sections: Sequence[Section]) -> Iterator[str]:
+    yield "Vstart            Start             Stop              Length    Class     Name"
     for section in sections:
         start = section.start or 0
         kind = "nobits" if section.nobits else "progbits"
         stop = start + section.size
-        out.append(f"{section.base:16X}  {start:16X}  {stop:16X}  {section.size:08X}  {kind:8}  {section.name}")
-    out += ["", _heading("Symbols"), ""]
+        yield f"{section.base:16X}  {start:16X}  {stop:16X}  {section.size:08X}  {kind:8}  {section.name}"
+
+
+def _details(section: Section) -> Iterator[str]:
+    def given(value: int | str | None) -> str:
+        return "not defined" if value is None else f"{value:16X}" if isinstance(value, int) else value
+
+    align, valign = section.align, section.valign
+    if section.nobits:  # whose alignment is a virtual one
+        align, valign = None, valign or align or output_bin.DEFAULT_ALIGN
+    elif align is None and section.name != ".text":
+        align = output_bin.DEFAULT_ALIGN
+    yield f"class:     {'nobits' if section.nobits else 'progbits'}"
+    yield f"length:    {section.size:16X}"
+    yield f"start:     {section.start or 0:16X}"
+    yield f"align:     {given(align)}"
+    yield f"follows:   {given(section.follows)}"
+    yield f"vstart:    {section.base:16X}"
+    yield f"valign:    {given(valign)}"
+    yield f"vfollows:  {given(section.vfollows)}"
+
+
+def _symbols(assembler: Assembler, sections: Sequence[Section]) -> Iterator[str]:
     by_section: dict[Section, list[Symbol]] = {}
-    for symbol in assembler.symbols.values():
-        if symbol.defined and symbol.section is not None and not symbol.name.startswith("..@"):
+    for symbol in assembler.definitions:
+        if symbol.section is not None and not symbol.hidden and not symbol.name.startswith("..@"):
             by_section.setdefault(symbol.section, []).append(symbol)
     scalars = by_section.pop(SCALAR, [])
     if scalars:
-        out += [_heading("No Section", "----"), "", "Value     Name"]
-        out += [f"{symbol.offset & 0xFFFFFFFFFFFFFFFF:08X}  {symbol.name}" for symbol in scalars]
-        out += ["", ""]
+        yield from (_heading("No Section", "----"), "", "Value     Name")
+        for symbol in scalars:
+            yield f"{symbol.offset & 0xFFFFFFFFFFFFFFFF:08X}  {symbol.name}"
+        yield from ("", "")
     for section in sections:
         symbols = by_section.get(section)
         if symbols:
-            out += [_heading(f"Section {section.name}", "----"), ""]
-            out += ["Real              Virtual           Name"]
+            yield from (_heading(f"Section {section.name}", "----"), "")
+            yield "Real              Virtual           Name"
             for symbol in symbols:
                 real = (section.start or 0) + symbol.offset
-                out.append(f"{real:16X}  {section.base + symbol.offset:16X}  {symbol.name}")
-            out.append("")
-    return "".join(f"{line}\n" for line in out)
+                yield f"{real:16X}  {section.base + symbol.offset:16X}  {symbol.name}"
+            yield ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 
 from asm import output_bin
 from asm.assembler import Assembler
@@ -68,9 +69,18 @@ class Program:
     @property
     def map(self) -> str:
         """The sections and symbols as text."""
-        from asm.output_map import symbol_map
+        return self.map_of()
 
-        return symbol_map(self._assembler)
+    def map_of(self, parts: Collection[str] | None = None, output: str = "") -> str:
+        """Parts of the map (see `asm.output_map.PARTS`), with the name of the image's file."""
+        from asm.output_map import PARTS, symbol_map
+
+        return symbol_map(self._assembler, PARTS if parts is None else parts, output)
+
+    @property
+    def map_request(self) -> tuple[frozenset[str], str] | None:
+        """What the source's own `map` directive asks for: parts, and a file's name or nothing."""
+        return self._assembler.map_request
 
 
 def run(name: str, text: str, options: Options) -> Program:

@@ -72,12 +72,12 @@ def test_listing_map_and_dependencies(folder: Path) -> None:
         "VALUE",
     ]
     assert "start" in (folder / "out.map").read_text()
-    assert (folder / "out.d").read_text() == "out.bin : good.asm inc/part.inc\n"
+    assert (folder / "out.d").read_text() == "out.bin : good.asm inc/part.inc\n\n"
 
 
 def test_dependencies_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-I", "inc", "-DVALUE=1", "-M", "-MT", "target", "good.asm"]) == 0
-    assert capsys.readouterr().out == "target : good.asm inc/part.inc\n"
+    assert capsys.readouterr().out == "target : good.asm inc/part.inc\n\n"
     assert not (folder / "good").exists()
 
 
