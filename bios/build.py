@@ -23,8 +23,8 @@ FILES = {
     "service": "service/service.asm",
     "guest": "guest/guest.asm",
 }
-# Other flash chips: what POST boots there as the guest, since there is no VMM.
-ALONE = {"switch_software": "switch/software.asm", "switch_vmx": "switch/vmx.asm"}
+# ROMs of their own, which need no POST: they measure what a switch between worlds costs.
+ROMS = {"switch_software": "switch/software.asm"}
 ACPI = ("dsdt", "dsdt_vm")
 ACPI_CHECKSUM = 9  # in the header of a table
 TABLE = struct.Struct("<8s2I")  # struc flash_table
@@ -36,8 +36,7 @@ def build_firmware(outdir: Path) -> list[Path]:
     """Writes what is built from bios/ and returns the paths.
 
     firmware.bin is the built-in ROM, post_codes.json what its POST codes mean; dsdt.aml and dsdt_vm.aml are the
-    DSDTs of the machine and of a virtual machine, for tools that take ACPI tables; switch_software.bin and
-    switch_vmx.bin are ROMs that measure what a switch costs.
+    DSDTs of the machine and of a virtual machine, for tools that take ACPI tables; the others are of ROMS.
     """
     outdir.mkdir(parents=True, exist_ok=True)
     tables = [build_table(HERE / "acpi" / f"{name}.asm", outdir / f"{name}.aml") for name in ACPI]
@@ -45,13 +44,12 @@ def build_firmware(outdir: Path) -> list[Path]:
     firmware = asm.assemble_file(HERE / "firmware" / "firmware.asm", include=folders("firmware", outdir)).binary
     image, codes = outdir / "firmware.bin", outdir / "post_codes.json"
     image.write_bytes(flash(firmware, files))
-    others = []
-    for name, source in ALONE.items():
-        others.append(outdir / f"{name}.bin")
-        others[-1].write_bytes(flash(firmware, {"guest": build_file(source, outdir)}))
+    roms = [outdir / f"{name}.bin" for name in ROMS]
+    for rom, source in zip(roms, ROMS.values(), strict=True):
+        rom.write_bytes(build_file(source, outdir))
     meanings = {f"{int(code, 16):02X}": meaning for code, meaning in POST_CODE.findall(read("post_codes.inc"))}
     codes.write_text(json.dumps(meanings, indent=1) + "\n")
-    return [image, codes, *tables, *others]
+    return [image, codes, *tables, *roms]
 
 
 def read(name: str) -> str:
