@@ -24,7 +24,7 @@ FILES = {
     "guest": "guest/guest.asm",
 }
 # ROMs of their own, which need no POST: they measure what a switch between worlds costs.
-ROMS = {"switch_software": "switch/software.asm"}
+ROMS = {"switch_software": "switch/software.asm", "switch_vmx": "switch/vmx.asm"}
 ACPI = ("dsdt", "dsdt_vm")
 ACPI_CHECKSUM = 9  # in the header of a table
 TABLE = struct.Struct("<8s2I")  # struc flash_table

@@ -42,6 +42,7 @@ PARAMETER_MASK      equ parameters + 8  ; its bits that it changes
 %include "parts.inc"
 %include "touch.inc"
 %include "observe.inc"
+%include "devices.inc"
 %include "worlds.inc"
 
 READING_COST    equ 0
@@ -52,6 +53,7 @@ READING_FIRST   equ 3
 %include "routine.inc"
 READING_ARRIVED equ part_number
 READING_PLAIN   equ part_number + 8
+READING_UNUSED  equ part_number + 16    ; of world B while nothing is measured
 %undef WORLD_READINGS
 %define WORLD_SWITCH world_switch
 %include "routine.inc"
@@ -229,7 +231,7 @@ registers_before:
         times 36 db 0
 registers_after:
         times 36 db 0
-arrived:        dd READING_ARRIVED
+arrived:        dd READING_UNUSED
 timer_left:     dd 0
 timer_seen:     dd 0
 timer_pending:  dd 0
