@@ -21,7 +21,7 @@ examples:
   emu run --kernel test.elf --append "a b" boots a multiboot kernel
   emu models pentium3                      what a processor model is made of
   emu dis --bits 16 boot.bin               disassembles a file
-  emu bench switch --svg switch.svg        what a VM switch costs, by processor model and exit reason
+  emu bench switch --output switch.svg     what a VM switch costs, by processor model and exit reason
 """
 STATUS_TEXT = """\
 exit status:
@@ -60,7 +60,7 @@ Measures inside the machine, by its own time-stamp counter, so the figures are t
 
 examples:
   emu bench switch                         every model: VM exits by reason, and the switch in software
-  emu bench switch --cpu westmere --json switch.json --svg switch.svg
+  emu bench switch --cpu westmere pentium3 --output switch.svg
 """
 
 
@@ -124,12 +124,13 @@ def parser() -> argparse.ArgumentParser:
     dis.add_argument("--skip", type=count, default=0, metavar="N", help="begin at byte N of the file")
     dis.add_argument("--length", type=count, metavar="N", help="only so many bytes")
     dis.add_argument("--symbols", metavar="FILE", help="a map of emu-asm --map, or what nm prints")
-    bench = command("bench", BENCH_TEXT, "bench_switch", "show", "measure what a VM switch costs")
+    bench = command("bench", BENCH_TEXT, "bench", "switch", "measure what a VM switch costs")
     bench.add_argument("what", choices=("switch",), help="switch: a switch between virtual machines, in cycles")
-    bench.add_argument("--cpu", metavar="MODEL", help="only this processor model (see `emu models`)")
+    bench.add_argument(
+        "--cpu", nargs="+", action="extend", metavar="MODEL", help="only these processor models (see `emu models`)"
+    )
     bench.add_argument("--timing", default="static", metavar="HOW", help="as of `emu run` (default static)")
-    bench.add_argument("--json", metavar="FILE", help="the figures as JSON; `-` is standard output")
-    bench.add_argument("--svg", metavar="FILE", help="a picture of them")
+    bench.add_argument("--output", metavar="FILE", help="the figures as .json, or a picture of them as .svg or .png")
     return top
 
 

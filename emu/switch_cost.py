@@ -1,8 +1,8 @@
 """What a switch between worlds costs, in cycles: runs the images of bios/switch and takes their readings apart.
 
-An image measures inside the machine, by the time-stamp counter, and prints its readings; the arithmetic is done here. On
-a processor without a time-stamp counter the image writes the number of each reading to a port, and the cycle is noted
-here.
+An image measures inside the machine, by the time-stamp counter, and prints its readings; the arithmetic is done here.
+On a processor without a time-stamp counter the image writes the number of each reading to a port, and the cycle is
+noted here.
 """
 
 import tempfile
@@ -17,7 +17,10 @@ from emu.host.input_file import read_file
 from emu.machine import Machine, builtin_firmware
 from emu.models import names
 
-__all__ = ["PUBLISHED", "Measured", "Output", "Published", "model_names", "run_image", "software_switch"]
+__all__ = [
+    "DEVICE_PARTS", "GROUPS", "PUBLISHED", "Measured", "Output", "Published", "WithVtx", "image", "run_image",
+    "software_switch", "vtx_switches",
+]  # fmt: skip
 
 MEMORY = 4 << 20
 DISK_BYTES = 1 << 20
@@ -26,32 +29,45 @@ MOST_INSTRUCTIONS = 100_000_000
 COUNTER_MASK = 0xFFFFFFFF  # the half of the counter that is printed
 PARAMETER_PORT = 0  # offset in the ROM: 1 has every reading go to the port
 
-PARTS = (
-    "registers", "descriptor-tables", "control-registers", "debug-registers", "MSRs", "FPU", "interrupt-controllers",
-    "timer", "disk-view", "chipset",
-)  # fmt: skip
-"""What a switch in software saves and loads, as bios/switch/routine.inc calls it."""
+EXIT_PARTS = ("exit", "registers", "VMREADs", "handler", "VMWRITEs")
+STATE_PARTS = ("registers", "descriptor-tables", "control-registers", "debug-registers", "MSRs", "FPU")
+DEVICE_PARTS = ("interrupt-controllers", "timer", "disk-view", "chipset")
+"""What is saved of one world and loaded of the other, as routine.inc and exit.inc of bios/switch call it."""
 
-DEVICE_PARTS = PARTS[6:]
+GROUPS = {
+    "exit": "transition", "entry": "transition", "VMREADs": "VMCS", "VMWRITEs": "VMCS", "VMPTRLD": "VMCS",
+    "handler": "handler", **dict.fromkeys(STATE_PARTS, "processor state"),
+    **dict.fromkeys(DEVICE_PARTS, "device state"), "TLB refill": "TLB refill",
+}  # fmt: skip
+"""The group of each part."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The cycles of one way to switch.
+    """What one way from one world to another, or out of a VM and back, took.
 
     Args:
         model: the processor model.
-        way: "software", or the exit reason of a switch with VT-x.
+        kind: "software": a switch by firmware alone; "round trip": a VM exit and the entry back into the same VM;
+            "switch": a VM exit and the entry into another VM, with the devices handed over.
+        reason: the exit reason; empty for a switch in software.
         parts: cycles by part, in the order in which they happen.
-        total: cycles of the whole, measured without readings between the parts.
-        refill: cycles that the first loads from 16 pages take more than the next ones.
+        total: cycles of the whole, measured once more without readings between the parts; without the TLB refill, which
+            comes after it.
     """
 
     model: str
-    way: str
+    kind: str
+    reason: str
     parts: Mapping[str, int]
     total: int
-    refill: int
+
+    def groups(self) -> dict[str, int]:
+        """Cycles by group of parts."""
+        cycles = dict.fromkeys(GROUPS.values(), 0)
+        for part, taken in self.parts.items():
+            cycles[GROUPS[part]] += taken
+        return cycles
 
 
 @dataclass
@@ -84,11 +100,6 @@ class Stamps(Device):
         """A reading is taken."""
         assert self.machine is not None
         self.cycles[value] = self.machine.cycles
-
-
-def model_names() -> list[str]:
-    """The models that the images run on: all there are."""
-    return names()
 
 
 def image(name: str) -> bytes:
@@ -161,19 +172,104 @@ def intervals(readings: list[list[str]], stamps: Mapping[int, int]) -> dict[str,
     return cycles
 
 
+def saved_and_loaded(cycles: Mapping[str, int], prefix: str = "") -> dict[str, int]:
+    """Cycles of the parts that are saved and loaded."""
+    return {
+        part: cycles[f"{prefix}save {part}"] + cycles[f"{prefix}load {part}"]
+        for part in (*STATE_PARTS, *DEVICE_PARTS)
+        if f"{prefix}save {part}" in cycles
+    }
+
+
+def refill(cycles: Mapping[str, int], prefix: str = "") -> dict[str, int]:
+    """What the first loads from 16 pages took more than the next ones."""
+    return {"TLB refill": cycles[f"{prefix}touch first"] - cycles[f"{prefix}touch again"]}
+
+
 def software_switch(model: str, timing: str = "static") -> Measured:
     """A switch from one world to another by firmware alone, on any model.
 
     Raises:
-        ConfigError: an unknown model.
+        ConfigError: an unknown model or timing.
         EmuError: the image failed, or the world that was left did not find all as it was.
     """
     output = run_image(image("switch_software"), model, timing)
     if not output.undisturbed:
         raise EmuError(f"{model}: the world switch changed what the world can see")
-    parts = {part: output.cycles[f"save {part}"] + output.cycles[f"load {part}"] for part in PARTS}
-    refill = output.cycles["touch first"] - output.cycles["touch again"]
-    return Measured(model, "software", parts, output.cycles["total"], refill)
+    parts = saved_and_loaded(output.cycles) | refill(output.cycles)
+    return Measured(model, "software", "", parts, output.cycles["total"])
+
+
+@dataclass(frozen=True)
+class WithVtx:
+    """What a model with VT-x took: a round trip and a switch by exit reason.
+
+    Args:
+        measured: by reason, first the round trip, then the switch.
+        skipped: why an exit reason is not there.
+        reads, writes: VMREADs and VMWRITEs of an exit, its handler not counted.
+    """
+
+    measured: list[Measured] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    reads: int = 0
+    writes: int = 0
+
+    def figures(self) -> dict[str, int]:
+        """The cycles that PUBLISHED has numbers for, by its words."""
+        trips = {one.reason: one.parts for one in self.measured if one.kind == "round trip"}
+        if not trips:
+            return {}
+        figures = {f"exit {reason}": parts["exit"] for reason, parts in trips.items()}
+        any_trip = trips["VMCALL"]
+        switch = next(one for one in self.measured if one.kind == "switch")
+        return figures | {
+            "entry": any_trip["entry"],
+            "exit and entry": any_trip["exit"] + any_trip["entry"],
+            "VMREAD": any_trip["VMREADs"] // self.reads,
+            "VMWRITE": any_trip["VMWRITEs"] // self.writes,
+            "VMPTRLD": switch.parts["VMPTRLD"],
+        }
+
+
+def vtx_switches(model: str, timing: str = "static") -> WithVtx:
+    """Round trips and switches with VT-x by exit reason; nothing for a model without VT-x.
+
+    An external interrupt is pending when the VM is entered, so what is measured of its exit begins with an entry, which
+    is taken off: as long as the other one of the same round trip.
+
+    Raises:
+        ConfigError: an unknown model or timing.
+        EmuError: the image failed.
+    """
+    output = run_image(image("switch_vmx"), model, timing)
+    if "no" in output.lines:
+        return WithVtx()
+    reads, writes = output.numbers("accesses")
+    result = WithVtx(reads=reads, writes=writes)
+    for label in output.cycles:
+        reason, _, what = label.partition(" ")
+        if what == "round exit":
+            result.measured.extend(take_reason(model, reason, output.cycles))
+    result.skipped.update({words[0]: f"{model} has no EPT" for words in output.lines.get("skip", [])})
+    return result
+
+
+def take_reason(model: str, reason: str, cycles: Mapping[str, int]) -> list[Measured]:
+    """The round trip and the switch of one exit reason."""
+    entry = cycles[f"{reason} round entry"]
+    twice = entry if reason == "EXTERNAL_INTERRUPT" else 0
+    prefix = f"{reason} switch "
+    trip = {part: cycles[f"{reason} round {part}"] for part in (*EXIT_PARTS, "entry")}
+    switch = {part: cycles[prefix + part] for part in EXIT_PARTS} | saved_and_loaded(cycles, prefix)
+    trip["exit"] -= twice
+    switch["exit"] -= twice
+    switch |= {part: cycles[prefix + part] for part in ("VMPTRLD", "entry")}
+    switch |= refill(cycles, prefix)
+    return [
+        Measured(model, "round trip", reason, trip, cycles[f"{reason} plain total"] - twice),
+        Measured(model, "switch", reason, switch, cycles[f"{reason} unread total"] - twice),
+    ]
 
 
 @dataclass(frozen=True)
@@ -182,8 +278,7 @@ class Published:
 
     Args:
         model: the processor model that stands for the processor.
-        what: the figure, as `transition` and `parts` have it: `entry`, `exit REASON`, `VMREAD`, `VMWRITE`, `VMPTRLD`,
-            `exit and entry`, `round trip VMCALL`.
+        what: the figure, as WithVtx.figures() calls it.
         cycles: the number.
         processor: what it was measured on.
         source: where it was read.
@@ -201,7 +296,7 @@ class Published:
 ADAMS = "Adams, Agesen: A Comparison of Software and Hardware Techniques for x86 Virtualization (ASPLOS 2006), Table 1"
 BUGNION = "Bugnion, Nieh, Tsafrir: Hardware and Software Support for Virtualization"
 AGESEN = "Agesen et al.: Software Techniques for Avoiding Hardware Virtualization Exits (USENIX ATC 2012)"
-TURTLES = "Ben-Yehuda et al.: The Turtles Project (OSDI 2010), section 4.3: about"
+TURTLES = "Ben-Yehuda et al.: The Turtles Project (OSDI 2010), section 4.3"
 
 
 def column(model: str, processor: str, source: str, mark: str, **cycles: int) -> list[Published]:

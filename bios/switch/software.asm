@@ -115,6 +115,7 @@ check:
         jz      check
         mov     ebx, seen_before
         call    observe
+        mov     [hash_before], eax
         mov     eax, 0A1A1A1A1h
         mov     edx, 0A2A2A2A2h
         mov     esi, 0A3A3A3A3h
@@ -128,6 +129,7 @@ check:
         observe_registers registers_after
         mov     ebx, seen_after
         call    observe
+        mov     [hash_after], eax
         movzx   eax, word [world_a + world.counter0 + counter.count]
         mov     [timer_left], eax
         movzx   eax, word [seen_after + world.counter0 + counter.count]
@@ -138,10 +140,12 @@ check:
         cli
         mov     eax, [timer_a_count]
         mov     [timer_pending], eax
+        mov     eax, [hash_before]
         mov     ebx, seen_before
         mov     esi, registers_before
         call    observed_hash
         mov     [hash_before], eax
+        mov     eax, [hash_after]
         mov     ebx, seen_after
         mov     esi, registers_after
         call    observed_hash

@@ -6,9 +6,9 @@
 ;   reading NUMBER COUNTER LABEL
 ;                         as software.asm says. Labels begin with the exit reason and what was measured:
 ;
-;       REASON round      `exit` to the first instruction of the VMM, `VMREADs`, `handler`, `VMWRITEs`, `entry` to the
-;                         guest's next instruction. Of EXTERNAL_INTERRUPT `exit` begins with an entry, since the
-;                         interrupt is pending before it
+;       REASON round      `exit` to the first instruction of the VMM, `registers` (PUSHAD), `VMREADs`, `handler`,
+;                         `VMWRITEs`, `entry` (with POPAD) to the guest's next instruction. Of EXTERNAL_INTERRUPT
+;                         `exit` begins with an entry, since the interrupt is pending before it
 ;       REASON plain      `total` of the same without readings in between
 ;       REASON switch     the same to the Service VM, with the parts that are saved and loaded for it, `VMPTRLD`, `entry`;
 ;                         `touch first` and `touch again`: loads from 16 pages there
@@ -99,7 +99,7 @@ READING_AGAIN   equ 43
 %define VM_READINGS
 %include "exit.inc"
 PARTS           equ part_number - READING_EXIT
-ROUND_PARTS     equ 4
+ROUND_PARTS     equ 5
 %undef VM_READINGS
 %define VM_EXIT vm_exit
 %include "exit.inc"

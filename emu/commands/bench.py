@@ -1,0 +1,154 @@
+"""`emu bench switch`: what a switch between virtual machines costs, with VT-x and by firmware alone."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from emu import models
+from emu.errors import ConfigError
+from emu.host.output_file import OutputFile
+from emu.host.terminal import Style
+from emu.switch_cost import DEVICE_PARTS, PUBLISHED, Measured, WithVtx, software_switch, vtx_switches
+
+__all__ = ["FORMATS", "ModelCosts", "measure", "switch"]
+
+FORMATS = (".json", ".svg", ".png")
+TRIP_COLUMNS = ("exit", "registers", "VMREADs", "handler", "VMWRITEs", "entry")
+STATE = "state"  # the columns that stand for several parts
+DEVICES = "devices"
+SWITCH_COLUMNS = (*TRIP_COLUMNS[:-1], STATE, "VMPTRLD", "entry", "TLB refill", DEVICES)
+
+
+@dataclass(frozen=True)
+class ModelCosts:
+    """What was measured on a model."""
+
+    model: str
+    title: str
+    hz: int
+    software: Measured
+    vtx: WithVtx
+
+
+def measure(names: Sequence[str], timing: str = "static") -> list[ModelCosts]:
+    """Measures each model.
+
+    Raises:
+        ConfigError: an unknown model or timing.
+        EmuError: an image failed.
+    """
+    for name in names:
+        if name not in models.names():
+            raise ConfigError(f"unknown processor model {name!r}; there are: {', '.join(models.names())}")
+    costs = []
+    for name in dict.fromkeys(names):
+        model = models.load(name)
+        software, vtx = software_switch(name, timing), vtx_switches(name, timing)
+        costs.append(ModelCosts(name, model["title"], model["hz"], software, vtx))
+    return costs
+
+
+def switch(options: argparse.Namespace) -> int:
+    """Measures, prints the table, and writes the file where one is wanted."""
+    ending = os.path.splitext(options.output)[1] if options.output is not None else ""
+    if options.output is not None and ending not in FORMATS:
+        raise ConfigError(f"{options.output}: the file ends in {', '.join(FORMATS)}, which says how it is written")
+    names = options.cpu or models.names()
+    if options.output is None:
+        show(measure(names, options.timing))
+        return 0
+    with OutputFile(options.output) as file:  # before anything runs
+        costs = measure(names, options.timing)
+        show(costs)
+        file.write(plain(costs) if ending == ".json" else picture(costs, ending))
+        file.finish()
+    return 0
+
+
+def picture(costs: Sequence[ModelCosts], ending: str) -> bytes:
+    """The table as a picture."""
+    from emu.debug.switch_picture import draw
+
+    measured = [one for cost in costs for one in (cost.software, *cost.vtx.measured)]
+    return draw(measured, {cost.model: cost.hz for cost in costs}, ending[1:])
+
+
+def plain(costs: Sequence[ModelCosts]) -> bytes:
+    """The table as JSON."""
+    document = {
+        "models": {
+            cost.model: {
+                "title": cost.title, "hz": cost.hz, "software": one(cost.software),
+                "vtx": [one(measured) for measured in cost.vtx.measured], "skipped": cost.vtx.skipped,
+            }
+            for cost in costs
+        },
+        "published": [asdict(number) for number in PUBLISHED],
+    }  # fmt: skip
+    return (json.dumps(document, indent=1) + "\n").encode()
+
+
+def one(measured: Measured) -> dict[str, object]:
+    """A row of the table for JSON."""
+    return {
+        "kind": measured.kind, "reason": measured.reason, "total": measured.total, "parts": dict(measured.parts),
+        "groups": measured.groups(),
+    }  # fmt: skip
+
+
+def show(costs: Sequence[ModelCosts]) -> None:
+    """Prints the tables."""
+    style = Style(sys.stdout)
+    for cost in costs:
+        print(style.strong(f"{cost.model}: {cost.title}, cycles"))
+        trips = [measured for measured in cost.vtx.measured if measured.kind == "round trip"]
+        switches = [measured for measured in cost.vtx.measured if measured.kind == "switch"]
+        if trips:
+            table("VM exit and entry", TRIP_COLUMNS, trips)
+            table("switch to another VM", SWITCH_COLUMNS, switches)
+            published(cost)
+        for reason, why in cost.vtx.skipped.items():
+            print(f"  {reason}: {why}")
+        if not trips:
+            print("  no VT-x: the switch is made by firmware alone")
+        parts = cost.software.parts
+        print(f"  {'by firmware alone':24}{cost.software.total:>11,}")
+        for part, cycles in parts.items():
+            print(f"    {part:22}{cycles:>11,}")
+        print()
+
+
+def cells(measured: Measured, columns: Sequence[str]) -> list[int]:
+    """The figures of a row."""
+    shown = {name: measured.parts[name] for name in columns if name in measured.parts}
+    shown[DEVICES] = sum(measured.parts.get(part, 0) for part in DEVICE_PARTS)
+    shown[STATE] = measured.groups()["processor state"] - measured.parts["registers"]
+    return [shown[name] for name in columns]
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Measured]) -> None:
+    """Prints a table of one kind."""
+    print(f"  {title:24}" + "".join(f"{name:>11}" for name in (*columns, "total")))
+    for row in rows:
+        figures = (*cells(row, columns), row.total)
+        print(f"    {row.reason:22}" + "".join(f"{figure:>11,}" for figure in figures))
+
+
+def published(cost: ModelCosts) -> None:
+    """Prints the published numbers beside what was measured here, and where they were read."""
+    figures = cost.vtx.figures()
+    rows = [number for number in PUBLISHED if number.model == cost.model and number.what in figures]
+    if not rows:
+        return
+    sources = list(dict.fromkeys((row.source, row.processor, row.mark) for row in rows))
+    print(f"  {'published':24}{'there':>11}{'here':>11}")
+    for row in rows:
+        place = sources.index((row.source, row.processor, row.mark)) + 1
+        assumed = "" if row.mark == "V" else "  assumed"
+        print(f"    {row.what:22}{row.cycles:>11,}{figures[row.what]:>11,}  [{place}]{assumed}")
+    for number, (source, processor, mark) in enumerate(sources, 1):
+        assumed = "" if mark == "V" else "; from memory, not read there: assumed"
+        print(f"    [{number}] {processor}. {source}{assumed}")

@@ -1,0 +1,264 @@
+"""What a switch costs: the images of bios/switch on each model, and `emu bench switch`."""
+
+import json
+import shutil
+import subprocess
+import xml.etree.ElementTree
+from pathlib import Path
+
+import pytest
+
+import asm
+from bios.build import HERE, folders
+from emu import definitions, models
+from emu.cli import main
+from emu.errors import ConfigError, EmuError
+from emu.switch_cost import (
+    DEVICE_PARTS,
+    GROUPS,
+    PARAMETER_PORT,
+    PUBLISHED,
+    STATE_PARTS,
+    Measured,
+    image,
+    intervals,
+    run_image,
+    software_switch,
+    take_lines,
+    vtx_switches,
+)
+
+VTX = [name for name in models.names() if models.load(name)["vmx"]["revision"]]
+NUMBERS = {name: number for number, name in definitions.reasons().items()}
+REASONS = ["CPUID", "VMCALL", "HLT", "IO_INSTRUCTION", "EPT_VIOLATION", "EXCEPTION_OR_NMI", "EXTERNAL_INTERRUPT"]
+SAME = 5  # cycles by which the sum of the parts may differ from the whole: what separates two readings is a CALL
+
+
+def sum_of_parts(measured: Measured) -> int:
+    return sum(cycles for part, cycles in measured.parts.items() if part != "TLB refill")
+
+
+@pytest.mark.parametrize("model", models.names())
+def test_the_parts_of_a_switch_in_software_are_the_whole(model: str) -> None:
+    measured = software_switch(model)
+    assert list(measured.parts) == [*STATE_PARTS, *DEVICE_PARTS, "TLB refill"]
+    assert all(cycles > 0 for part, cycles in measured.parts.items() if part != "TLB refill")
+    assert sum_of_parts(measured) == pytest.approx(measured.total, abs=SAME)
+    assert sum(measured.groups().values()) == sum(measured.parts.values())
+
+
+@pytest.mark.parametrize("model", models.names())
+def test_a_switch_in_software_disturbs_nothing(model: str) -> None:
+    output = run_image(image("switch_software"), model)
+    before, after = output.numbers("state")
+    assert before == after
+    # The interrupt that was pending came, at the vector that it had; none came to the other world.
+    assert output.numbers("interrupt") == (1, 0)
+    left, seen = output.numbers("timer")
+    assert 0 <= left - seen < 200  # ticks: the timer went on where it had stopped
+
+
+@pytest.mark.parametrize("model", ["pentium3", "westmere"])
+def test_the_guests_clock_and_the_hosts_agree(model: str) -> None:
+    """The same image with its readings taken outside, at a port."""
+    rom = bytearray(image("switch_software"))
+    rom[PARAMETER_PORT] = 1
+    outside, inside = run_image(bytes(rom), model).cycles, run_image(image("switch_software"), model).cycles
+    assert outside.keys() == inside.keys()
+    for part in outside:
+        assert outside[part] == pytest.approx(inside[part], rel=0.05, abs=SAME), part
+
+
+def software_symbols() -> dict[str, int]:
+    path = HERE / "switch" / "software.asm"
+    folder = Path("emu/firmware")
+    return dict(asm.assemble_file(path, include=folders("switch", folder)).symbols)
+
+
+@pytest.fixture(scope="module")
+def symbols() -> dict[str, int]:
+    return software_symbols()
+
+
+FIELDS = (
+    "cr2", "dr", "msr", "fpu", "imr", "elcr", "pic_vectors", "disk", "a20", "cmos_index", "pci_address", "port_b",
+    "counter0", "cr4", "private",
+)  # fmt: skip
+OFFSETS = {"dr": 4, "fpu": 40, "disk": 3, "private": 100}
+MASKS = {
+    "elcr": 8, "pci_address": 4, "a20": 2, "cmos_index": 0x10, "cr4": 8, "counter0": 8, "pic_vectors": 8, "port_b": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_byte_that_changes_meanwhile_is_seen(symbols: dict[str, int], field: str) -> None:
+    """World B changes a bit of what world A was when it was left."""
+    at = symbols["WORLD_A_PRIVATE"] if field == "private" else symbols["world_a"] + symbols[f"world.{field}"]
+    rom = bytearray(image("switch_software"))
+    rom[4:12] = (at + OFFSETS.get(field, 0)).to_bytes(4, "little") + MASKS.get(field, 1).to_bytes(4, "little")
+    if field == "pic_vectors":  # the interrupt comes where world A does not expect it
+        with pytest.raises(EmuError, match="unexpected interrupt"):
+            run_image(bytes(rom), "pentium3")
+        return
+    before, after = run_image(bytes(rom), "pentium3").numbers("state")
+    assert before != after
+
+
+@pytest.mark.parametrize("model", VTX)
+def test_vm_exits_by_reason(model: str) -> None:
+    vtx = vtx_switches(model)
+    assert [one.reason for one in vtx.measured if one.kind == "round trip"] == [
+        reason for reason in REASONS if reason not in vtx.skipped
+    ]
+    assert list(vtx.skipped) == ([] if models.load(model)["vmx"]["ept_vpid"] else ["EPT_VIOLATION"])
+    for one in vtx.measured:
+        assert sum_of_parts(one) == pytest.approx(one.total, abs=SAME)
+        assert all(cycles > 0 for part, cycles in one.parts.items() if part != "TLB refill")
+        assert all(part in GROUPS for part in one.parts)
+    for reason in {one.reason for one in vtx.measured}:
+        trip, switch = (one for one in vtx.measured if one.reason == reason)
+        assert (trip.kind, switch.kind) == ("round trip", "switch")
+        for part in ("exit", "VMREADs", "handler", "VMWRITEs"):
+            assert switch.parts[part] == trip.parts[part]
+
+
+@pytest.mark.parametrize("model", VTX)
+def test_transitions_take_what_the_model_says(model: str) -> None:
+    """What is measured besides is the VMM's own: the instruction that exits, VMRESUME, POPAD, MOV."""
+    clocks = models.load(model)["vmx"]
+    figures = vtx_switches(model).figures()
+    assert 0 <= figures["entry"] - clocks["entry"] < 20
+    for reason in REASONS:
+        if f"exit {reason}" in figures:
+            besides = figures[f"exit {reason}"] - clocks["exits"][NUMBERS[reason]]
+            assert -20 < besides < 0 if reason == "EXTERNAL_INTERRUPT" else 0 <= besides < 5
+    for number in PUBLISHED:
+        if number.model == model:
+            assert figures[number.what] > 0
+
+
+@pytest.mark.parametrize("model", sorted(set(models.names()) - set(VTX)))
+def test_no_vt_x(model: str) -> None:
+    assert vtx_switches(model).measured == []
+
+
+@pytest.mark.parametrize("model", models.names())
+def test_the_same_run_takes_the_same_cycles(model: str) -> None:
+    assert software_switch(model) == software_switch(model)
+    assert vtx_switches(model) == vtx_switches(model)
+
+
+def test_readings() -> None:
+    lines = take_lines("reading 0 4294967290 start\nreading 1 4 cost\nreading 2 50 a b\nreading 7 0 c\n\nend\n")
+    assert intervals(lines["reading"], {7: 100}) == {"a b": 36, "c": 40}  # the cost is 10, over the counter's end
+    assert "end" in lines
+
+
+def test_an_image_that_fails() -> None:
+    with pytest.raises(EmuError, match="failed on pentium3"):
+        run_image(bytes(0xFFF0).ljust(1 << 16, b"\xff"), "pentium3")
+    with pytest.raises(ConfigError, match="z80"):
+        run_image(image("switch_vmx"), "z80")
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "switch", "--cpu", "pentium3", "westmere", "--cpu", "nehalem"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("pentium3:") < printed.index("westmere:") < printed.index("nehalem:")
+    assert "no VT-x: the switch is made by firmware alone" in printed
+    assert all(reason in printed for reason in REASONS)
+    assert all(part in printed for part in DEVICE_PARTS)
+    westmere = printed[printed.index("westmere:") : printed.index("nehalem:")]
+    row = next(line.split() for line in westmere.splitlines() if line.split()[:2] == ["exit", "CPUID"])
+    assert row[2:] == ["389", str(vtx_switches("westmere").figures()["exit CPUID"]), "[1]", "assumed"]
+
+
+def test_json(tmp_path: Path) -> None:
+    path = tmp_path / "switch.json"
+    assert main(["bench", "switch", "--cpu", "westmere", "--output", str(path)]) == 0
+    document = json.loads(path.read_text())
+    westmere = document["models"]["westmere"]
+    assert westmere["software"]["total"] == software_switch("westmere").total
+    assert {row["reason"] for row in westmere["vtx"]} == set(REASONS)
+    assert {number["mark"] for number in document["published"]} == {"V", "M"}
+
+
+@pytest.mark.parametrize("models", [["pentium3"], ["westmere", "pentium3"]])
+def test_svg(tmp_path: Path, models: list[str]) -> None:
+    pictures = [tmp_path / "a.svg", tmp_path / "b.svg"]
+    for path in pictures:
+        assert main(["bench", "switch", "--output", str(path), "--cpu", *models]) == 0
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+    texts = {text.text for text in xml.etree.ElementTree.parse(pictures[0]).iter("{http://www.w3.org/2000/svg}text")}
+    assert {"pentium3 by firmware alone", "device state", "transition"} <= texts
+    assert ("westmere EPT_VIOLATION" in texts) == ("westmere" in models)
+
+
+def test_png(tmp_path: Path) -> None:
+    assert main(["bench", "switch", "--output", str(tmp_path / "a.png"), "--cpu", "i386"]) == 0
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cpu", "z80"], "unknown processor model 'z80'"),
+        (["--cpu", "i386", "--output", "/nonexistent/a.svg"], "/nonexistent/a.svg: cannot be written"),
+        (["--cpu", "i386", "--output", "a.txt"], "a.txt: the file ends in .json, .svg, .png"),
+        (["--cpu", "i386", "--output", ""], "the file ends in"),
+        (["--cpu", "i386", "--timing", "guess"], "unknown timing 'guess'"),
+        (["--cpu"], "expected at least one argument"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "switch", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+# --- another emulator -------------------------------------------------------------------------------------------------
+
+BOCHS_SETTINGS = """
+megs: 8
+romimage: file=image.rom
+vgaromimage: file=display.rom
+cpu: model=corei7_haswell_4770, reset_on_triple_fault=0
+clock: sync=none
+display_library: rfb, options="timeout=0"
+port_e9_hack: enabled=1
+sound: driver=dummy
+ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
+ata0-master: type=disk, path=disk.img, mode=flat
+log: log.txt
+"""
+
+
+def run_on_bochs(rom: bytes, folder: Path) -> dict[str, list[list[str]]]:
+    """The lines that an image prints on Bochs."""
+    (folder / "image.rom").write_bytes(rom)
+    (folder / "display.rom").write_bytes(b"\x55\xaa\x01".ljust(512, b"\0"))  # it does not start without one
+    (folder / "settings").write_text(BOCHS_SETTINGS)
+    (folder / "debugger").write_text("c\n")
+    with open(folder / "disk.img", "wb") as disk:
+        disk.truncate(16 * 63 * 16 * 512)
+    done = subprocess.run(
+        ["bochs", "-q", "-f", "settings", "-rc", "debugger"], cwd=folder, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False,
+    )  # fmt: skip
+    return take_lines(done.stdout.decode(errors="replace"))
+
+
+@pytest.mark.skipif(not shutil.which("bochs"), reason="Bochs is not installed")
+def test_the_images_on_bochs(tmp_path: Path) -> None:
+    """The same images do there what they do here, but for the cycles."""
+    software = run_on_bochs(image("switch_software"), tmp_path)
+    before, after = software["state"][0]
+    assert before == after and software["interrupt"] == [["1", "0"]]
+    here = run_image(image("switch_software"), "westmere")
+    assert [line[2:] for line in software["reading"]] == [line[2:] for line in here.lines["reading"]]
+    vmx, here = run_on_bochs(image("switch_vmx"), tmp_path), run_image(image("switch_vmx"), "westmere")
+    assert [line[2:] for line in vmx["reading"]] == [line[2:] for line in here.lines["reading"]]
+    assert "end" in vmx and "skip" not in vmx
