@@ -117,6 +117,7 @@ def test_native_307_the_guest_boots_on_the_bare_machine(native: Any) -> None:
     [
         ("i386", "the processor has no CPUID", "needs a processor with CPUID"),
         ("nehalem", "VT-x without unrestricted guest", "guest     ends well"),
+        ("prescott", "VT-x without EPT", "guest     ends well"),
     ],
 )
 def test_a_processor_that_cannot_run_the_vmm_says_why(built: Built, cpu: str, why: str, end: str) -> None:
@@ -124,6 +125,14 @@ def test_a_processor_that_cannot_run_the_vmm_says_why(built: Built, cpu: str, wh
         stop = machine.run(seconds=8)
         console = machine.serial.output.decode()
     assert f"bare machine: {why}" in console and end in console
+    assert stop.reason is StopReason.POWERED_OFF
+
+
+def test_too_little_memory_for_virtual_machines(built: Built) -> None:
+    with Machine(memory=8 << 20, cpu="westmere", firmware=built.rom()) as machine:
+        stop = machine.run(seconds=8)
+        console = machine.serial.output.decode()
+    assert "bare machine: less than 16 MiB of memory" in console and "guest     ends well" in console
     assert stop.reason is StopReason.POWERED_OFF
 
 

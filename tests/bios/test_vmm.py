@@ -506,6 +506,28 @@ good:   db      "and back", 13, 10, 0
     assert "by string" in console and "and back" in console
 
 
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        ("the BMC", "mov dx, PORT_KCS_COMMAND\n in al, dx"),
+        ("the disk", "mov dx, 1F7h\n in al, dx"),
+        ("the modem", "mov dx, PORT_COM2 + UART_LSR\n in al, dx"),
+        ("the keyboard", "in al, 64h"),
+        ("PCI", "mov dx, PORT_PCI_ADDRESS\n mov eax, 80000000h\n out dx, eax\n mov dx, PORT_PCI_DATA\n in eax, dx"),
+        ("the reset register", "mov dx, 0CF9h\n mov al, 6\n out dx, al\n in al, dx"),
+    ],
+)
+def test_what_is_not_the_guest_s_does_not_answer(built: Built, tmp_path: Path, what: str, code: str) -> None:
+    console = run_guest(built, tmp_path, f"mov eax, 0FFFFFF00h\n{code}\n movsx eax, al\n{STATUS}")
+    assert "status FFFFFFFF" in console, what
+    assert console.count("BMC firmware") == 1  # the machine was not reset
+
+
+def test_the_guest_s_cmos_ram_has_its_memory_size(story: Story) -> None:
+    cmos = story.vmm.vm(GUEST, "cmos", 128)
+    assert int.from_bytes(cmos[0x30:0x32], "little") == (8 << 10) - 1024 and cmos[0x34:0x36] == b"\0\0"
+
+
 def test_each_vm_has_its_own_devices(story: Story) -> None:
     """The guest programmed its interrupt controllers and timer; the Service VM's are as POST left them."""
     assert story.vmm.vm(GUEST, "pic1", 4)[3] == 0x20 and story.vmm.vm(SERVICE, "pic1", 4)[3] == 8
