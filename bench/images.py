@@ -19,7 +19,8 @@ HALF = 0x10000  # of a ROM: the kernel, then boot.asm
 DEBUGCON, DEBUG_EXIT = 0xE9, 0xF4
 FOOTPRINTS = (1000, 3000, 9000)
 KERNELS = (
-    "arithmetic", "memory", "sieve", "crc", "fib", "branches", "calls", "strings", "selfmod", "ports", "interrupts", "vmx",
+    "arithmetic", "memory", "sieve", "crc", "fib", "branches", "calls", "strings", "selfmod", "ports", "interrupts",
+    "vmx",
     *(f"footprint_{count}" for count in FOOTPRINTS),
 )  # fmt: skip
 
@@ -52,7 +53,7 @@ def rom(name: str, turns: int, paging: bool) -> bytes:
     return bytes(image)
 
 
-def cases() -> list["Case"]:
+def cases() -> list[Case]:
     """Every kernel with paging off and on; VMX operation wants it on."""
     return [Case(name, paging) for name in KERNELS for paging in (False, True) if paging or name != "vmx"]
 
