@@ -589,7 +589,9 @@ class Assembler:
             message, word = encode_message(error, operands), ""
         else:
             message, word = error.message, error.name
-            if "not defined" in message:
+            if "not defined" in message and word in self.symbols and self.symbols[word].defined:
+                message = f"the value of symbol `{word}' depends on itself"
+            elif "not defined" in message:
                 defined = [name for name, symbol in self.symbols.items() if symbol.defined]
                 message += did_you_mean(word, defined)
         self.report(message, place=self.places[index], text=self.texts.get(index), word=word)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from asm.diagnostics import Diagnostic, Note
 from asm.operands import EncodeError, Far, Mem, Operand, Reg
-from asm.preprocess import Place
+from asm.preprocess import Frame, Place
 from asm.table import REGISTERS_8, REGISTERS_8_REX, REGISTERS_16, REGISTERS_32, REGISTERS_64
 from asm.tokens import TOKEN
 
@@ -40,6 +40,11 @@ def encode_message(error: EncodeError, operands: Sequence[Operand]) -> str:
     return f"{error.message}; {what}: {'; '.join(forms)}"
 
 
+def _is_in_file(frame: Frame) -> bool:
+    """The frame's lines stand in the source as they are: a file's, or a repetition's outside macros."""
+    return frame.kind == "file" or (frame.kind == "rep" and frame.call is None)
+
+
 def make_diagnostic(
     severity: str, message: str, place: Place, text: str | None, column: int, word: str, warning: str
 ) -> Diagnostic:
@@ -50,7 +55,7 @@ def make_diagnostic(
     if not column:
         column = column_of_word(shown, word)
     notes = []
-    if frame.kind == "file":
+    if _is_in_file(frame):
         if shown is not raw and shown.strip() != raw.strip():
             notes.append(Note(frame.name, number, "the line expands to", shown, column))
             column = column_of_word(raw, word)
@@ -67,7 +72,7 @@ def make_diagnostic(
         if frame.kind == "file":
             break
     origin, number = place
-    while origin.kind != "file" and origin.parent is not None:
+    while not _is_in_file(origin) and origin.parent is not None:
         origin, number = origin.parent
     outermost, from_line = origin, number
     if origin is not place[0]:
@@ -77,7 +82,8 @@ def make_diagnostic(
         raw = shown if text is not None and text.strip() == raw.strip() else raw
     while outermost.parent is not None:
         above, from_line = outermost.parent
-        note = Note(above.name, from_line, "included from here")
+        what = "included from here" if outermost.kind == "file" else f"in {outermost.title}"
+        note = Note(above.name, from_line, what)
         if note not in notes:
             notes.append(note)
         outermost = above
