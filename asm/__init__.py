@@ -70,7 +70,7 @@ def assemble_file(
     Raises:
         OSError: the file cannot be read.
     """
-    from asm.preprocess import decode
+    from asm.frames import decode
 
     with open(path, "rb") as file:
         text = decode(file.read())

@@ -9,6 +9,7 @@ from asm import data
 from asm.diagnostics import AsmError, Diagnostic, did_you_mean
 from asm.directives import DIRECTIVES
 from asm.expression import SCALAR, UNDEFINED, ExpressionError, Linear, Section, Symbol, evaluate, is_constant
+from asm.frames import Place
 from asm.ir import MAX_IMAGE, Branch, Equ, Fixed, Instruction, Item, Mode, Patch, Reserve, Switch, Times, encoded
 from asm.layout import Layout
 from asm.macros import CONDITION_CODES
@@ -18,7 +19,7 @@ from asm.operands import Encoded, EncodeError, Imm, Mem, Operand
 from asm.options import Options
 from asm.parse import NUMBERS, ParseError, TokenError, builder, explain
 from asm.places import at_place, without_places
-from asm.preprocess import Place, Preprocessor
+from asm.preprocess import Preprocessor
 from asm.tokens import RESERVE, Kinds, mnemonics
 
 MAX_ERRORS = 1000  # enough for any human; keeps a hostile source from filling memory with messages

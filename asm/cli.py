@@ -287,8 +287,8 @@ def _assemble(arguments: Arguments, say: Callable[[str], None]) -> int:
     gc.disable()  # a short-lived process: collecting garbage costs more than it frees
     from asm import cache
     from asm.diagnostics import AsmError, Diagnostic
+    from asm.frames import decode
     from asm.options import Options
-    from asm.preprocess import decode
     from asm.program import run
     from asm.progress import Progress
 

@@ -23,6 +23,7 @@ PIECE = re.compile(
     re.VERBOSE,
 )
 pieces = PIECE.findall
+NAME = re.compile(r"\s*(%\$+[\w.?@~#]+|[A-Za-z_.?@$][\w.$#@~?]*)")
 
 # What stands for a macro's parameter or local label in its body; strings and comments are let through.
 REFERENCE = re.compile(r"""('[^']*'|"[^"]*"|`(?:\\.|[^\\`])*`|;.*|%\{[^}]*\}|%%[A-Za-z_.?@][\w.$\#@~?]*|%[-+]?\d+)""")

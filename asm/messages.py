@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from asm.diagnostics import Diagnostic, Note
+from asm.frames import Frame, Place
 from asm.operands import EncodeError, Far, Mem, Operand, Reg
-from asm.preprocess import Frame, Place
 from asm.table import REGISTERS_8, REGISTERS_8_REX, REGISTERS_16, REGISTERS_32, REGISTERS_64
 from asm.tokens import TOKEN
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asm.diagnostics import AsmError, Diagnostic
-from asm.preprocess import Place, SourceError
+from asm.frames import Place, SourceError
 
 if TYPE_CHECKING:
     from asm.options import Options

@@ -9,8 +9,8 @@ from asm import output_bin
 from asm.assembler import Assembler
 from asm.diagnostics import AsmError, Diagnostic
 from asm.expression import SCALAR, ExpressionError
+from asm.frames import SourceError
 from asm.options import Options
-from asm.preprocess import SourceError
 
 MAX_ROUNDS = 20  # of assembling again where %if or %assign looked at addresses
 

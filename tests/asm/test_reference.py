@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from asm import functions
+from asm.conditions import CONDITIONS
 from asm.directives import DIRECTIVES
 from asm.options import Options
-from asm.preprocess import _CONDITIONS, _DIRECTIVES, USE_PACKAGES
+from asm.percent_directives import DIRECTIVES as PERCENT_DIRECTIVES
+from asm.predefined import USE_PACKAGES
 from asm.program import run
 from asm.tokens import DATA, RESERVE
 
@@ -21,8 +23,10 @@ NASM = shutil.which("nasm")
 
 def test_every_directive_is_on_the_page() -> None:
     names = [*DIRECTIVES, *DATA, *RESERVE, "times", "equ", "incbin"]
-    names += [f"%{name}" for name in (*_DIRECTIVES, *functions.PERCENT, "macro", "imacro", "rmacro", "rep", "if")]
-    names += [*_CONDITIONS, *USE_PACKAGES]
+    names += [
+        f"%{name}" for name in (*PERCENT_DIRECTIVES, *functions.PERCENT, "macro", "imacro", "rmacro", "rep", "if")
+    ]
+    names += [*CONDITIONS, *USE_PACKAGES]
     rare = {"ddq", "resdq", "%endm", "%unimacro", "%irmacro"}
     missing = [name for name in names if name not in rare and not re.search(rf"(?<![\w%]){re.escape(name)}\b", PAGE)]
     assert missing == []

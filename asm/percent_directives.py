@@ -1,0 +1,207 @@
+"""The preprocessor's other directives: files, messages, macros' calls, contexts, packages."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from asm import functions, text_directives
+from asm.frames import MAX_INCLUDES, DirectiveError, Frame, SourceError, decode, source_lines
+from asm.macros import Context, Macro, pieces, strip_comment
+from asm.nops import THRESHOLDS
+from asm.predefined import USE_PACKAGES
+from asm.text_directives import Handler
+from asm.tokens import unquote
+
+if TYPE_CHECKING:
+    from asm.preprocess import Preprocessor
+
+
+def _include(pre: Preprocessor, rest: str) -> None:
+    text = pre.expander.expand(strip_comment(rest)).strip()
+    name = unquote(text) if text[:1] in ("'", '"', "`") and len(text) > 1 else ""
+    if not name:
+        raise DirectiveError("`%include' expects a file name")
+    if sum(frame.kind == "file" for frame in pre.frames) > MAX_INCLUDES:
+        raise SourceError(f"includes nested more than {MAX_INCLUDES} deep")
+    try:
+        with pre.open(name) as file:
+            data = file.read()
+    except OSError as error:
+        raise DirectiveError(f"unable to open include file `{name}': {error.strerror}", text) from None
+    pre.push(Frame("file", pre.find(name), source_lines(decode(data)), pre.place))
+
+
+def _message(pre: Preprocessor, rest: str) -> str:
+    text = strip_comment(rest).strip()
+    text = pre.expander.expand(text) if text[:1] not in ("'", '"', "`") else text
+    parts = [piece for piece in pieces(text) if not piece.isspace()]
+    return unquote(text) if len(parts) == 1 and text[:1] in ("'", '"', "`") and len(text) > 1 else text
+
+
+def _error(pre: Preprocessor, rest: str) -> None:
+    pre.assembler.report(_message(pre, rest), place=pre.place)
+
+
+def _warning(pre: Preprocessor, rest: str) -> None:
+    pre.assembler.report(_message(pre, rest), "warning", place=pre.place, warning="user")
+
+
+def _fatal(pre: Preprocessor, rest: str) -> None:
+    pre.assembler.report(_message(pre, rest), "fatal", place=pre.place)
+
+
+def _rotate(pre: Preprocessor, rest: str) -> None:
+    call = next((frame.call for frame in reversed(pre.frames) if frame.call is not None), None)
+    if call is None:
+        raise DirectiveError("`%rotate' outside of a macro")
+    count = pre.evaluate(rest)
+    if call.parameters:
+        call.rotation = (call.rotation + count) % len(call.parameters)
+
+
+def _exit(pre: Preprocessor, kind: str) -> None:
+    """Leaves the innermost macro or repetition at once."""
+    at = next((n for n in range(len(pre.frames) - 1, -1, -1) if pre.frames[n].kind == kind), None)
+    if at is None:
+        raise DirectiveError(f"`%exit{kind}' not within `%{kind}'")
+    pre.truncate_conditions(pre.frames[at].conditions)
+    if kind == "rep" and pre.record is not None:  # NASM lists what it passes over
+        for frame in reversed(pre.frames[at:]):
+            for number in range(frame.number + 1, len(frame.lines) + 1):
+                pre.place = (frame, number)
+                pre.list_line(frame, frame.lines[number - 1])
+    for frame in pre.frames[at:]:
+        frame.iterator = iter(())
+        frame.remaining = 0
+
+
+def _push_context(pre: Preprocessor, rest: str) -> None:
+    pre.contexts.append(Context(pre.expander.expand(strip_comment(rest)).strip(), pre.calls))
+    pre.calls += 1
+
+
+def _pop_context(pre: Preprocessor, rest: str) -> None:
+    name = strip_comment(rest).strip()
+    if not pre.contexts:
+        raise DirectiveError("`%pop': context stack is already empty")
+    if name and pre.contexts[-1].name.lower() != name.lower():
+        raise DirectiveError(f"`%pop' in wrong context: {pre.contexts[-1].name}, expected {name}", name)
+    pre.contexts.pop()
+
+
+def _replace_context(pre: Preprocessor, rest: str) -> None:
+    if not pre.contexts:
+        raise DirectiveError("`%repl': context stack is empty")
+    pre.contexts[-1].name = strip_comment(rest).strip()
+
+
+def _unmacro(pre: Preprocessor, rest: str, insensitive: bool = False) -> None:
+    name, counts = pre.split_name(strip_comment(rest))
+    match = re.fullmatch(r"\s*(\d+)(?:-(\d+|\*))?(\+)?\s*", counts)
+    if match is None:
+        raise DirectiveError("%unmacro wants a name and a number of parameters")
+    least = int(match.group(1))
+    most = float("inf") if match.group(2) == "*" else int(match.group(2) or least)
+    table = pre.multi_insensitive if insensitive else pre.multi
+    key = name.lower() if insensitive else name
+    left = [m for m in table.get(key, []) if (m.least, m.most, m.greedy) != (least, most, bool(match.group(3)))]
+    if left:
+        table[key] = left
+    elif table.pop(key, None):
+        pre.kinds.undefine(name, insensitive)
+
+
+def _clear(pre: Preprocessor, rest: str) -> None:
+    for name in list(pre.expander.macros):
+        pre.undefine(name)
+
+
+def _line(pre: Preprocessor, rest: str) -> None:
+    match = re.fullmatch(r"\s*(\d+)(?:\+(\d+))?(?:\s+(.*))?", strip_comment(rest))
+    if match is None:
+        raise DirectiveError("`%line' wants a line number, maybe an increment, and a file name")
+    frame = next(f for f in reversed(pre.frames) if f.kind == "file")
+    frame.shift = int(match.group(1)) - frame.number - 1
+    if match.group(3):
+        frame.name = match.group(3).strip().strip('"')
+
+
+def _stacksize(pre: Preprocessor, rest: str) -> None:
+    try:
+        pre.frame.choose(strip_comment(rest).strip().lower())
+    except ValueError as error:
+        raise DirectiveError(str(error)) from None
+
+
+def _arg(pre: Preprocessor, rest: str) -> None:
+    try:
+        for name, address in pre.frame.arguments(strip_comment(rest)):
+            pre.set_text(name, address)
+    except ValueError as error:
+        raise DirectiveError(str(error)) from None
+
+
+def _local(pre: Preprocessor, rest: str) -> None:
+    before = pre.frame.locals_size
+    try:
+        for name, address in pre.frame.variables(strip_comment(rest)):
+            pre.set_text(name, address)
+    except ValueError as error:
+        raise DirectiveError(str(error)) from None
+    text_directives.assign(pre, f"%$localsize %$localsize + {pre.frame.locals_size - before}")
+
+
+def _use(pre: Preprocessor, rest: str) -> None:
+    name = _message(pre, rest).lower()
+    if name not in USE_PACKAGES:
+        raise DirectiveError(f"unknown `%use' package: `{name}'", name)
+    if name == "smartalign":
+        pre.assembler.align_mode = "generic", THRESHOLDS["generic"]
+    if name == "ifunc":
+        for spelling, function in functions.LOGARITHMS.items():
+            pre.define(Macro(spelling, parameters=["x"], function=function))
+    text = USE_PACKAGES[name]
+    if text:
+        frame = Frame("file", f"<{name}>", source_lines(text), pre.place)
+        frame.lists = False
+        pre.push(frame)
+
+
+def _ignore(pre: Preprocessor, rest: str) -> None:
+    """``%pragma`` and ``%depend`` change no bytes."""
+
+
+DIRECTIVES: dict[str, Handler] = {
+    **text_directives.DIRECTIVES,
+    "include": _include,
+    "error": _error,
+    "warning": _warning,
+    "fatal": _fatal,
+    "rotate": _rotate,
+    "exitrep": lambda pre, rest: _exit(pre, "rep"),
+    "exitmacro": lambda pre, rest: _exit(pre, "macro"),
+    "push": _push_context,
+    "pop": _pop_context,
+    "repl": _replace_context,
+    "unmacro": _unmacro,
+    "unimacro": lambda pre, rest: _unmacro(pre, rest, True),
+    "clear": _clear,
+    "line": _line,
+    "stacksize": _stacksize,
+    "arg": _arg,
+    "local": _local,
+    "use": _use,
+    "pragma": _ignore,
+    "depend": _ignore,
+}
+
+
+def _orphan(directive: str) -> Handler:
+    def handler(pre: Preprocessor, rest: str) -> None:
+        raise DirectiveError(f"`%{directive}': no matching `%{directive.removeprefix('end')}'")
+
+    return handler
+
+
+DIRECTIVES.update({name: _orphan(name) for name in ("endmacro", "endm", "endrep")})

@@ -1,0 +1,82 @@
+"""The macros that a source finds defined, and the packages of %use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from asm import functions
+from asm.macros import Macro, quote
+from asm.text_directives import define
+
+if TYPE_CHECKING:
+    from asm.preprocess import Preprocessor
+
+
+def predefine(pre: Preprocessor, name: str) -> None:
+    options = pre.options
+
+    def clock(form: str, universal: bool = False) -> Callable[[], str]:
+        def now() -> str:
+            pre.volatile = True
+            return time.strftime(form, time.gmtime() if universal else time.localtime())
+
+        return now
+
+    live: dict[str, Callable[[], str]] = {
+        "FILE": lambda: quote(next(f.name for f in reversed(pre.frames) if f.kind == "file")),
+        "LINE": lambda: str(pre.source_line()),
+        "BITS": lambda: str(pre.assembler.mode.bits),
+        "SECT": lambda: pre.section_line,
+        "PASS": lambda: "2",
+        "DATE": clock("'%Y-%m-%d'"),
+        "TIME": clock("'%H:%M:%S'"),
+        "DATE_NUM": clock("%Y%m%d"),
+        "TIME_NUM": clock("%H%M%S"),
+        "UTC_DATE": clock("'%Y-%m-%d'", True),
+        "UTC_TIME": clock("'%H:%M:%S'", True),
+        "UTC_DATE_NUM": clock("%Y%m%d", True),
+        "UTC_TIME_NUM": clock("%H%M%S", True),
+        "POSIX_TIME": clock("%s"),
+    }
+    texts: dict[str, str] = {
+        "NASM_MAJOR": "2", "NASM_MINOR": "16", "NASM_SUBMINOR": "1", "NASM_PATCHLEVEL": "0",
+        "NASM_VERSION_ID": "34603264", "NASM_VER": "'2.16.01'", "OUTPUT_FORMAT": options.output_format,
+        "DEBUG_FORMAT": "null",
+    }  # fmt: skip
+    table = pre.expander.macros
+    for word, text_of in live.items():
+        for spelling in (f"__?{word}?__", f"__{word}__"):
+            table[spelling] = [Macro(spelling, function=_constant_function(text_of))]
+    for spelling, function in functions.NAMED.items():
+        table[spelling] = [Macro(spelling, parameters=["x"], function=function)]
+    for word, text in texts.items():
+        for spelling in (f"__?{word}?__", f"__{word}__"):
+            table[spelling] = [Macro(spelling, (text,))]
+    table["_NASM_"] = [Macro("_NASM_", ("1",))]
+    pre.kinds.macros.update(table)
+    for key, value in options.defines:
+        define(pre, f"{key} {value if value is not None else ''}")
+    for key in options.undefines:
+        pre.undefine(key)
+
+
+def _constant_function(text_of: Callable[[], str]) -> functions.Function:
+    return lambda evaluate, arguments: text_of()
+
+
+USE_PACKAGES: dict[str, str] = {
+    "ifunc": "",
+    "smartalign": "",
+    "fp": "\n".join(f"%define {name.strip('_?')}(x) {name}(x)" for name in functions.FLOATS),
+    "altreg": "\n".join(
+        [f"%define r{n}{s} {r}" for n, row in enumerate((
+            ("al", "ax", "eax", "rax"), ("cl", "cx", "ecx", "rcx"), ("dl", "dx", "edx", "rdx"),
+            ("bl", "bx", "ebx", "rbx"), ("spl", "sp", "esp", "rsp"), ("bpl", "bp", "ebp", "rbp"),
+            ("sil", "si", "esi", "rsi"), ("dil", "di", "edi", "rdi"))) for s, r in zip("lwd", row, strict=False)]
+        + [f"%define r{n} {r}" for n, r in enumerate(("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"))]
+        + [f"%define r{n}h {r}" for n, r in enumerate(("ah", "ch", "dh", "bh"))]
+        + [f"%define r{n}l r{n}b" for n in range(8, 16)]
+    ),
+}  # fmt: skip
