@@ -30,8 +30,8 @@ NE, PE, PG, VMXE = 0x20, 1, 1 << 31, 0x2000
 LMA = 0x400
 NAMES = ("ES", "CS", "SS", "DS", "FS", "GS", "LDTR", "TR")
 # What is of the processor's own book-keeping, of VMX, or the time.
-OWN = {"instructions", "tsc_offset", "hook_skip", "fallen_to", "non_root", "vmx", "cr0", "cr4", "charge_target", "rf_loaded",
-       "requests"}  # fmt: skip
+OWN = {"instructions", "tsc_offset", "hook_skip", "fallen_to", "non_root", "vmx", "cr0", "cr4", "charge_target",
+       "rf_loaded", "requests"}  # fmt: skip
 
 CODE_TEXT = f"""
     mov ecx, IA32_FEATURE_CONTROL
@@ -216,21 +216,22 @@ class Guest:
 
     def differences(self, bare: emu.Cpu, whole: bool = True) -> list[str]:
         """Where the guest's state is not the bare processor's: with `whole` all memory, else what cases.py writes."""
-        ours, theirs = self.cpu.save(), bare.save()
+        here, there = self.cpu.save(), bare.save()
         found = [
-            f"{name}: {ours[name]!r}, bare {theirs[name]!r}"
-            for name in theirs
-            if name not in OWN and ours[name] != theirs[name]
+            f"{name}: {here[name]!r}, bare {there[name]!r}"
+            for name in there
+            if name not in OWN and here[name] != there[name]
         ]
-        if ours["cr0"] | NE != theirs["cr0"] | NE or ours["cr4"] | VMXE != theirs["cr4"] | VMXE:
-            found.append(f"CR0 {ours['cr0']:x} CR4 {ours['cr4']:x}, bare {theirs['cr0']:x} {theirs['cr4']:x}")
+        if here["cr0"] | NE != there["cr0"] | NE or here["cr4"] | VMXE != there["cr4"] | VMXE:
+            found.append(f"CR0 {here['cr0']:x} CR4 {here['cr4']:x}, bare {there['cr0']:x} {there['cr4']:x}")
         if not whole:
             window = self.cpu.bus.read((RAM if self.ept else 0) + WINDOW, WINDOW_SIZE)
             return found if window == bare.memory.read(WINDOW, WINDOW_SIZE) else [*found, "memory differs"]
         memory, bare_memory = self.memory, bare.memory.read(0, SIZE)
         if memory != bare_memory:
             at = next(place for place in range(SIZE) if memory[place] != bare_memory[place])
-            found.append(f"memory at {at:x}: {memory[at : at + 16].hex(' ')}, bare {bare_memory[at : at + 16].hex(' ')}")
+            ours, theirs = memory[at : at + 16].hex(" "), bare_memory[at : at + 16].hex(" ")
+            found.append(f"memory at {at:x}: {ours}, bare {theirs}")
         if self.ept and self.cpu.memory.read(0, SIZE) != SPOILT * SIZE:
             found.append("the guest has written past its EPT")
         return found
