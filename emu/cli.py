@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from emu.errors import EmuError
+from emu.models import DEFAULT
 
 __all__ = ["main"]
 
@@ -140,9 +141,8 @@ def add_run(run: argparse.ArgumentParser) -> None:
     machine = run.add_argument_group("the machine")
     machine.add_argument("-m", "--memory", default="64M", metavar="SIZE", help="RAM in whole MiB (default 64M)")
     machine.add_argument(
-        "--cpu", metavar="MODEL",
-        help="processor model (see `emu models`; default pentium3, and westmere for the built-in firmware)",
-    )  # fmt: skip
+        "--cpu", default=DEFAULT, metavar="MODEL", help=f"processor model (see `emu models`; default {DEFAULT})"
+    )
     machine.add_argument("--cpus", type=count, default=1, metavar="N", help="processors: 1")
     machine.add_argument(
         "--timing", default="static", metavar="HOW",

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from emu import models
 from emu._core import BoardCpu, Device, Exits, Hook, Memory, Vmcs, VmxFailure, load_model
 from emu.board import ROM_MOST, Board
 from emu.errors import BadInput, ConfigError, EmuError
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Console", "Machine", "builtin_firmware", "exit_status", "parse_size"]
 
-DEFAULT_CPU = "pentium3"
 SIZE_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 EXPECT_EVERY = 10_000  # instructions between two looks at what the guest has sent
 
@@ -163,7 +163,7 @@ class Machine:
     def __init__(
         self,
         memory: int = 64 << 20,
-        cpu: str = DEFAULT_CPU,
+        cpu: str = models.DEFAULT,
         timing: str = "static",
         firmware: bytes | str | os.PathLike[str] | None = None,
         serial: str | Backend = "null",

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 from emu.errors import BadInput, ConfigError
 
+DEFAULT = "westmere"
+"""The model of a machine or processor that was not given one."""
+
 FOLDER = os.path.join(os.path.dirname(__file__), "models")
 
 

@@ -6,7 +6,6 @@ import sys
 from emu import models
 from emu.errors import ConfigError
 from emu.host.terminal import Style
-from emu.machine import DEFAULT_CPU
 
 __all__ = ["show"]
 
@@ -24,7 +23,7 @@ def show(options: argparse.Namespace) -> int:
         model, groups = models.load(name), models.provenance(name)
         assumed = sum(group.assumed for group in groups)
         share = f"{assumed}/{len(groups)}"
-        note = " (default)" if name == DEFAULT_CPU else ""
+        note = " (default)" if name == models.DEFAULT else ""
         print(f"{style.name(f'{name:{width}}')}  {model['hz'] / 1e6:6.0f}  {share:>7}  {model['title']}{note}")
     print(style.faint("assumed: groups of clocks that no source gives; `emu models NAME` lists all with their sources"))
     return 0

@@ -14,13 +14,12 @@ from emu.host.file import FileBackend
 from emu.host.output_file import OutputFile
 from emu.host.stdio import StdioBackend, StdoutBackend
 from emu.host.terminal import Progress, Style
-from emu.machine import DEFAULT_CPU, Machine, builtin_firmware, exit_status, parse_size
+from emu.machine import Machine, builtin_firmware, exit_status, parse_size
 from emu.stop import Stop, StopReason
 
 __all__ = ["run"]
 
 INTERRUPTED = 128  # plus the signal's number, as shells have it
-BUILTIN_CPU = "westmere"  # the built-in firmware's VMM wants VT-x with EPT and unrestricted guest
 FAILURES = ("FE", "FF")  # POST codes of the built-in firmware that say that something went wrong
 
 
@@ -75,7 +74,7 @@ def build(options: argparse.Namespace) -> Machine:
             disks = [undo.enter_context(open_disk(text)) for text in options.disk]
         machine = Machine(
             parse_size(options.memory),
-            options.cpu or (BUILTIN_CPU if is_builtin(options) else DEFAULT_CPU),
+            options.cpu,
             options.timing,
             options.image,
             options.serial,
@@ -270,11 +269,11 @@ def virtual_machines(report: dict[str, Any], machine: Machine, style: Style) -> 
         lines.append(f"{one['cycle']:14,}  {one['seconds'] * 1000:11.3f}  {path:28}{style.faint(why)}")
     if count > MOST_SHOWN:
         lines.append(style.faint(f"{'':14}  {'':11}  the last {MOST_SHOWN} of {count:,}"))
-    lines += ["", style.strong(f"{'VM exit':32}{'count':>10}{'cycles':>14}{'each':>9}")]
+    lines += ["", style.strong(f"{'VM exit':28}{'count':>10}{'cycles':>16}{'each':>13}")]
     by_cycles = sorted(report["vm_exits"].items(), key=lambda item: -int(item[1]["cycles"]))
     for name, exits in by_cycles:
         each = exits["cycles"] / exits["count"]
-        lines.append(f"{name:32}{exits['count']:10,}{exits['cycles']:14,}{each:9,.0f}")
+        lines.append(f"{name:28}{exits['count']:10,}{exits['cycles']:16,}{each:13,.0f}")
     costs = machine.vm_log.costs
     if costs:
         mean = sum(costs) / len(costs)

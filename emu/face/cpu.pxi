@@ -25,7 +25,7 @@ cdef class Cpu(Processor):
     """
     cdef readonly Memory memory
 
-    def __cinit__(self, int bits=32, memory=1 << 20, str cpu not None="pentium3", str timing not None="static",
+    def __cinit__(self, int bits=32, memory=1 << 20, str cpu not None=models.DEFAULT, str timing not None="static",
                   str faults not None="raise"):
         if bits not in (16, 32, 64):
             raise ConfigError(f"code of {bits} bits: 16, 32 or 64")

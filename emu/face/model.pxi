@@ -63,7 +63,7 @@ cdef class Model:
     cdef readonly str title
     cdef readonly str timing
 
-    def __cinit__(self, str name not None="pentium3", str timing not None="static"):
+    def __cinit__(self, str name not None=models.DEFAULT, str timing not None="static"):
         if timing not in TIMINGS:
             raise ConfigError(f"unknown timing {timing!r}; there are: {', '.join(TIMINGS)}")
         data = models.load(name)

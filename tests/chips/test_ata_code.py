@@ -73,7 +73,7 @@ send:   push ax
 
 def machine(body: str, image: Path, **options: bool) -> Machine:
     rom = asm.assemble(PROGRAM % body, bits=16).binary
-    return Machine(memory=2 << 20, firmware=rom, disks=[Disk(image, **options)])
+    return Machine(memory=2 << 20, cpu="pentium3", firmware=rom, disks=[Disk(image, **options)])
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def run(code: str, cpu: str, timing: str = "static") -> emu.Cpu:
 
 def test_the_models() -> None:
     assert {"i386", "nehalem", "pentium3", "prescott", "westmere"} <= set(MODELS)
-    assert emu.Cpu().model.name == "pentium3"
+    assert emu.Cpu().model.name == models.DEFAULT == "westmere"
     with pytest.raises(ConfigError, match=r"unknown processor model 'i286'.*i386.*pentium3"):
         emu.Cpu(cpu="i286")
 

@@ -20,7 +20,7 @@ SEED = 20
 
 
 def busy(memory: int = 1 << 20, **options: Any) -> emu.Machine:
-    return emu.Machine(memory=memory, firmware=BUSY_ROM, **options)
+    return emu.Machine(memory=memory, firmware=BUSY_ROM, **{"cpu": "pentium3", **options})
 
 
 def same(a: emu.Snapshot, b: emu.Snapshot) -> None:
@@ -112,7 +112,7 @@ def test_another_process_goes_on_alike(tmp_path: Path) -> None:
     (tmp_path / "busy.rom").write_bytes(BUSY_ROM)
     script = f"""
 import emu
-machine = emu.Machine(memory=1 << 20, firmware={str(tmp_path / "busy.rom")!r})
+machine = emu.Machine(memory=1 << 20, cpu="pentium3", firmware={str(tmp_path / "busy.rom")!r})
 machine.restore(emu.Snapshot.load({str(start)!r}))
 machine.run(cycles=777_777)
 machine.snapshot().save({str(end)!r})
@@ -176,7 +176,7 @@ def test_memory_written_by_the_host() -> None:
 
 
 def test_code_that_was_replaced_is_decoded_anew() -> None:
-    machine = emu.Machine(memory=1 << 20, firmware=rom("jmp 0:0x1000"))
+    machine = emu.Machine(memory=1 << 20, cpu="pentium3", firmware=rom("jmp 0:0x1000"))
     machine.memory.write(0x1000, bytes.fromhex("b001ebfe"))  # mov al, 1; jmp $
     start = machine.snapshot()
     machine.run(instructions=10)
