@@ -80,7 +80,11 @@ class VmLog:
             return
         if self.cpu.transition_count == self.seen:
             return
-        for one in self.cpu.transitions(self.seen):
+        if self.timeline is not None:
+            transitions = self.cpu.transitions(self.seen)
+        else:
+            transitions = self.cpu.switch_transitions(self.seen, self.vmcs)
+        for one in transitions:
             if one.kind == "entry":
                 self.entered(one.cycle, one.vmcs)
             else:

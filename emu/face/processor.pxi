@@ -410,7 +410,16 @@ cdef class Processor:
     def transitions(self, uint64_t since=0):
         """VM entries and exits from number `since` on, oldest first; the last 4096 are kept."""
         self.clock.check()
-        return vmx_transitions(self.c, since)
+        return vmx_transitions(self.c, since, True, 0)
+
+    def switch_transitions(self, uint64_t since, vmcs):
+        """Those of transitions(since) that a switch between VMs consists of, and the last one.
+
+        They are the entries of another VMCS than the entry before, and the exit just before each. The entry before the
+        first was of `vmcs`, or of none.
+        """
+        self.clock.check()
+        return vmx_transitions(self.c, since, False, VMCS_NONE if vmcs is None else vmcs)
 
     def inject_machine_check(self):
         """A machine check before the next instruction: #MC with CR4.MCE, else a shutdown."""

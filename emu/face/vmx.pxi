@@ -173,9 +173,13 @@ cdef object vmx_failure_of(CpuState *cpu):
     )
 
 
-cdef list vmx_transitions(CpuState *cpu, uint64_t since):
+# Without `all`: the entries of another VMCS than the entry before (that of the first is `vmcs`), the exits just before
+# these, and the last transition.
+cdef list vmx_transitions(CpuState *cpu, uint64_t since, bint all, uint64_t vmcs):
     cdef uint64_t total = cpu.vmx.transitions
     cdef VmTransition *one
+    cdef VmTransition *after
+    cdef bint is_exit
     cdef list found = []
     if since + TRANSITIONS < total:
         since = total - TRANSITIONS
@@ -183,6 +187,12 @@ cdef list vmx_transitions(CpuState *cpu, uint64_t since):
         one = &cpu.transitions[since % TRANSITIONS]
         since += 1
         is_exit = one.kind == TRANSITION_EXIT
+        if not all and since < total:
+            after = &cpu.transitions[since % TRANSITIONS] if is_exit else one
+            if after.kind == TRANSITION_EXIT or after.vmcs == vmcs:
+                continue
+        if not is_exit:
+            vmcs = one.vmcs
         found.append(Transition(
             one.cycle, "exit" if is_exit else "entry", EXIT_REASON_NAMES[one.reason & 0xFFFF] if is_exit else None,
             one.qualification, one.rip, one.vmcs, bool(one.reason >> 31),

@@ -10,12 +10,14 @@ import pytest
 
 import asm
 from bios.build import HERE, folders
-from emu import definitions, models
+from emu import Machine, definitions, models
 from emu.cli import main
+from emu.debug.timeline import Timeline
 from emu.errors import ConfigError, EmuError
 from emu.switch_cost import (
     DEVICE_PARTS,
     GROUPS,
+    MEMORY,
     PARAMETER_PORT,
     PUBLISHED,
     STATE_PARTS,
@@ -146,6 +148,21 @@ def test_no_vt_x(model: str) -> None:
 def test_the_same_run_takes_the_same_cycles(model: str) -> None:
     assert software_switch(model) == software_switch(model)
     assert vtx_switches(model) == vtx_switches(model)
+
+
+def test_switches_are_the_same_with_every_transition_looked_at() -> None:
+    """A timeline looks at all VM entries and exits, a run without one only at those that switch VMs."""
+    seen = []
+    for timeline in (False, True):
+        with Machine(MEMORY, "westmere", firmware=image("switch_vmx"), debugcon=0xE9, debug_exit=0xF4) as machine:
+            if timeline:
+                machine.vm_log.timeline = Timeline(1_000_000)
+            while machine.run(cycles=997_001).reason == "limit":
+                pass
+            log = machine.vm_log
+            seen.append((machine.switches, list(log.costs), log.count, log.order, log.vmcs, log.left, log.left_at))
+    assert seen[0] == seen[1]
+    assert len(seen[0][0]) == 2 * len(REASONS) * 2 * 4  # there and back, with and without readings, warm-up
 
 
 def test_readings() -> None:
