@@ -609,7 +609,10 @@ def _branch_forms(mode: Mode, mnemonic: str, operand: Imm, prefixes: tuple[str, 
     if conditional and not mode.near_conditions:
         if operand.distance == "near":
             raise EncodeError("this processor has no near conditional jump")
-        return code, None if operand.distance or operand.strict else _around(mode, mnemonic, operand, prefixes)
+        if operand.distance or operand.strict:
+            return code, None
+        around = _around(mode, mnemonic, operand, prefixes)
+        return (around, None) if mode.optimise == 1 else (code, around)
     if operand.distance or operand.strict or not is_short:
         return code, None
     try:

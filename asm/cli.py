@@ -31,7 +31,7 @@ Assembles SOURCE, written in NASM's syntax. `-` reads standard input.
   -E               preprocess only: print the lines that would be assembled; also -e
   -M, -MD FILE     print or write a make dependency; -MT, -MQ TARGET names its target, -MP adds phony targets, -MG lets
                    a missing file be a dependency
-  -O0 | -O1 | -Ox  choose forms as written, or the shortest (the default)
+  -O0 | -O1 | -Ox  choose forms as written, short immediates, or short jumps too (the default)
   -w+NAME, -w-NAME turn a warning on or off, -w+error=NAME makes it an error; also -Wname, -Wno-name
   -s               messages to standard output
   -X gnu|vc        form of messages
@@ -74,7 +74,7 @@ class Arguments:
         self.phony = False
         self.debug = False
         self.debug_format = "dwarf"
-        self.optimise = True
+        self.optimise = 2
         self.warnings: dict[str, bool] = {}
         self.to_stdout = False
         self.messages = ""
@@ -220,9 +220,9 @@ def _dependency_option(arguments: Arguments, word: str, words: Iterator[str]) ->
 def _optimisation(arguments: Arguments, word: str) -> None:
     level = word[2:]
     if level in ("0", "1"):
-        arguments.optimise = level != "0"
+        arguments.optimise = int(level)
     elif level in ("", "x", "v") or level.isdecimal():
-        arguments.optimise = True
+        arguments.optimise = 2
     else:
         raise ArgumentError(f"unrecognised optimisation level `{word}'")
 

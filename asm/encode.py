@@ -103,7 +103,7 @@ def encode(
     prefixes: tuple[str, ...] = (),
     *,
     address: int = 0,
-    optimise: bool = True,
+    optimise: int = 2,
     default_rel: bool = False,
     level: int = ANY,
 ) -> Encoded:
@@ -120,7 +120,7 @@ def encode(
         bits: code size, 16, 32 or 64.
         prefixes: in lower case, as the source has them (``lock``, ``rep``, ``es``, ``o16``, ``a32``, ...).
         address: of the instruction's first byte; relative fields count from its end.
-        optimise: NASM's -Ox; without it (-O0) immediates and jumps keep their full size unless the source says else.
+        optimise: 2 for NASM's -Ox; 1 for -O1: jumps keep their full size; 0 for -O0: immediates do so too.
         default_rel: NASM's ``default rel``.
         level: of the processor, an index of `asm.match.LEVELS`; later instructions are refused.
 
@@ -506,7 +506,7 @@ def _make_plan(
     operands: tuple[Operand, ...],
     bits: int,
     prefix_names: tuple[str, ...],
-    optimise: bool,
+    optimise: int,
     default_rel: bool,
     level: int,
 ) -> Encoded | list[_Choice]:
@@ -538,7 +538,7 @@ def _make_plan(
 
 
 def _make_templates(
-    mnemonic: str, operands: tuple[Operand, ...], bits: int, prefix_names: tuple[str, ...], optimise: bool, level: int
+    mnemonic: str, operands: tuple[Operand, ...], bits: int, prefix_names: tuple[str, ...], optimise: int, level: int
 ) -> list[_Template]:
     forms = [form for form in table.load().forms_of(mnemonic) if form.encodes]
     if not forms:

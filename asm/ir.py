@@ -23,7 +23,7 @@ class Mode(NamedTuple):
     """What instructions are encoded for."""
 
     bits: int
-    optimise: bool
+    optimise: int
     default_rel: bool
     level: int = ANY  # of the processor, an index of asm.match.LEVELS
 
@@ -387,7 +387,7 @@ class Padding:
         return _bounded(-offset % self.align)
 
     def emit(self, section: Section, offset: int, sink: Sink, start: int | None = None) -> bytes:
-        return fill(self.size(section, offset), self.sequences, self.mode.bits, self.threshold, self.mode.optimise)
+        return fill(self.size(section, offset), self.sequences, self.mode.bits, self.threshold, self.mode.optimise > 1)
 
 
 class Equ:

@@ -58,7 +58,7 @@ Fit = tuple[Form, tuple[tuple[int, int], ...]]
 
 
 def matching_forms(
-    forms: Sequence[Form], operands: tuple[Operand, ...], bits: int, optimise: bool, prefix_size: int
+    forms: Sequence[Form], operands: tuple[Operand, ...], bits: int, optimise: int, prefix_size: int
 ) -> list[Fit]:
     """The forms of a mnemonic that the operands fit, in the order of preference, each with its conditions.
 
@@ -82,7 +82,7 @@ def _syntaxes(forms: Sequence[Form], bits: int) -> tuple[str, ...]:
 
 
 def _fitting(
-    forms: Sequence[Form], operands: tuple[Operand, ...], bits: int, optimise: bool, prefix_size: int
+    forms: Sequence[Form], operands: tuple[Operand, ...], bits: int, optimise: int, prefix_size: int
 ) -> list[Fit]:
     fitting: list[Fit] = []
     wrong_mode = wrong_size = False
@@ -118,7 +118,7 @@ def _is_nop(form: Form, operands: tuple[Operand, ...], bits: int) -> bool:
     return bits == 64 and form.opcode == 0x90 and form.osize == 32 and operands[0] == operands[1] == Reg("eax")
 
 
-def _fit(form: Form, spec: OperandSpec, operand: Operand, bits: int, optimise: bool, prefix_size: int) -> int | None:
+def _fit(form: Form, spec: OperandSpec, operand: Operand, bits: int, optimise: int, prefix_size: int) -> int | None:
     """Whether an operand fits: a condition on its value, _ALWAYS, _WRONG_SIZE, or None where it does not."""
     if isinstance(operand, Reg):
         return _ALWAYS if _fits_register(spec, operand.name) else None
@@ -158,7 +158,7 @@ def _fit_memory(form: Form, spec: OperandSpec, mem: Mem, bits: int) -> int | Non
     return _ALWAYS if not mem.size or not size or mem.size == size else _WRONG_SIZE
 
 
-def _fit_relative(form: Form, spec: OperandSpec, operand: Imm, bits: int, optimise: bool) -> int | None:
+def _fit_relative(form: Form, spec: OperandSpec, operand: Imm, bits: int, optimise: int) -> int | None:
     if operand.distance == "far":
         return None
     if spec.size == 8:
@@ -168,14 +168,14 @@ def _fit_relative(form: Form, spec: OperandSpec, operand: Imm, bits: int, optimi
             return NEVER
         # Without optimisation NASM still takes the short form of conditional jumps.
         unknown_or_near = operand.value is None or operand.relocatable
-        return SHORT if unknown_or_near and (optimise or form.mnemonic != "JMP") else NEVER
+        return SHORT if unknown_or_near and optimise != 1 and (optimise or form.mnemonic != "JMP") else NEVER
     if operand.distance == "short":
         return None
     wanted = operand.size or bits
     return _ALWAYS if wanted == (form.operand_size or bits) else _WRONG_SIZE
 
 
-def _fit_immediate(form: Form, spec: OperandSpec, operand: Imm, bits: int, optimise: bool) -> int:
+def _fit_immediate(form: Form, spec: OperandSpec, operand: Imm, bits: int, optimise: int) -> int:
     osize = form.operand_size
     if form.mnemonic == "PUSH" and operand.size in (0, 8) and osize != bits:
         # The one instruction whose operand size the immediate alone decides.
@@ -188,10 +188,10 @@ def _fit_immediate(form: Form, spec: OperandSpec, operand: Imm, bits: int, optim
             return _ALWAYS
         return NEVER if fixed_width else SIGNED_BYTE_16 if osize == 16 else SIGNED_BYTE
     if _narrows(form):
-        return NEVER if fixed_width else UNSIGNED_32
+        return NEVER if fixed_width or optimise < 2 else UNSIGNED_32
     if form.mnemonic == "MOV" and spec.signed and operand.size != 32:
         # The one instruction that has a form with a 64-bit immediate.
-        return NEVER if fixed_width else SIGNED_32
+        return NEVER if fixed_width or optimise < 2 else SIGNED_32
     return _ALWAYS
 
 

@@ -20,7 +20,7 @@ class Options:
         undefines: Sequence[str] = (),
         include: Sequence[str | os.PathLike[str]] = (),
         preinclude: Sequence[str] = (),
-        optimise: bool = True,
+        optimise: bool | int = True,
         listing: bool = False,
         warnings: Mapping[str, bool] | None = None,
         output_format: str = "bin",
@@ -32,7 +32,7 @@ class Options:
         self.undefines = list(undefines)
         self.include = [os.fspath(path) for path in include]
         self.preinclude = list(preinclude)
-        self.optimise = optimise
+        self.optimise = 2 if optimise is True else int(optimise)  # 0, 1 or 2, for -O0, -O1 and -Ox
         self.listing = listing
         self.warnings = dict(warnings or {})
         self.output_format = "elf32" if output_format == "elf" else output_format

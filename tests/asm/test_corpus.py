@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 import asm
+from asm.frames import decode
+from asm.options import Options
+from asm.program import run
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.asm"))
 NASM = shutil.which("nasm")
@@ -24,12 +27,13 @@ def nasm(source: Path, output: Path, *options: str) -> subprocess.CompletedProce
 
 @needs_nasm
 @pytest.mark.parametrize("source", CORPUS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("flag", ["-Ox", "-O0"])
+@pytest.mark.parametrize("flag", ["-Ox", "-O1", "-O0"])
 def test_bytes_are_nasms(source: Path, flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = nasm(source, tmp_path / "nasm.bin", flag)
     assert result.returncode == 0, result.stderr
     monkeypatch.chdir(source.parent)
-    program = asm.assemble_file(source.name, optimise=flag == "-Ox")
+    level = {"-Ox": 2, "-O1": 1, "-O0": 0}[flag]
+    program = run(source.name, decode(source.read_bytes()), Options(optimise=level))
     assert program.binary.hex(" ") == (tmp_path / "nasm.bin").read_bytes().hex(" ")
 
 

@@ -26,6 +26,7 @@ BASES = {
     64: ("rax", "rbp", "r13", "rsp + r12 * 2", "rdi * 8"),
 }
 CONDITIONS = ("z", "nz", "c", "ae", "l", "ge", "o", "ns")
+LEVELS = {"-O0": 0, "-O1": 1, "-Ox": 2}
 OPERATORS = ("+", "-", "*", "/", "%", "//", "%%", "<<", ">>", "&", "|", "^", "&&", "||", "<", "==", "!=", ">=")
 
 
@@ -179,13 +180,13 @@ def compare(folder: Path, seed: int, flag: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     if result.returncode:
         with pytest.raises(asm.AsmError) as caught:
-            asm.assemble_file(source, optimise=flag == "-Ox")
+            run(str(source), text, Options(optimise=LEVELS[flag]))
         for error in caught.value.errors:
             unsettled = "unable to find valid values" in error.message and error.message[:27] in result.stderr
             if unsettled or f":{error.line}: error" in result.stderr:
                 return
         pytest.fail(f"seed {seed} with {flag}: NASM says\n{result.stderr}\nand we\n{caught.value}")
-    program = asm.assemble_file(source, optimise=flag == "-Ox")
+    program = run(str(source), text, Options(optimise=LEVELS[flag]))
     if program.binary != binary.read_bytes():
         pytest.fail(f"seed {seed} with {flag}: bytes differ; the source is {source}")
     source.unlink()
@@ -226,10 +227,11 @@ def test_random_programs_give_nasms_bytes(block: int, tmp_path: Path) -> None:
         compare(tmp_path, seed, "-Ox")
 
 
+@pytest.mark.parametrize("flag", ["-O0", "-O1"])
 @pytest.mark.parametrize("block", range(4))
-def test_random_programs_without_optimisation(block: int, tmp_path: Path) -> None:
+def test_random_programs_with_less_optimisation(block: int, flag: str, tmp_path: Path) -> None:
     for seed in range(100_000 + block * 10, 100_000 + block * 10 + 10):
-        compare(tmp_path, seed, "-O0")
+        compare(tmp_path, seed, flag)
 
 
 @pytest.mark.slow
