@@ -69,6 +69,11 @@ def _constant_function(text_of: Callable[[], str]) -> functions.Function:
 USE_PACKAGES: dict[str, str] = {
     "ifunc": "",
     "smartalign": "",
+    "masm": "\n".join(
+        ["%idefine ptr", "%idefine flat", "%idefine offset", "%idefine tbyte tword"]
+        + ["%imacro proc 0-1+.nolist", "%00:", "%endmacro"]
+        + [f"%imacro {name} 0-1+.nolist\n%ifn 1\n%00\n%endif\n%endmacro" for name in ("endp", "ends", "assume", "end")]
+    ),
     "fp": "\n".join(f"%define {name.strip('_?')}(x) {name}(x)" for name in functions.FLOATS),
     "altreg": "\n".join(
         [f"%define r{n}{s} {r}" for n, row in enumerate((

@@ -1,6 +1,7 @@
 """What the disassembler writes, NASM and our assembler take back to the same bytes."""
 
 import itertools
+import platform
 import random
 import re
 import shutil
@@ -196,3 +197,21 @@ def test_text_alone() -> None:
     ]
     assert disassemble(code, 64, 0x1000, count=0) == []
     assert disassemble(b"", 32) == []
+
+
+@pytest.mark.skipif(shutil.which("objcopy") is None, reason="objcopy is not installed")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the host's programs are of another processor")
+@pytest.mark.parametrize("library", ["libm.so.6", "libc.so.6"])
+def test_real_code_comes_back(library: str, tmp_path: Path) -> None:
+    """A piece of a library's code, disassembled and assembled again by NASM."""
+    found = next(iter(sorted(Path("/lib").glob(f"*/{library}"))), None)
+    if found is None or shutil.which("nasm") is None:
+        pytest.skip("nasm or the library is not installed")
+    text, source, binary = (tmp_path / name for name in ("text", "t.asm", "t.bin"))
+    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", found, text], check=True)
+    code = text.read_bytes()[100_000:130_000]
+    entries = disassemble(code, 64)
+    source.write_text("bits 64\n" + "\n".join(line for _, _, line in entries) + "\n")
+    subprocess.run(["nasm", "-w-all", "-f", "bin", "-o", binary, source], check=True, timeout=60)
+    assert binary.read_bytes() == code
+    assert sum(line.startswith("db ") for _, _, line in entries) < len(entries) // 20

@@ -74,3 +74,12 @@ procedure:
         mov r0, r3
         mov r0l, r1l
         mov r9d, r2d
+
+%use masm
+bits 32
+first   proc near
+        mov     ax, word ptr [ebx]
+        fld     tbyte ptr [ebx]
+        ret
+first   endp
+        call    first
