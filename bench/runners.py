@@ -15,7 +15,7 @@ from typing import Protocol
 
 from bench.images import DEBUG_EXIT, DEBUGCON, KERNEL, STACK, Case, kernel, rom
 from emu import Machine
-from emu.machine import DEFAULT_CPU
+from emu.models import DEFAULT
 
 MEMORY = 4 << 20
 
@@ -65,7 +65,7 @@ class Emu:
 
     def run(self, case: Case, turns: int) -> Run:
         image = rom(case.name, turns, case.paging)
-        cpu = "westmere" if case.name == "vmx" else DEFAULT_CPU
+        cpu = "westmere" if case.name == "vmx" else DEFAULT
         with Machine(memory=MEMORY, cpu=cpu, firmware=image, debugcon=DEBUGCON, debug_exit=DEBUG_EXIT) as machine:
             started = time.thread_time()
             machine.run()

@@ -185,6 +185,7 @@ def add_run(run: argparse.ArgumentParser) -> None:
         help="wait for `gdb -ex 'target remote :PORT'` and run as it says; 0 takes a free port",
     )  # fmt: skip
     look.add_argument("--trace", metavar="FILE", help="write every instruction, interrupt and VM exit; `-` is stdout")
+    look.add_argument("--trace-vm", metavar="NAME", help="only while this VM runs, as the summary calls it, or VMM")
     look.add_argument("--trace-range", metavar="FIRST-LAST", help="only instructions at these linear addresses")
     output.add_argument("-q", "--quiet", action="store_true", help="no summary on standard error")
 

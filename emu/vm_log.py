@@ -66,6 +66,7 @@ class VmLog:
         self.count = 0
         self.raw: deque[tuple[int, int, int, str | None, int, int]] = deque(maxlen=KEPT)
         self.order: list[int] = []  # addresses of VMCSs in the order of their first entry
+        self.known: dict[int, str] = {}  # names, by the VMCS's address, as running() found them
         self.vmcs: int | None = None  # of the last entry
         self.since = 0  # when it was entered
         self.costs: deque[int] = deque(maxlen=KEPT)
@@ -115,6 +116,16 @@ class VmLog:
         """What the VMs are called: by their VMM, or by number in the order of their first entry."""
         given = names_in(self.memory) if self.order else {}
         return {self.provisional(vmcs): given.get(vmcs, f"VM {number}") for number, vmcs in enumerate(self.order)}
+
+    def running(self) -> str:
+        """What runs now: the name of a VM, VMM in VMX root operation, nothing outside VMX operation."""
+        vmcs = self.cpu.vmcs.address
+        if vmcs is None or self.cpu.vmx_operation != "non-root":
+            return "" if self.cpu.vmx_operation == "off" else VMM
+        if vmcs not in self.known:
+            number = self.order.index(vmcs) if vmcs in self.order else len(self.order)
+            self.known[vmcs] = names_in(self.memory).get(vmcs, f"VM {number}")
+        return self.known[vmcs]
 
     def switches(self) -> list[VmSwitch]:
         """The last KEPT switches, oldest first."""

@@ -159,8 +159,9 @@ def signals() -> Iterator[None]:
 def starter(machine: Machine, options: argparse.Namespace) -> Iterator[Callable[..., Stop]]:
     """What runs the machine, called as `Machine.run` is: traced, or as a debugger says."""
     with contextlib.ExitStack() as inside:
-        if options.trace_range is not None and options.trace is None:
-            raise ConfigError("--trace-range: only with --trace")
+        for name in ("trace_range", "trace_vm"):
+            if getattr(options, name) is not None and options.trace is None:
+                raise ConfigError(f"--{name.replace('_', '-')}: only with --trace")
         if options.trace is not None:
             from emu.debug.trace import Trace
 
@@ -169,7 +170,9 @@ def starter(machine: Machine, options: argparse.Namespace) -> Iterator[Callable[
                 file = sys.stdout if options.trace == "-" else inside.enter_context(open(options.trace, "w"))
             except OSError as error:
                 raise ConfigError(f"{options.trace}: cannot be written: {error.strerror}") from None
-            inside.enter_context(Trace(machine.cpu, file, where, machine.symbols))
+            log, vm = machine.vm_log, options.trace_vm
+            wanted = None if vm is None else lambda: log.running() == vm
+            inside.enter_context(Trace(machine.cpu, file, where, machine.symbols, wanted))
         if options.gdb is None:
             yield machine.run
             return

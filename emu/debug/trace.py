@@ -1,14 +1,14 @@
-"""`emu run --trace FILE`: what the processor does, a line an instruction, faults, interrupts and VM exits between.
+"""`emu run --trace FILE`: a line an instruction, with faults, interrupts, VM entries and VM exits between.
 
 A line has the cycle and the count of instructions before it, the code segment's selector and RIP, the linear address,
 the bytes, and the instruction in NASM's syntax. Lines of another kind have dashes after the counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
-from emu._core import VECTOR_NAMES
+from emu._core import EXIT_REASON_NAMES, VECTOR_NAMES
 
 if TYPE_CHECKING:
     from emu._core import Hook, Processor
@@ -31,6 +31,7 @@ class Trace:
         where: linear addresses whose instructions are written; all of them where it is None. Faults, interrupts and VM
             exits are written wherever they come up.
         symbols: name to linear address; an instruction at one gets a line with the name before it.
+        wanted: asked before every line; it is left out where the answer is no.
     """
 
     def __init__(
@@ -39,9 +40,12 @@ class Trace:
         file: TextIO,
         where: range | None = None,
         symbols: Mapping[str, int] | None = None,
+        wanted: Callable[[], bool] | None = None,
     ) -> None:
         self.processor = processor
         self.file = file
+        self.wanted = wanted
+        self.seen = processor.transition_count
         self.names: dict[int, str] = {}
         for name, address in (symbols or {}).items():
             self.names.setdefault(address, name)
@@ -69,6 +73,8 @@ class Trace:
 
     def instruction(self, address: int) -> None:
         """A line for the instruction that comes next."""
+        if not self.begin_line():
+            return
         cpu = self.processor
         code, text = self.text_at(address)
         name = self.names.get(address)
@@ -84,10 +90,28 @@ class Trace:
 
     def vm_exit(self, reason: int, qualification: int) -> None:
         """A line for a VM exit."""
-        self.event(f"VM exit, reason {reason:#x}, qualification {qualification:#x}")
+        name = EXIT_REASON_NAMES.get(reason & 0xFFFF, f"reason {reason:#x}")
+        self.event(f"VM exit {name}, qualification {qualification:#x}")
+
+    def begin_line(self) -> bool:
+        """Whether a line is wanted now; before it come lines for the VM entries since the last one."""
+        cpu = self.processor
+        count = cpu.transition_count
+        if self.wanted is not None and not self.wanted():
+            self.seen = count
+            return False
+        if count != self.seen:
+            for one in cpu.transitions(min(self.seen, count)):
+                if one.kind == "entry":
+                    text = f"VM entry, VMCS {one.vmcs:#x}, RIP {one.rip:#x}"
+                    self.file.write(f"{one.cycle:14} {'':12}  ---- {text}\n")
+            self.seen = count
+        return True
 
     def event(self, text: str) -> None:
         """A line of another kind than an instruction."""
+        if not self.begin_line():
+            return
         cpu = self.processor
         self.file.write(f"{cpu.cycles:14} {cpu.instructions:12}  ---- {text}\n")
 
