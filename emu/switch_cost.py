@@ -18,12 +18,13 @@ from emu.machine import Machine, builtin_firmware
 from emu.models import names
 
 __all__ = [
-    "DEVICE_PARTS", "GROUPS", "PUBLISHED", "Measured", "Output", "Published", "WithVtx", "image", "run_image",
-    "software_switch", "vtx_switches",
+    "DEVICE_PARTS", "GROUPS", "PUBLISHED", "Measured", "Output", "Published", "VmmSwitch", "WithVtx", "image",
+    "run_image", "software_switch", "vmm_switches", "vtx_switches",
 ]  # fmt: skip
 
 MEMORY = 4 << 20
 DISK_BYTES = 1 << 20
+VMM_MEMORY, VMM_SECONDS = 16 << 20, 10  # of guest time; it ends long before
 DEBUG_CONSOLE, DEBUG_EXIT, READING_PORT = 0xE9, 0xF4, 0xE0  # report.inc, reading.inc
 MOST_INSTRUCTIONS = 100_000_000
 COUNTER_MASK = 0xFFFFFFFF  # the half of the counter that is printed
@@ -208,12 +209,14 @@ class WithVtx:
         measured: by reason, first the round trip, then the switch.
         skipped: why an exit reason is not there.
         reads, writes: VMREADs and VMWRITEs of an exit, its handler not counted.
+        refill_without_vpid: the TLB refill of a switch without VPID; None where the processor has none, and all are so.
     """
 
     measured: list[Measured] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     reads: int = 0
     writes: int = 0
+    refill_without_vpid: int | None = None
 
     def figures(self) -> dict[str, int]:
         """The cycles that PUBLISHED has numbers for, by its words."""
@@ -232,6 +235,26 @@ class WithVtx:
         }
 
 
+@dataclass(frozen=True)
+class VmmSwitch:
+    """A switch that the built-in VMM made: from the VM exit of one VM to the VM entry of the other."""
+
+    source: str
+    target: str
+    reason: str
+    cycles: int
+
+
+def vmm_switches(model: str, timing: str = "static") -> list[VmmSwitch]:
+    """The switches of the built-in firmware's own story, in order; none where its VMM does not run."""
+    with Machine(VMM_MEMORY, model, timing) as machine:
+        machine.run(seconds=VMM_SECONDS)
+        return [
+            VmmSwitch(one["from"], one["to"], one["reason"], cycles)
+            for one, cycles in zip(machine.switches, machine.vm_log.costs, strict=True)
+        ]
+
+
 def vtx_switches(model: str, timing: str = "static") -> WithVtx:
     """Round trips and switches with VT-x by exit reason; nothing for a model without VT-x.
 
@@ -246,7 +269,10 @@ def vtx_switches(model: str, timing: str = "static") -> WithVtx:
     if "no" in output.lines:
         return WithVtx()
     reads, writes = output.numbers("accesses")
-    result = WithVtx(reads=reads, writes=writes)
+    shared = None
+    if "VMCALL shared touch first" in output.cycles:
+        shared = refill(output.cycles, "VMCALL shared ")["TLB refill"]
+    result = WithVtx(reads=reads, writes=writes, refill_without_vpid=shared)
     for label in output.cycles:
         reason, _, what = label.partition(" ")
         if what == "round exit":
@@ -277,7 +303,7 @@ class Published:
     """A number that others measured.
 
     Args:
-        model: the processor model that stands for the processor.
+        model: the processor model that stands for the processor; empty where none does.
         what: the figure, as WithVtx.figures() calls it.
         cycles: the number.
         processor: what it was measured on.
@@ -296,6 +322,7 @@ class Published:
 ADAMS = "Adams, Agesen: A Comparison of Software and Hardware Techniques for x86 Virtualization (ASPLOS 2006), Table 1"
 BUGNION = "Bugnion, Nieh, Tsafrir: Hardware and Software Support for Virtualization"
 AGESEN = "Agesen et al.: Software Techniques for Avoiding Hardware Virtualization Exits (USENIX ATC 2012)"
+VMCALL_POST = "yshalabi.github.io, 2014-12-17: 95% of VMCALL round trips take 1,600 to 1,700 cycles"
 TURTLES = "Ben-Yehuda et al.: The Turtles Project (OSDI 2010), section 4.3"
 
 
@@ -320,4 +347,6 @@ PUBLISHED = (
         exit__IO_INSTRUCTION=427, exit__EPT_VIOLATION=546, VMREAD=6, VMWRITE=5, VMPTRLD=91,
     ),
     *column("westmere", "Westmere", AGESEN, "M", exit__and__entry=761),
+    *column("", "Core 2 Duo at 2.66 GHz", ADAMS, "V", entry=937, exit__EXCEPTION_OR_NMI=1186, VMREAD=52, VMWRITE=44),
+    *column("", "Core i7-3960X", VMCALL_POST, "V", round__trip__VMCALL=1650),
 )  # fmt: skip

@@ -14,6 +14,7 @@
 ;                         `touch first` and `touch again`: loads from 16 pages there
 ;       REASON unread     `total` of the same without readings in between
 ;
+;       VMCALL shared     `touch first` and `touch again` as before, but both VMs without VPID
 ;   skip REASON           the processor cannot have it
 ;   accesses READS WRITES VMREADs and VMWRITEs of an exit
 ;   rounds N              PARAMETER_ROUNDS were run
@@ -157,6 +158,7 @@ main:
         add     ebx, case_size
         cmp     dword [ebx + case.name], 0
         jne     .case
+        call    shared_measure
         say     "accesses"
         mov     eax, READS
         call    report_number
@@ -164,6 +166,25 @@ main:
         call    report_number
         call    report_newline
         jmp     report_end
+
+; Measures the loads once more with the translations of both VMs under one tag, where the processor has VPID.
+; Clobbers: all
+shared_measure:
+        test    dword [secondary], PROC2_ENABLE_VPID
+        jz      .end
+        and     dword [secondary], ~PROC2_ENABLE_VPID
+        mov     ebx, vm_service
+        call    .control
+        mov     ebx, vm_guest
+        call    .control
+        mov     ebx, cases.call
+        mov     edi, labels_shared
+        mov     eax, vm_exit_read
+        jmp     case_repeat
+.control:
+        vmptrld [ebx + vm.vmcs]
+        put     SECONDARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS, [secondary]
+.end:   ret
 
 ; Measures a case with and without readings between the parts.
 ; In:       EBX = case, EDI = labels with them, ESI = without
@@ -286,6 +307,8 @@ labels_switch:
   %assign label_number label_number + 1
 %endrep
         dd      READING_ARRIVED, text_arrived, READING_FIRST, text_first, READING_AGAIN, text_again, -1
+labels_shared:
+        dd      READING_ARRIVED, text_start, READING_FIRST, text_shared_first, READING_AGAIN, text_shared_again, -1
 labels_unread:
         dd      READING_START, text_start, READING_ARRIVED, text_unread, -1
 
@@ -309,6 +332,8 @@ text_arrived:   db " switch entry", 0
 text_first:     db " switch touch first", 0
 text_again:     db " switch touch again", 0
 text_unread:    db " unread total", 0
+text_shared_first: db " shared touch first", 0
+text_shared_again: db " shared touch again", 0
 
         align 16
 vm_guest:

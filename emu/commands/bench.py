@@ -4,14 +4,24 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from emu import models
 from emu.errors import ConfigError
 from emu.host.output_file import OutputFile
 from emu.host.terminal import Style
-from emu.switch_cost import DEVICE_PARTS, PUBLISHED, Measured, WithVtx, software_switch, vtx_switches
+from emu.switch_cost import (
+    DEVICE_PARTS,
+    PUBLISHED,
+    Measured,
+    Published,
+    VmmSwitch,
+    WithVtx,
+    software_switch,
+    vmm_switches,
+    vtx_switches,
+)
 
 __all__ = ["FORMATS", "ModelCosts", "measure", "switch"]
 
@@ -31,6 +41,7 @@ class ModelCosts:
     hz: int
     software: Measured
     vtx: WithVtx
+    vmm: list[VmmSwitch]
 
 
 def measure(names: Sequence[str], timing: str = "static") -> list[ModelCosts]:
@@ -47,7 +58,8 @@ def measure(names: Sequence[str], timing: str = "static") -> list[ModelCosts]:
     for name in dict.fromkeys(names):
         model = models.load(name)
         software, vtx = software_switch(name, timing), vtx_switches(name, timing)
-        costs.append(ModelCosts(name, model["title"], model["hz"], software, vtx))
+        vmm = vmm_switches(name, timing) if vtx.measured else []
+        costs.append(ModelCosts(name, model["title"], model["hz"], software, vtx, vmm))
     return costs
 
 
@@ -83,6 +95,7 @@ def plain(costs: Sequence[ModelCosts]) -> bytes:
             cost.model: {
                 "title": cost.title, "hz": cost.hz, "software": one(cost.software),
                 "vtx": [one(measured) for measured in cost.vtx.measured], "skipped": cost.vtx.skipped,
+                "refill_without_vpid": cost.vtx.refill_without_vpid, "vmm": [asdict(made) for made in cost.vmm],
             }
             for cost in costs
         },
@@ -100,25 +113,44 @@ def one(measured: Measured) -> dict[str, object]:
 
 
 def show(costs: Sequence[ModelCosts]) -> None:
-    """Prints the tables."""
-    style = Style(sys.stdout)
-    for cost in costs:
-        print(style.strong(f"{cost.model}: {cost.title}, cycles"))
-        trips = [measured for measured in cost.vtx.measured if measured.kind == "round trip"]
-        switches = [measured for measured in cost.vtx.measured if measured.kind == "switch"]
-        if trips:
-            table("VM exit and entry", TRIP_COLUMNS, trips)
-            table("switch to another VM", SWITCH_COLUMNS, switches)
-            published(cost)
-        for reason, why in cost.vtx.skipped.items():
-            print(f"  {reason}: {why}")
-        if not trips:
-            print("  no VT-x: the switch is made by firmware alone")
-        parts = cost.software.parts
-        print(f"  {'by firmware alone':24}{cost.software.total:>11,}")
-        for part, cycles in parts.items():
-            print(f"    {part:22}{cycles:>11,}")
-        print()
+    """Prints the tables; whoever reads them may have seen enough."""
+    try:
+        for cost in costs:
+            show_model(cost)
+        others = [number for number in PUBLISHED if not number.model]
+        print("published, of processors that are no model here")
+        published(others, {})
+        sys.stdout.flush()
+    except BrokenPipeError:  # head(1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def show_model(cost: ModelCosts) -> None:
+    """Prints what was measured on a model."""
+    print(Style(sys.stdout).strong(f"{cost.model}: {cost.title}, cycles"))
+    trips = [measured for measured in cost.vtx.measured if measured.kind == "round trip"]
+    switches = [measured for measured in cost.vtx.measured if measured.kind == "switch"]
+    if trips:
+        table("VM exit and entry", TRIP_COLUMNS, trips)
+        table("switch to another VM", SWITCH_COLUMNS, switches)
+        if cost.vtx.refill_without_vpid is not None:
+            print(f"    {'TLB refill without VPID':26}{cost.vtx.refill_without_vpid:>7,}")
+        if cost.vmm:
+            print("  by the built-in VMM, from the VM exit of one VM to the VM entry of the other")
+        for made in cost.vmm:
+            print(f"    {made.reason:22}{made.cycles:>11,}  {made.source} to {made.target}")
+        figures = cost.vtx.figures()
+        rows = [number for number in PUBLISHED if number.model == cost.model and number.what in figures]
+        if rows:
+            published(rows, figures)
+    else:
+        print("  no VT-x: the switch is made by firmware alone")
+    for reason, why in cost.vtx.skipped.items():
+        print(f"  {reason}: {why}")
+    print(f"  {'by firmware alone':24}{cost.software.total:>11,}")
+    for part, cycles in cost.software.parts.items():
+        print(f"    {part:22}{cycles:>11,}")
+    print()
 
 
 def cells(measured: Measured, columns: Sequence[str]) -> list[int]:
@@ -137,18 +169,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Measured]) -> None:
         print(f"    {row.reason:22}" + "".join(f"{figure:>11,}" for figure in figures))
 
 
-def published(cost: ModelCosts) -> None:
-    """Prints the published numbers beside what was measured here, and where they were read."""
-    figures = cost.vtx.figures()
-    rows = [number for number in PUBLISHED if number.model == cost.model and number.what in figures]
-    if not rows:
-        return
+def published(rows: Sequence[Published], figures: Mapping[str, int]) -> None:
+    """Prints published numbers, what was measured here beside them, and where they were read."""
     sources = list(dict.fromkeys((row.source, row.processor, row.mark) for row in rows))
-    print(f"  {'published':24}{'there':>11}{'here':>11}")
+    print(f"  {'published':24}{'there':>11}{'here' if figures else '':>11}")
     for row in rows:
         place = sources.index((row.source, row.processor, row.mark)) + 1
         assumed = "" if row.mark == "V" else "  assumed"
-        print(f"    {row.what:22}{row.cycles:>11,}{figures[row.what]:>11,}  [{place}]{assumed}")
+        here = f"{figures[row.what]:,}" if figures else ""
+        print(f"    {row.what:22}{row.cycles:>11,}{here:>11}  [{place}]{assumed}")
     for number, (source, processor, mark) in enumerate(sources, 1):
         assumed = "" if mark == "V" else "; from memory, not read there: assumed"
         print(f"    [{number}] {processor}. {source}{assumed}")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from emu.switch_cost import GROUPS, PUBLISHED, Measured
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 __all__ = ["draw"]
 
@@ -41,15 +43,15 @@ def draw(measured: Sequence[Measured], hz: Mapping[str, int], kind: str) -> byte
     rows = [len(panel) + 2 for panel in (trips, switches) if panel]
     figure = Figure(figsize=(11, 1.4 + ROW * sum(rows) + 0.5 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), squeeze=False, height_ratios=rows)[:, 0]
+    handles: list[Artist] = [matplotlib.patches.Patch(color=colour, label=group) for group, colour in COLOURS.items()]
     if trips:
         bars(panels[0], trips, dict.fromkeys(hz, 1.0))
-        marks(panels[0], trips)
+        handles += marks(panels[0], trips)
         panels[0].set_title("VM exit and entry into the same VM", loc="left", fontsize=10)
         panels[0].set_xlabel("cycles")
     bars(panels[-1], switches, {model: 1e6 / rate for model, rate in hz.items()})
     panels[-1].set_title("Switch to another world, with its devices", loc="left", fontsize=10)
     panels[-1].set_xlabel("µs of guest time")
-    handles = [matplotlib.patches.Patch(color=colour, label=group) for group, colour in COLOURS.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=8)
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     picture = io.BytesIO()
@@ -77,20 +79,29 @@ def bars(axes: "Axes", rows: Sequence[Measured], scale: Mapping[str, float]) -> 
     axes.margins(x=0.08)
 
 
-def marks(axes: "Axes", rows: Sequence[Measured]) -> None:
-    """The published entry plus exit of a reason: a full mark where it was read, an open one where it is assumed."""
+def marks(axes: "Axes", rows: Sequence[Measured]) -> list["Line2D"]:
+    """The published entry plus exit of a reason: a full mark where it was read, an open one where it is assumed.
+
+    A number for no reason in particular is set beside VMCALL. Returns what the legend shows.
+    """
     entries = {(one.model, one.source): one.cycles for one in PUBLISHED if one.what == "entry"}
-    shown = set()
+    shown: dict[str, Line2D] = {}
     for place, row in enumerate(rows):
         for number in PUBLISHED:
+            if number.model != row.model:
+                continue
             entry = entries.get((number.model, number.source))
-            if number.model == row.model and number.what == f"exit {row.reason}" and entry is not None:
-                full = number.mark == "V"
-                label = "published entry and exit" + ("" if full else ", assumed")
-                axes.plot(
-                    number.cycles + entry, place, "D", markersize=4, color="#20242a",
-                    fillstyle="full" if full else "none", label=None if label in shown else label,
-                )  # fmt: skip
-                shown.add(label)
-    if shown:
-        axes.legend(loc="center right", fontsize=7, frameon=False)
+            if number.what == f"exit {row.reason}" and entry is not None:
+                cycles = number.cycles + entry
+            elif number.what == "exit and entry" and row.reason == SHOWN:
+                cycles = number.cycles
+            else:
+                continue
+            full = number.mark == "V"
+            (mark,) = axes.plot(
+                cycles, place, "D", markersize=4, color="#20242a", fillstyle="full" if full else "none", linestyle=""
+            )
+            shown["published" if full else "published, assumed"] = mark
+    for label, mark in shown.items():
+        mark.set_label(label)
+    return list(shown.values())

@@ -27,6 +27,7 @@ from emu.switch_cost import (
     run_image,
     software_switch,
     take_lines,
+    vmm_switches,
     vtx_switches,
 )
 
@@ -113,6 +114,7 @@ def test_vm_exits_by_reason(model: str) -> None:
         reason for reason in REASONS if reason not in vtx.skipped
     ]
     assert list(vtx.skipped) == ([] if models.load(model)["vmx"]["ept_vpid"] else ["EPT_VIOLATION"])
+    assert (vtx.refill_without_vpid is None) == (not models.load(model)["vmx"]["ept_vpid"])
     for one in vtx.measured:
         assert sum_of_parts(one) == pytest.approx(one.total, abs=SAME)
         assert all(cycles > 0 for part, cycles in one.parts.items() if part != "TLB refill")
@@ -139,6 +141,14 @@ def test_transitions_take_what_the_model_says(model: str) -> None:
             assert figures[number.what] > 0
 
 
+def test_the_built_in_vmm() -> None:
+    switches = vmm_switches("westmere")
+    assert switches and switches == vmm_switches("westmere")
+    assert all(0 < one.cycles < 100_000 and one.source != one.target for one in switches)
+    assert "EPT_VIOLATION" in {one.reason for one in switches}
+    assert vmm_switches("pentium3") == []
+
+
 @pytest.mark.parametrize("model", sorted(set(models.names()) - set(VTX)))
 def test_no_vt_x(model: str) -> None:
     assert vtx_switches(model).measured == []
@@ -162,7 +172,8 @@ def test_switches_are_the_same_with_every_transition_looked_at() -> None:
             log = machine.vm_log
             seen.append((machine.switches, list(log.costs), log.count, log.order, log.vmcs, log.left, log.left_at))
     assert seen[0] == seen[1]
-    assert len(seen[0][0]) == 2 * len(REASONS) * 2 * 4  # there and back, with and without readings, warm-up
+    runs = 4  # of a case: three to warm up, one that counts
+    assert len(seen[0][0]) == 2 * runs * (2 * len(REASONS) + 1)  # there and back; with and without readings, and VPID
 
 
 def test_readings() -> None:
@@ -189,6 +200,7 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(reason in printed for reason in REASONS)
     assert all(part in printed for part in DEVICE_PARTS)
     westmere = printed[printed.index("westmere:") : printed.index("nehalem:")]
+    assert "by the built-in VMM" in westmere and "TLB refill without VPID" in westmere
     row = next(line.split() for line in westmere.splitlines() if line.split()[:2] == ["exit", "CPUID"])
     assert row[2:] == ["389", str(vtx_switches("westmere").figures()["exit CPUID"]), "[1]", "assumed"]
 
