@@ -10,8 +10,6 @@ import asm
 from bench.sources import footprint_source
 
 HERE = Path(__file__).parent / "images"
-ROOT = Path(__file__).parent.parent
-INCLUDE = [str(ROOT / folder) for folder in ("bios/include", "bios/switch", "build/generated")]  # for VMX alone
 KERNEL = 0x10000  # where kernels run; boot.asm copies them there
 DATA = 0x20000
 STACK = 0x8000
@@ -20,7 +18,6 @@ DEBUGCON, DEBUG_EXIT = 0xE9, 0xF4
 FOOTPRINTS = (1000, 3000, 9000)
 KERNELS = (
     "arithmetic", "memory", "sieve", "crc", "fib", "branches", "calls", "strings", "selfmod", "ports", "interrupts",
-    "vmx",
     *(f"footprint_{count}" for count in FOOTPRINTS),
 )  # fmt: skip
 
@@ -33,7 +30,7 @@ def kernel(name: str) -> bytes:
     else:
         source = (HERE / "kernels" / f"{name}.asm").read_text()
     head = f"bits 32\norg {KERNEL}\nKERNEL equ {KERNEL}\nDATA equ {DATA}\n"
-    code = asm.assemble(head + source, filename=f"{name}.asm", include=INCLUDE).binary
+    code = asm.assemble(head + source, filename=f"{name}.asm").binary
     assert len(code) <= HALF
     return code
 
@@ -51,11 +48,6 @@ def rom(name: str, turns: int, paging: bool) -> bytes:
         place = HALF + boot().symbols[symbol]
         image[place : place + 4] = value.to_bytes(4, "little")
     return bytes(image)
-
-
-def cases() -> list[Case]:
-    """Every kernel with paging off and on; VMX operation wants it on."""
-    return [Case(name, paging) for name in KERNELS for paging in (False, True) if paging or name != "vmx"]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from typing import Protocol
 
 from bench.images import DEBUG_EXIT, DEBUGCON, KERNEL, STACK, Case, kernel, rom
 from emu import Machine
-from emu.models import DEFAULT
 
 MEMORY = 4 << 20
 
@@ -65,8 +64,7 @@ class Emu:
 
     def run(self, case: Case, turns: int) -> Run:
         image = rom(case.name, turns, case.paging)
-        cpu = "westmere" if case.name == "vmx" else DEFAULT
-        with Machine(memory=MEMORY, cpu=cpu, firmware=image, debugcon=DEBUGCON, debug_exit=DEBUG_EXIT) as machine:
+        with Machine(memory=MEMORY, firmware=image, debugcon=DEBUGCON, debug_exit=DEBUG_EXIT) as machine:
             started = time.thread_time()
             machine.run()
             seconds = time.thread_time() - started
@@ -84,7 +82,7 @@ class Unicorn:
         return metadata.version("unicorn") if util.find_spec("unicorn") else None
 
     def runs(self, case: Case) -> bool:
-        return case.name not in ("interrupts", "vmx")
+        return case.name != "interrupts"
 
     def run(self, case: Case, turns: int) -> Run:
         import unicorn
@@ -153,9 +151,6 @@ class Qemu(Process):
     name = "qemu"
     program = "qemu-system-i386"
     version_options = ("--version",)
-
-    def runs(self, case: Case) -> bool:
-        return case.name != "vmx"  # its translator has AMD's SVM alone
 
     def command(self, folder: Path) -> list[str]:
         options = f"-accel tcg -nodefaults -display none -m 4 -debugcon stdio -bios {folder}/image.rom"

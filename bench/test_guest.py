@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from bench.images import Case, cases
+from bench.images import KERNELS, Case
 from bench.runners import Emu, Unicorn, instructions_per_turn, seconds_per_turn, turns_for
 from bench.yardstick import native_seconds
 
-CASES = cases()
+CASES = [Case(name, paging) for name in KERNELS for paging in (False, True)]
 ROUNDS = 3
 
 

@@ -59,6 +59,7 @@ pages_next:         dd 0                ; next free page of the VMM's own
 exit_reason:        dd 0
 exit_qualification: dd 0
 host_timer_armed:   dd 0
+host_ier:           dd 0                ; the real UART's interrupts that are enabled
 slice_over:         dd 0                ; the guest that runs has had its time
 slice_end:          dd 0, 0             ; when; 0: no slices
 frozen:             dd 0                ; the guests' time stands still

@@ -528,6 +528,86 @@ def test_the_guest_s_cmos_ram_has_its_memory_size(story: Story) -> None:
     assert int.from_bytes(cmos[0x30:0x32], "little") == (8 << 10) - 1024 and cmos[0x34:0x36] == b"\0\0"
 
 
+UART_INTERRUPTS = """
+        mov     eax, com1
+        mov     [idt + 8 * 24h], ax
+        shr     eax, 16
+        mov     [idt + 8 * 24h + 6], ax
+        mov     dword [idt + 8 * 24h + 2], 8E000008h
+        lidt    [pointer]
+        mov     al, 11h
+        out     20h, al
+        mov     al, 20h
+        out     21h, al
+        mov     al, 4
+        out     21h, al
+        mov     al, 1
+        out     21h, al
+        mov     al, 0EFh
+        out     21h, al
+        mov     dx, PORT_COM1 + UART_MCR
+        mov     al, 0Bh
+        out     dx, al
+        mov     dx, PORT_COM1 + UART_IER
+        mov     al, 3
+        out     dx, al
+again:  sti
+        hlt
+        cli
+        cmp     byte [last], "!"
+        jne     again
+        jmp     acpi_power_off
+com1:   pushad
+        mov     dx, PORT_COM1 + UART_IIR
+        in      al, dx
+        and     al, 7
+        cmp     al, 4
+        je      received
+        cmp     al, 2
+        jne     done
+        mov     esi, [next]
+        lodsb
+        test    al, al
+        jz      done
+        mov     [next], esi
+        jmp     send
+received:
+        mov     dx, PORT_COM1 + UART_DATA
+        in      al, dx
+        mov     [last], al
+send:   mov     dx, PORT_COM1 + UART_DATA
+        out     dx, al
+done:   mov     al, 20h
+        out     20h, al
+        popad
+        iret
+next:   dd      text
+last:   db      0
+text:   db      "sent by interrupts, one after the other", 13, 10, 0
+pointer: dw     8 * 37 - 1
+        dd      idt
+        align   8
+idt:    times 37 dq 0
+"""
+
+
+def test_a_guest_s_uart_works_by_interrupts(built: Built, tmp_path: Path) -> None:
+    """Each byte as soon as the line is free, and what comes in at once: no look at the clock in between."""
+    source = tmp_path / "guest.asm"
+    source.write_text(PROLOGUE + UART_INTERRUPTS)
+    with Machine(MEMORY, "westmere", firmware=rom_with_guest(built.rom(), built.folder, source)) as machine:
+        while b"sent" not in machine.serial.output:
+            assert machine.run(seconds=0.0005).reason is StopReason.LIMIT
+        machine.run(seconds=0.005)  # 40 bytes at 115200 baud take 3.5 ms
+        assert machine.serial.output.endswith(b"sent by interrupts, one after the other\r\n")
+        machine.serial.send(b"abc")
+        machine.run(seconds=0.002)
+        assert machine.serial.output.endswith(b"\r\nabc")
+        machine.serial.send(b"!")
+        assert machine.run(seconds=SECONDS).reason is StopReason.POWERED_OFF
+        assert b"\r\nabc!" in machine.serial.output
+
+
 def test_each_vm_has_its_own_devices(story: Story) -> None:
     """The guest programmed its interrupt controllers and timer; the Service VM's are as POST left them."""
     assert story.vmm.vm(GUEST, "pic1", 4)[3] == 0x20 and story.vmm.vm(SERVICE, "pic1", 4)[3] == 8
