@@ -94,4 +94,4 @@ clean:
 	rm -rf build dist .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find asm emu bios tests bench -name __pycache__ -prune -exec rm -rf {} +
 	find emu -name '*.so' -delete
-	rm -f emu/firmware/*.bin emu/models/*.json asm/*.cache
+	rm -f emu/firmware/*.bin emu/firmware/*.json emu/firmware/*.aml emu/models/*.json asm/*.cache

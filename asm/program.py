@@ -35,6 +35,16 @@ class Program:
         }
 
     @property
+    def labels(self) -> dict[str, int]:
+        """The symbols that are places in the program, name to address: neither constants nor labels of macros (..@)."""
+        defined = self._assembler.symbols
+        return {
+            name: value
+            for name, value in self.symbols.items()
+            if defined[name].section is not SCALAR and not name.startswith("..@")
+        }
+
+    @property
     def dependencies(self) -> list[str]:
         """The files that the source includes."""
         return list(dict.fromkeys(self._assembler.preprocessor.dependencies))

@@ -35,21 +35,25 @@ FILE_ALIGN = 16
 def build_firmware(outdir: Path) -> list[Path]:
     """Writes what is built from bios/ and returns the paths.
 
-    firmware.bin is the built-in ROM, post_codes.json what its POST codes mean; dsdt.aml and dsdt_vm.aml are the
-    DSDTs of the machine and of a virtual machine, for tools that take ACPI tables; the others are of ROMS.
+    firmware.bin is the built-in ROM, post_codes.json what its POST codes mean, symbols.json the linear addresses of its
+    labels and of the VMM's (which begin with vmm_); dsdt.aml and dsdt_vm.aml are the DSDTs of the machine and of a
+    virtual machine, for tools that take ACPI tables; the others are of ROMS.
     """
     outdir.mkdir(parents=True, exist_ok=True)
     tables = [build_table(HERE / "acpi" / f"{name}.asm", outdir / f"{name}.aml") for name in ACPI]
     files = {name: build_file(source, outdir) for name, source in FILES.items()}
-    firmware = asm.assemble_file(HERE / "firmware" / "firmware.asm", include=folders("firmware", outdir)).binary
-    image, codes = outdir / "firmware.bin", outdir / "post_codes.json"
-    image.write_bytes(flash(firmware, files))
+    firmware = asm.assemble_file(HERE / "firmware" / "firmware.asm", include=folders("firmware", outdir))
+    image, codes, symbols = (outdir / name for name in ("firmware.bin", "post_codes.json", "symbols.json"))
+    image.write_bytes(flash(firmware.binary, files))
+    vmm = asm.assemble_file(HERE / FILES["vmm"], include=folders("vmm", outdir))
+    labels = firmware.labels | {f"vmm_{name.removeprefix('vmm_')}": address for name, address in vmm.labels.items()}
+    symbols.write_text(json.dumps(labels, indent=1, sort_keys=True) + "\n")
     roms = [outdir / f"{name}.bin" for name in ROMS]
     for rom, source in zip(roms, ROMS.values(), strict=True):
         rom.write_bytes(build_file(source, outdir))
     meanings = {f"{int(code, 16):02X}": meaning for code, meaning in POST_CODE.findall(read("post_codes.inc"))}
     codes.write_text(json.dumps(meanings, indent=1) + "\n")
-    return [image, codes, *tables, *roms]
+    return [image, codes, symbols, *tables, *roms]
 
 
 def read(name: str) -> str:

@@ -1,6 +1,7 @@
 """What a user holds: a whole PC, its run, its console and its snapshots."""
 
 import contextlib
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -61,7 +62,8 @@ def parse_size(text: str) -> int:
 def load_rom(firmware: bytes | str | os.PathLike[str] | None) -> tuple[bytes, dict[str, int]]:
     """The image and the symbols of what Machine takes as `firmware`."""
     if firmware is None:
-        return builtin_firmware().read_bytes(), {}
+        image = builtin_firmware()
+        return image.read_bytes(), json.loads(image.with_name("symbols.json").read_text(encoding="utf-8"))
     if not isinstance(firmware, str | os.PathLike):
         return bytes(firmware), {}
     if os.fspath(firmware).endswith(".asm"):

@@ -188,3 +188,11 @@ def test_another_pc_boots_it(built: Built, tmp_path: Path) -> None:
     )  # fmt: skip
     assert "memory    32768 KiB, as the CMOS RAM says" in done.stdout
     assert "FAILED" not in done.stdout and "guest     ends well, power off through ACPI" in done.stdout
+
+
+def test_labels_of_firmware_and_vmm_are_symbols_of_the_machine() -> None:
+    with Machine() as machine:
+        assert machine.run(until="enter32").reason is StopReason.BREAKPOINT
+        assert machine.cpu.cs.base + machine.cpu.rip == machine.symbols["enter32"] < 1 << 20
+        assert machine.run(until="vmm_exit_ept_violation", seconds=1).reason is StopReason.BREAKPOINT
+        assert machine.symbols["vmm_exit_ept_violation"] >= 0xC0000000
