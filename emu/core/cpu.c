@@ -56,6 +56,7 @@ CPU *cpu_create(Bus *bus, Clock *clock, const Model *model)
 void cpu_destroy(CPU *cpu)
 {
     Bus *bus = cpu->bus;
+    vmx_reset(cpu); /* its timer must not outlive it */
     for (uint32_t i = 0; i < bus->cpu_count; i++)
         if (bus->cpus[i] == cpu) {
             bus->cpus[i] = bus->cpus[--bus->cpu_count];

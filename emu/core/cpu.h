@@ -132,8 +132,7 @@ typedef enum Activity { ACTIVITY_ACTIVE, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVI
 #define REQUEST_INIT  8u
 #define REQUEST_STOP  16u /* the host wants the run to end */
 #define REQUEST_MC    32u /* machine check */
-#define REQUEST_VMX   64u /* in VMX non-root operation: something may be due (vmx_attend) */
-#define REQUEST_SIPI  128u
+#define REQUEST_VMX   64u /* in VMX non-root operation: something may be due */
 
 /* CPU.trap: debug exceptions that are due after the current instruction; bits as in DR6. */
 #define DR6_BS 0x4000u

@@ -124,7 +124,7 @@ typedef struct Vmx {
     uint8_t controls_passed;  /* the checks of controls and host state have passed and no input has changed since; their */
     uint8_t host_passed;      /* inputs are the VMCS, written by VMWRITE and VMPTRLD alone, and EFER.LMA (1: 0, 2: 1) */
     uint8_t timer_running;    /* the preemption timer of this guest */
-    uint8_t inject;           /* VM entry has an event to deliver: `injected` in the run loop's words */
+    uint8_t inject;           /* VM entry has an event to deliver before the guest's first instruction */
     uint8_t trap_flag_due;    /* the monitor trap flag's exit follows */
     uint8_t injected_length;  /* of the instruction that an injected software event stands for */
     uint32_t launched;        /* launch state of the current VMCS: 0 clear */

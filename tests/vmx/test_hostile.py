@@ -175,3 +175,16 @@ def test_a_vmcs_image_of_random_bytes() -> None:
         bench.cpu.memory.write(0x3000, bytes(image))
         bench.run(f"vmptrld [{POINTER}]\nvmlaunch\nvmresume")
         assert bench.failed in ("ENTRY_INVALID_CONTROL_FIELDS", "VMRESUME_NONLAUNCHED_VMCS")
+
+
+def test_a_processor_goes_with_its_timer_running() -> None:
+    """The clock outlives it, and the timer's event must not."""
+    bench = Bench()
+    bench.guest("jmp $")
+    bench.prepare(pin("ACTIVATE_VMX_PREEMPTION_TIMER") | {"VMX_PREEMPTION_TIMER_VALUE": 1000})
+    bench.enter(limit=20)
+    clock = bench.cpu.clock
+    assert bench.cpu.vmx_operation == "non-root" and clock.next_event is not None
+    del bench
+    assert clock.next_event is None
+    clock.advance(1_000_000)
