@@ -3,11 +3,12 @@
 import hashlib
 import struct
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import asm
-from bios.build import HERE, build_file, flash, folders
+from bios.build import HERE, flash, folders
 from emu import Machine
 
 REGION = 4 << 20  # the VMM's memory, at the top of RAM
@@ -27,13 +28,18 @@ class Switch(NamedTuple):
     rip: int
 
 
+@cache
+def vmm_symbols(folder: Path) -> Mapping[str, int]:
+    """The VMM's symbols: linear addresses and offsets."""
+    return asm.assemble_file(HERE / "vmm" / "vmm.asm", include=folders("vmm", folder)).symbols
+
+
 class Vmm:
     """A machine whose RAM ends on a multiple of 4 MiB, seen through the VMM's symbols."""
 
     def __init__(self, machine: Machine, folder: Path) -> None:
         self.machine = machine
-        path = HERE / "vmm" / "vmm.asm"
-        self.symbols: Mapping[str, int] = asm.assemble_file(path, include=folders("vmm", folder)).symbols
+        self.symbols = vmm_symbols(folder)
         self.physical = len(machine.memory) - REGION
 
     def read(self, name: str, size: int, offset: int = 0) -> bytes:
@@ -91,9 +97,14 @@ class Vmm:
         return seen.hexdigest()
 
 
-def rom_with_guest(rom: bytes, folder: Path, source: Path, vmm: bool = True) -> bytes:
-    """A flash chip with another guest: assembled from a source that may include what the built-in images include."""
-    files = {"service": "service/service.asm", **({"vmm": "vmm/vmm.asm"} if vmm else {})}
-    content = {name: build_file(path, folder) for name, path in files.items()}
-    content["guest"] = asm.assemble_file(source, include=folders("guest", folder)).binary
-    return flash(rom[-0x20000:], content)
+def files_of(rom: bytes) -> dict[str, bytes]:
+    """The files of a flash chip by name."""
+    (count,) = struct.unpack_from("<I", rom, 8)
+    entries = [struct.unpack_from("<12s3I", rom, 16 + 24 * entry) for entry in range(count)]
+    return {name.rstrip(b"\0").decode(): rom[at : at + size] for name, at, size, _ in entries}
+
+
+def rom_with_guest(rom: bytes, folder: Path, source: Path) -> bytes:
+    """The flash chip with another guest: assembled from a source that may include what the built-in images include."""
+    guest = asm.assemble_file(source, include=folders("guest", folder)).binary
+    return flash(rom[-0x20000:], {**files_of(rom), "guest": guest})
