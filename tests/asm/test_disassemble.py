@@ -76,11 +76,16 @@ def as_bytes(code: bytes) -> str:
 NASM_LACKS = r"ptwrite|(rd|wr)pkru|wru?ssd|movdir64b"
 
 
+# All of them take a minute; every sixth is of the same kinds.
+STEPS = [6, pytest.param(1, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("bits", [16, 32, 64])
-def test_back_through_nasm(bits: int, nasm_lines: NasmLines) -> None:
+def test_back_through_nasm(bits: int, step: int, nasm_lines: NasmLines) -> None:
     batches: list[list[tuple[int, bytes, str]]] = [[]]
     address = 0
-    for data in candidates(bits):
+    for data in candidates(bits)[::step]:
         if address > 0xE000:  # 16-bit code cannot jump within more
             address = 0
             batches.append([])
@@ -130,13 +135,14 @@ OBJDUMP_DIFFERS = (
 )
 
 
+@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("bits", [16, 32, 64])
-def test_lengths_are_those_of_another_disassembler(bits: int, tmp_path: Path) -> None:
+def test_lengths_are_those_of_another_disassembler(bits: int, step: int, tmp_path: Path) -> None:
     """objdump shares no table with us, so that an error in ours cannot hide."""
     objdump = shutil.which("objdump")
     if objdump is None:
         pytest.skip("objdump is not installed")
-    cases = candidates(bits)
+    cases = candidates(bits)[::step]
     image = tmp_path / "cases.bin"
     image.write_bytes(b"".join(case.ljust(SLOT, b"\x90") for case in cases))
     command = [objdump, "-D", "-b", "binary", "-m", MACHINES[bits], "-M", "intel", "--insn-width=16", "-z", image]
