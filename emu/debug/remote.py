@@ -8,7 +8,7 @@ import select
 import socket
 import time
 
-from emu.errors import ConfigError
+from emu.host.tcp import listen
 
 __all__ = ["Connection", "Disconnected", "Listener"]
 
@@ -57,16 +57,7 @@ class Listener:
     """
 
     def __init__(self, port: int) -> None:
-        if not 0 <= port <= 65535:
-            raise ConfigError(f"TCP port {port}: not within 0 to 65535")
-        self.socket = socket.socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            self.socket.bind(("127.0.0.1", port))
-            self.socket.listen(1)
-        except OSError as error:
-            self.socket.close()
-            raise ConfigError(f"TCP port {port} on 127.0.0.1: {error.strerror}") from None
+        self.socket = listen(port)
         self.port: int = self.socket.getsockname()[1]
 
     def accept(self, timeout: float | None) -> "Connection | None":

@@ -5,9 +5,31 @@ import socket
 from emu.errors import ConfigError
 from emu.host.backend import Backend, Output
 
-__all__ = ["TcpBackend"]
+__all__ = ["TcpBackend", "listen"]
 
 WAITING_LIMIT = 1 << 20
+
+
+def listen(port: int) -> socket.socket:
+    """A socket that listens on 127.0.0.1; nobody else can reach it.
+
+    Args:
+        port: TCP port; 0 lets the host choose one.
+
+    Raises:
+        ConfigError: the port is in use, not allowed or no port number.
+    """
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"TCP port {port}: not within 0 to 65535")
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen(1)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"TCP port {port} on 127.0.0.1: {error.strerror}") from None
+    return listener
 
 
 class TcpBackend(Backend):
@@ -21,19 +43,10 @@ class TcpBackend(Backend):
     """
 
     def __init__(self, port: int) -> None:
-        if not 0 <= port <= 65535:
-            raise ConfigError(f"TCP port {port}: not within 0 to 65535")
         self.client: socket.socket | None = None
         self.output = Output(WAITING_LIMIT)
-        self.listener = socket.socket()
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener = listen(port)
         self.listener.setblocking(False)
-        try:
-            self.listener.bind(("127.0.0.1", port))
-            self.listener.listen(1)
-        except OSError as error:
-            self.listener.close()
-            raise ConfigError(f"TCP port {port} on 127.0.0.1: {error.strerror}") from None
         self.port: int = self.listener.getsockname()[1]
 
     @property
