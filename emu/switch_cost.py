@@ -263,11 +263,13 @@ def vtx_switches(model: str, timing: str = "static") -> WithVtx:
 
     Raises:
         ConfigError: an unknown model or timing.
-        EmuError: the image failed.
+        EmuError: the image failed, or the guest did not find all as it was.
     """
     output = run_image(image("switch_vmx"), model, timing)
     if "no" in output.lines:
         return WithVtx()
+    if not output.undisturbed:
+        raise EmuError(f"{model}: the switch to the Service VM changed what the guest can see")
     reads, writes = output.numbers("accesses")
     shared = None
     if "VMCALL shared touch first" in output.cycles:

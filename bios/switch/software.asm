@@ -41,6 +41,8 @@ PARAMETER_MASK      equ parameters + 8  ; its bits that it changes
 %include "features.inc"
 %include "parts.inc"
 %include "touch.inc"
+%include "fill.inc"
+%include "hash.inc"
 %include "observe.inc"
 %include "devices.inc"
 %include "worlds.inc"

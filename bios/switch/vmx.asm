@@ -10,12 +10,13 @@
 ;                         `VMWRITEs`, `entry` (with POPAD) to the guest's next instruction. Of EXTERNAL_INTERRUPT
 ;                         `exit` begins with an entry, since the interrupt is pending before it
 ;       REASON plain      `total` of the same without readings in between
-;       REASON switch     the same to the Service VM, with the parts that are saved and loaded for it, `VMPTRLD`, `entry`;
-;                         `touch first` and `touch again`: loads from 16 pages there
+;       REASON switch     the same to the Service VM, with the parts that are saved and loaded for it, `VMPTRLD`,
+;                         `entry`; `touch first` and `touch again`: loads from 16 pages there
 ;       REASON unread     `total` of the same without readings in between
 ;
 ;       VMCALL shared     `touch first` and `touch again` as before, but both VMs without VPID
 ;   skip REASON           the processor cannot have it
+;   state BEFORE AFTER    hashes of what the guest can see, before the switch to the Service VM and after the way back
 ;   accesses READS WRITES VMREADs and VMWRITEs of an exit
 ;   rounds N              PARAMETER_ROUNDS were run
 ;   end
@@ -54,8 +55,10 @@ READS               equ 4
 WRITES              equ 1
 
 %include "rom.inc"
-        rom_begin 0
+        rom_begin 0, 0, 0
 PARAMETER_ROUNDS    equ parameters      ; so many round trips of a CPUID exit, and nothing else
+PARAMETER_DISTURB   equ parameters + 4  ; address of a byte that the Service VM changes during the check, 0: none
+PARAMETER_MASK      equ parameters + 8  ; its bits that it changes
 
 %include "report.inc"
 %include "reading.inc"
@@ -63,6 +66,8 @@ PARAMETER_ROUNDS    equ parameters      ; so many round trips of a CPUID exit, a
 %include "parts.inc"
 %include "devices.inc"
 %include "touch.inc"
+%include "fill.inc"
+%include "hash.inc"
 
 struc vm
 .stack          resb 256                ; of the VMM for this VM
@@ -105,6 +110,7 @@ ROUND_PARTS     equ 5
 %define VM_EXIT vm_exit
 %include "exit.inc"
 %include "rounds.inc"
+%include "check.inc"
 
 ; In:       32-bit protected mode
 ; Out:      does not return
@@ -129,6 +135,8 @@ main:
         cmp     dword [PARAMETER_ROUNDS], 0
         jne     rounds_run
 
+        call    check
+        call    readings_clear
         reading READING_COST
         reading READING_COST + 1
         mov     edi, labels_cost

@@ -72,15 +72,21 @@ def test_the_guests_clock_and_the_hosts_agree(model: str) -> None:
         assert outside[part] == pytest.approx(inside[part], rel=0.05, abs=SAME), part
 
 
-def software_symbols() -> dict[str, int]:
-    path = HERE / "switch" / "software.asm"
-    folder = Path("emu/firmware")
-    return dict(asm.assemble_file(path, include=folders("switch", folder)).symbols)
+def image_symbols(name: str) -> dict[str, int]:
+    path = HERE / "switch" / f"{name}.asm"
+    return dict(asm.assemble_file(path, include=folders("switch", Path("emu/firmware"))).symbols)
+
+
+def disturbed(name: str, at: int, mask: int) -> bytes:
+    """An image whose second world changes a byte of the first one's."""
+    rom = bytearray(image(name))
+    rom[4:12] = at.to_bytes(4, "little") + mask.to_bytes(4, "little")
+    return bytes(rom)
 
 
 @pytest.fixture(scope="module")
 def symbols() -> dict[str, int]:
-    return software_symbols()
+    return image_symbols("software")
 
 
 FIELDS = (
@@ -97,13 +103,32 @@ MASKS = {
 def test_a_byte_that_changes_meanwhile_is_seen(symbols: dict[str, int], field: str) -> None:
     """World B changes a bit of what world A was when it was left."""
     at = symbols["WORLD_A_PRIVATE"] if field == "private" else symbols["world_a"] + symbols[f"world.{field}"]
-    rom = bytearray(image("switch_software"))
-    rom[4:12] = (at + OFFSETS.get(field, 0)).to_bytes(4, "little") + MASKS.get(field, 1).to_bytes(4, "little")
+    rom = disturbed("switch_software", at + OFFSETS.get(field, 0), MASKS.get(field, 1))
     if field == "pic_vectors":  # the interrupt comes where world A does not expect it
         with pytest.raises(EmuError, match="unexpected interrupt"):
-            run_image(bytes(rom), "pentium3")
+            run_image(rom, "pentium3")
         return
-    before, after = run_image(bytes(rom), "pentium3").numbers("state")
+    before, after = run_image(rom, "pentium3").numbers("state")
+    assert before != after
+
+
+@pytest.fixture(scope="module")
+def vmx_symbols() -> dict[str, int]:
+    return image_symbols("vmx")
+
+
+@pytest.mark.parametrize("model", VTX)
+def test_a_switch_to_the_service_vm_disturbs_nothing(model: str) -> None:
+    before, after = run_image(image("switch_vmx"), model).numbers("state")
+    assert before == after
+
+
+@pytest.mark.parametrize("field", ["fpu", "dr", "cr2", "msr", "disk", "imr", "pci_address", "ebx"])
+def test_a_byte_of_the_guest_that_changes_meanwhile_is_seen(vmx_symbols: dict[str, int], field: str) -> None:
+    name = "vm.ebx" if field == "ebx" else f"world.{field}"
+    at = vmx_symbols["vm_guest"] + vmx_symbols[name] + (0 if field == "ebx" else vmx_symbols["vm.world"])
+    rom = disturbed("switch_vmx", at + OFFSETS.get(field, 0), MASKS.get(field, 1))
+    before, after = run_image(rom, "westmere").numbers("state")
     assert before != after
 
 
@@ -173,7 +198,8 @@ def test_switches_are_the_same_with_every_transition_looked_at() -> None:
             seen.append((machine.switches, list(log.costs), log.count, log.order, log.vmcs, log.left, log.left_at))
     assert seen[0] == seen[1]
     runs = 4  # of a case: three to warm up, one that counts
-    assert len(seen[0][0]) == 2 * runs * (2 * len(REASONS) + 1)  # there and back; with and without readings, and VPID
+    cases = 2 * len(REASONS) + 1  # with and without readings; and without VPID
+    assert len(seen[0][0]) == 2 * (cases * runs + 1)  # there and back; and of the check
 
 
 def test_readings() -> None:
@@ -290,4 +316,4 @@ def test_the_images_on_bochs(tmp_path: Path) -> None:
     assert [line[2:] for line in software["reading"]] == [line[2:] for line in here.lines["reading"]]
     vmx, here = run_on_bochs(image("switch_vmx"), tmp_path), run_image(image("switch_vmx"), "westmere")
     assert [line[2:] for line in vmx["reading"]] == [line[2:] for line in here.lines["reading"]]
-    assert "end" in vmx and "skip" not in vmx
+    assert "end" in vmx and "skip" not in vmx and vmx["state"][0][0] == vmx["state"][0][1]
