@@ -22,6 +22,7 @@ __all__ = ["FORMATS", "Lane", "Switch", "Timeline", "format_of"]
 FORMATS = (".json", ".svg", ".png")
 MOST_SPANS = 20_000  # of a lane; beyond that, neighbours are drawn as one
 MOST_SWITCHES = 100_000
+FINEST = 2_000  # a picture fills gaps shorter than this part of the whole: they would be thinner than a line
 MOST_LABELS = 14  # causes written beside their marks in a picture
 PALETTE = ("#8a8f98", "#e8833a", "#3a6fb0", "#3f9a6b", "#8e5ea2", "#b5536b")  # by lane, top to bottom
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
@@ -53,14 +54,18 @@ class Lane:
         """Merges neighbours until half as many spans are left: the shortest gaps go first."""
         gaps = sorted(start - end for start, end in zip(self.starts[1:], self.ends, strict=False))
         self.grain = max(self.grain + 1, gaps[len(gaps) // 2])
-        starts, ends = self.starts, self.ends
-        self.starts, self.ends = starts[:1], ends[:1]
-        for start, end in zip(starts[1:], ends[1:], strict=True):
-            if start - self.ends[-1] <= self.grain:
-                self.ends[-1] = end
+        merged = self.merged(self.grain)
+        self.starts, self.ends = [start for start, _ in merged], [end for _, end in merged]
+
+    def merged(self, grain: int) -> list[tuple[int, int]]:
+        """The spans, with gaps of up to `grain` cycles filled."""
+        found: list[tuple[int, int]] = []
+        for start, end in self.spans():
+            if found and start - found[-1][1] <= grain:
+                found[-1] = (found[-1][0], end)
             else:
-                self.starts.append(start)
-                self.ends.append(end)
+                found.append((start, end))
+        return found
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """(start, end) of each span."""
@@ -169,8 +174,10 @@ class Timeline:
         axes = figure.add_subplot()
         scale, unit = self.scale()
         rows = {name: row for row, name in enumerate(self.lanes)}
+        grain = self.length // FINEST
         for (name, row), colour in zip(rows.items(), PALETTE * (len(rows) // len(PALETTE) + 1), strict=False):
-            bars = [(start * scale, (end - start) * scale) for start, end in self.lanes[name].spans()]
+            spans = self.lanes[name].merged(grain)
+            bars = [(start * scale, (end - start) * scale) for start, end in spans]
             axes.broken_barh(bars, (row - 0.32, 0.64), facecolors=colour, linewidth=0)
         self.draw_switches(axes, rows, scale)
         axes.set_yticks(list(rows.values()), [f"{name}\n{lane.cycles:,} cycles" for name, lane in self.lanes.items()])
@@ -184,6 +191,12 @@ class Timeline:
         picture = io.BytesIO()
         figure.savefig(picture, format=kind, dpi=120, metadata=metadata)
         return picture.getvalue()
+
+    @property
+    def length(self) -> int:
+        """Cycles from the first span to the end of the last."""
+        lanes = [lane for lane in self.lanes.values() if lane.ends]
+        return max((lane.ends[-1] for lane in lanes), default=0) - min((lane.starts[0] for lane in lanes), default=0)
 
     def scale(self) -> tuple[float, str]:
         """Units a cycle, and the unit: one in which the run's end is a number that can be read."""

@@ -86,3 +86,12 @@ def test_the_ending_decides_and_a_wrong_one_is_said(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run.json").read_text())["displayTimeUnit"] == "ns"
     with pytest.raises(emu.ConfigError, match="cannot be written"):
         story().save(tmp_path / "missing" / "run.json")
+
+
+def test_a_picture_of_many_spans_stays_small() -> None:
+    timeline = Timeline(MHZ)
+    for at in range(15_000):
+        timeline.ran("VMM" if at % 2 else "Guest VM", at * 10, at * 10 + 10)
+    assert len(timeline.render(".svg")) < 300_000
+    events = json.loads(timeline.render(".json"))["traceEvents"]
+    assert sum(event["ph"] == "X" for event in events) == 15_000
