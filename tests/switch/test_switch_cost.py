@@ -74,7 +74,7 @@ def test_the_guests_clock_and_the_hosts_agree(model: str) -> None:
 
 def image_symbols(name: str) -> dict[str, int]:
     path = HERE / "switch" / f"{name}.asm"
-    return dict(asm.assemble_file(path, include=folders("switch", Path("emu/firmware"))).symbols)
+    return dict(asm.assemble_file(path, include=folders("switch", HERE.parent / "emu" / "firmware")).symbols)
 
 
 def disturbed(name: str, at: int, mask: int) -> bytes:
