@@ -29,7 +29,7 @@ static int transfer_real(CPU *cpu, const Insn *insn, Transfer kind, uint16_t sel
 {
     Stack stack = stack_current(cpu, 0);
     const unsigned size = operand_bytes(insn);
-    if (kind == CALL && stack_reserve(cpu, &stack, 2 * size))
+    if (kind == CALL && stack_reserve(cpu, &stack, 2, size))
         return STATUS_FAULT;
     if (offset > cpu->seg[CS].limit)
         return fault_gp(cpu, 0);
@@ -51,7 +51,7 @@ static int transfer_direct(CPU *cpu, const Insn *insn, Transfer kind, uint16_t s
         return fault_gp(cpu, selector_error(selector, 0));
     if (!is_present(code))
         return fault_np(cpu, selector_error(selector, 0));
-    if (kind == CALL && stack_reserve(cpu, &stack, 2 * size))
+    if (kind == CALL && stack_reserve(cpu, &stack, 2, size))
         return STATUS_FAULT;
     if (code_offset_check(cpu, code, offset, 0) || descriptor_set_accessed(cpu, selector, code))
         return STATUS_FAULT;
@@ -96,7 +96,7 @@ static int call_inner(CPU *cpu, const Insn *insn, const Descriptor *gate, Descri
     const unsigned parameters = cpu->long_mode ? 0 : gate->high & 31;
     const uint64_t old_sp = cpu->r[RSP] & (cpu->long_mode ? UINT64_MAX : 0xffffffff);
     Stack stack;
-    if (stack_of_level(cpu, cpl, 0, &stack) || stack_reserve(cpu, &stack, (parameters + 4) * size) ||
+    if (stack_of_level(cpu, cpl, 0, &stack) || stack_reserve(cpu, &stack, parameters + 4, size) ||
         code_offset_check(cpu, code, gate_offset(gate), 0) ||
         descriptor_set_accessed(cpu, gate_selector(gate), code) ||
         stack_push(cpu, &stack, size, cpu->seg[SS].selector) || stack_push(cpu, &stack, size, old_sp) ||
@@ -127,7 +127,7 @@ static int transfer_call_gate(CPU *cpu, const Insn *insn, Transfer kind, uint16_
         stack.wide = true;
         stack.mask = UINT64_MAX;
     }
-    if ((kind == CALL && stack_reserve(cpu, &stack, 2 * size)) || code_offset_check(cpu, &code, gate_offset(gate), 0) ||
+    if ((kind == CALL && stack_reserve(cpu, &stack, 2, size)) || code_offset_check(cpu, &code, gate_offset(gate), 0) ||
         descriptor_set_accessed(cpu, target, &code) || (kind == CALL && push_return(cpu, insn, &stack, size)))
         return STATUS_FAULT;
     stack_commit(cpu, &stack);

@@ -39,7 +39,7 @@ static int deliver_real(CPU *cpu, const Delivery *d)
     Stack stack = stack_current(cpu, 0);
     if (d->vector * 4 + 3 > cpu->idtr.limit)
         return fault_gp(cpu, idt_error(d));
-    if (stack_reserve(cpu, &stack, 6) ||
+    if (stack_reserve(cpu, &stack, 3, 2) ||
         linear_read(cpu, cpu->idtr.base + d->vector * 4, 4, ACCESS_READ | ACCESS_SYSTEM))
         return STATUS_FAULT;
     const uint32_t target = (uint32_t)cpu->data;
@@ -63,7 +63,7 @@ int interrupt_deliver_v86(CPU *cpu, unsigned vector, uint64_t next_rip)
     const bool virtual_if = iopl(cpu) < 3;
     if (virtual_if)
         flags = (flags & ~FLAG_IF) | FLAG_IOPL | (flags & FLAG_VIF ? FLAG_IF : 0);
-    if (stack_reserve(cpu, &stack, 6) || linear_read(cpu, vector * 4, 4, ACCESS_READ | ACCESS_SYSTEM))
+    if (stack_reserve(cpu, &stack, 3, 2) || linear_read(cpu, vector * 4, 4, ACCESS_READ | ACCESS_SYSTEM))
         return STATUS_FAULT;
     const uint32_t target = (uint32_t)cpu->data;
     if (stack_push(cpu, &stack, 2, flags & 0xffff) || stack_push(cpu, &stack, 2, cpu->seg[CS].selector) ||
@@ -194,7 +194,7 @@ static int deliver_protected(CPU *cpu, const Delivery *d)
         return STATUS_FAULT;
     const unsigned size = is_gate32(&gate) ? 4 : 2;
     const unsigned items = (inner ? (cpu->v86 ? 9 : 5) : 3) + (d->error ? 1 : 0);
-    if (stack_reserve(cpu, &stack, items * size) || code_offset_check(cpu, &code, gate_offset(&gate), d->ext) ||
+    if (stack_reserve(cpu, &stack, items, size) || code_offset_check(cpu, &code, gate_offset(&gate), d->ext) ||
         descriptor_set_accessed(cpu, selector, &code) || push_frame(cpu, d, &stack, size, inner))
         return STATUS_FAULT;
     return enter_handler(cpu, &gate, &code, &stack, cpl, inner);
@@ -230,7 +230,7 @@ static int deliver_long(CPU *cpu, const Delivery *d)
             stack_fill_null(&stack, (uint16_t)cpl, cpl);
     }
     stack.sp &= ~15ull;
-    if (stack_reserve(cpu, &stack, (d->error ? 6 : 5) * 8) || code_offset_check(cpu, &code, gate_offset(&gate), d->ext) ||
+    if (stack_reserve(cpu, &stack, d->error ? 6 : 5, 8) || code_offset_check(cpu, &code, gate_offset(&gate), d->ext) ||
         descriptor_set_accessed(cpu, selector, &code) || push_frame(cpu, d, &stack, 8, true))
         return STATUS_FAULT;
     return enter_handler(cpu, &gate, &code, &stack, cpl, true);
@@ -311,14 +311,13 @@ int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip)
     const bool real = !cr0_pe(cpu), v86 = cpu->v86;
     const unsigned cpl = cpu->cpl;
     const uint64_t tss = cpu->seg[TR].base;
-    Fault vectoring = {0}; /* the event whose delivery brought `current` up */
     bool nested = false;
     for (;;) {
+        /* A double fault that exits is, like an event that exits at once, no exit during delivery: SDM Vol. 3,
+         * "Information for VM Exits That Occur During Event Delivery". */
         if (unlikely(cpu->non_root) && (nested || !cpu->injecting) && vm_exit_wanted(cpu, &current)) {
             vm_exit_event(cpu, &current);
-            cpu->exit.has_vectoring = nested;
-            if (nested)
-                cpu->exit.vectoring = vectoring;
+            cpu->exit.has_vectoring = 0;
             return STATUS_VMEXIT;
         }
         cpu->delivering = current.vector;
@@ -335,17 +334,16 @@ int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip)
                 charge_event(cpu, real, v86, cpl, tss);
             return status;
         }
-        /* An INT n that faults is an instruction that faults. */
         const Fault second = cpu->fault;
-        if ((is_software(&current) || current.type == EVENT_ICEBP) && cpu->seg[TR].base == tss) {
-            if (!cpu->non_root || !vm_exit_wanted(cpu, &second))
-                return STATUS_FAULT;
+        if (unlikely(cpu->non_root) && vm_exit_wanted(cpu, &second)) { /* before it makes a double or triple fault */
             vm_exit_event(cpu, &second);
             cpu->exit.has_vectoring = 1;
             cpu->exit.vectoring = current;
             return STATUS_VMEXIT;
         }
-        vectoring = current;
+        /* An INT n that faults is an instruction that faults. */
+        if ((is_software(&current) || current.type == EVENT_ICEBP) && cpu->seg[TR].base == tss)
+            return STATUS_FAULT;
         nested = true;
         next_rip = cpu->rip;
         if (!combine(&current, &second, &current)) {

@@ -313,8 +313,9 @@ static int stack_address(CPU *cpu, const Stack *stack, uint64_t sp, unsigned siz
     return inside ? STATUS_OK : fault_ss(cpu, stack->error);
 }
 
-int stack_reserve(CPU *cpu, const Stack *stack, unsigned bytes)
+int stack_reserve(CPU *cpu, const Stack *stack, unsigned count, unsigned size)
 {
+    const unsigned bytes = count * size;
     const uint64_t low = (stack->sp - bytes) & stack->mask, top = (low + bytes - 1) & stack->mask;
     uint64_t first, last;
     if (top < low) { /* wraps around: word by word */
@@ -326,10 +327,10 @@ int stack_reserve(CPU *cpu, const Stack *stack, unsigned bytes)
     }
     if (stack_address(cpu, stack, low, bytes, &first))
         return STATUS_FAULT;
-    last = first + bytes - 1;
-    if (linear_probe_write(cpu, last, 1, stack->access))
+    last = first + bytes - size; /* the item that is pushed first: a fault tells its address */
+    if (linear_probe_write(cpu, last, size, stack->access))
         return STATUS_FAULT;
-    return (first ^ last) & ~PAGE_MASK ? linear_probe_write(cpu, first, 1, stack->access) : STATUS_OK;
+    return (first ^ last) & ~PAGE_MASK ? linear_probe_write(cpu, first, size, stack->access) : STATUS_OK;
 }
 
 int stack_push(CPU *cpu, Stack *stack, unsigned size, uint64_t value)

@@ -107,8 +107,8 @@ void stack_fill_null(Stack *stack, uint16_t selector, unsigned cpl);
 int stack_of_level(CPU *cpu, unsigned level, uint32_t ext, Stack *stack);
 /* The stack segment that RETF or IRET goes back to at an outer level; its pointer is left to the caller. */
 int stack_to_return_to(CPU *cpu, uint16_t selector, unsigned cpl, bool wide, Stack *stack);
-/* Checks that `bytes` can be pushed, so that the pushes themselves cannot fault. */
-int stack_reserve(CPU *cpu, const Stack *stack, unsigned bytes);
+/* Checks that `count` items of `size` can be pushed, so that the pushes themselves cannot fault. */
+int stack_reserve(CPU *cpu, const Stack *stack, unsigned count, unsigned size);
 int stack_push(CPU *cpu, Stack *stack, unsigned size, uint64_t value);
 int stack_pop(CPU *cpu, Stack *stack, unsigned size, uint64_t *value);
 /* Commits a current stack's pointer; commits a new stack with its segment. */
