@@ -304,7 +304,7 @@ static bool check_guest_selectors_and_bases(CPU *cpu)
 /* G and the limit: a limit whose low 12 bits are not all 1 has G = 0, one above 20 bits has G = 1. */
 static bool granularity_fits(uint32_t limit, uint32_t access)
 {
-    return (limit & 0xfff) != 0xfff ? !(access & AR_G) : !(limit >> 20) || (access & AR_G);
+    return access & AR_G ? (limit & 0xfff) == 0xfff : !(limit >> 20);
 }
 
 #define AR_RESERVED 0xfffe0f00u
