@@ -85,6 +85,9 @@ typedef struct VmxModel {
 #define BLOCKING_BY_SMI 4u
 #define BLOCKING_BY_NMI 8u
 
+/* GUEST_PENDING_DEBUG_EXCEPTIONS, beside the bits of DR6: a breakpoint that was met was enabled. */
+#define PENDING_ENABLED 0x1000u
+
 /* Interruption information, of events that are injected and that caused a VM exit. */
 #define INTERRUPTION_ERROR_CODE 0x800u
 #define INTERRUPTION_NMI_UNBLOCKING 0x1000u

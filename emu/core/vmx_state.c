@@ -11,6 +11,9 @@ static uint64_t new_cr0(const CPU *cpu, uint64_t value)
 
 /* --- segments: the fields of a register stand in the order of the registers, LDTR and TR last --- */
 
+/* The reserved bits of access rights, which an unusable register may have, are not kept. */
+#define AR_KEPT 0x1f0ffu
+
 static void segment_load_field(CPU *cpu, unsigned index)
 {
     Segment *segment = &cpu->seg[index];
@@ -18,7 +21,7 @@ static void segment_load_field(CPU *cpu, unsigned index)
     segment->selector = (uint16_t)field[GUEST_ES_SELECTOR + index];
     segment->base = field[GUEST_ES_BASE + index];
     segment->limit = (uint32_t)field[GUEST_ES_LIMIT + index];
-    segment->access = (uint32_t)field[GUEST_ES_ACCESS_RIGHTS + index];
+    segment->access = (uint32_t)field[GUEST_ES_ACCESS_RIGHTS + index] & AR_KEPT;
 }
 
 static void segment_save_field(CPU *cpu, unsigned index)
@@ -86,7 +89,9 @@ void guest_state_load(CPU *cpu)
     cpu->shadow = (blocking & BLOCKING_BY_STI ? SHADOW_STI : 0) | (blocking & BLOCKING_BY_MOV_SS ? SHADOW_MOV_SS : 0);
     cpu->nmi_blocked = (blocking & BLOCKING_BY_NMI) != 0;
     cpu->activity = (uint8_t)VMCS(cpu, GUEST_ACTIVITY_STATE);
-    cpu->trap = (uint32_t)VMCS(cpu, GUEST_PENDING_DEBUG_EXCEPTIONS) & (DR6_BS | 15);
+    /* Conditions that were met but not enabled (bit 12) bring no exception. */
+    const uint32_t pending = (uint32_t)VMCS(cpu, GUEST_PENDING_DEBUG_EXCEPTIONS);
+    cpu->trap = pending & (PENDING_ENABLED | DR6_BS) ? pending & (DR6_BS | 15) : 0;
     cpu->rep_resumed = 0;
 }
 
@@ -120,7 +125,7 @@ void guest_state_save(CPU *cpu)
     VMCS(cpu, GUEST_INTERRUPTIBILITY_STATE) = (cpu->shadow & SHADOW_STI ? BLOCKING_BY_STI : 0) |
                                               (cpu->shadow & SHADOW_MOV_SS ? BLOCKING_BY_MOV_SS : 0) |
                                               (cpu->nmi_blocked ? BLOCKING_BY_NMI : 0);
-    VMCS(cpu, GUEST_PENDING_DEBUG_EXCEPTIONS) = (cpu->trap & (DR6_BS | 15)) | (cpu->trap & 15 ? 0x1000 : 0);
+    VMCS(cpu, GUEST_PENDING_DEBUG_EXCEPTIONS) = (cpu->trap & (DR6_BS | 15)) | (cpu->trap & 15 ? PENDING_ENABLED : 0);
     if (proc2 & PROC2_ENABLE_EPT)
         for (unsigned i = 0; i < 4; i++)
             cpu->vmx.field[GUEST_PDPTE0 + i] = uses_pdptes(cpu) ? cpu->pdpte[i] : cpu->vmx.field[GUEST_PDPTE0 + i];
