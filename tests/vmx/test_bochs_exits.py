@@ -1,4 +1,4 @@
-"""The same VMX image on Bochs, as Debian packages it, and on this emulator: what each VM exit leaves, line by line.
+"""The same VMX image on Bochs, as Debian packages it, and on this emulator: all of the state after each VM exit.
 
 A ROM of 128 KiB boots to a VMM, which runs one guest after the other and prints the exit information, the guest's saved
 state and its registers at each VM exit to port E9h. Fields that the SDM leaves undefined for an exit are not compared;
