@@ -164,6 +164,8 @@ class Preprocessor:
                 return
             shape = "".join(map(self.kinds.__getitem__, tokens))
             if MACRO in shape or "%" in expanded:
+                if "%[" in expanded:  # what it gives grows together with what stands beside it, and is expanded again
+                    expanded = self._indirect(expanded)
                 expanded = self.expander.expand(strip_comment(expanded))
                 if self._call(expanded):
                     return
