@@ -161,6 +161,28 @@ def _cost(where: str, value: object) -> list[int]:
     return [reg, mem, numbers.get("rep", 0), numbers.get("variable", 0), *cases]
 
 
+def _given_back(row: Row, variable: int) -> int:
+    """The most that the row's body gives back of the fixed part by `variable`: emu/core/timing.h has the rule."""
+    mnemonic, width = row.syntax.split()[0], re.search(r"\d+", row.syntax)
+    if mnemonic in ("MUL", "IMUL") and width:
+        return variable * (int(width[0]) - 3)
+    if mnemonic in ("BSF", "BSR") and width:
+        return variable * int(width[0])
+    return variable * {"ENTER": 31 - 2, "LSL": 1}.get(mnemonic, 0)
+
+
+def _check_cost(where: str, row: Row, cost: Sequence[int]) -> None:
+    """No instruction may take less than a clock: time would stand still or run backwards."""
+    reg, mem, rep, variable, *cases = cost
+    if _given_back(row, variable) >= min(reg, mem):
+        raise BadInput(f"{where}: variable = {variable} gives back all of the fixed part of {_row_name(row)}")
+    if row.rep or row.repz:
+        if rep and any(case and reg - case >= rep for case in cases[:3]):
+            raise BadInput(f"{where}: a case gives back all of rep of {_row_name(row)}")
+    elif "end" not in row.notes and any(case > fixed for case, fixed in zip(cases, (reg, reg, mem, mem), strict=False)):
+        raise BadInput(f"{where}: a case is dearer than the fixed part of {_row_name(row)}, which can only give back")
+
+
 def executes(row: Row) -> bool:
     """Some processor model can execute the row: it is no alias, and has a body."""
     return row.decodes and "no-body" not in row.notes
@@ -267,6 +289,8 @@ def compile_model(
             found = _rows_of(pattern, rows)
             if not found:
                 raise BadInput(f"{name}.toml: {pattern!r} is no row of the instruction table that is executed")
+            for number in found:
+                _check_cost(f"{name}.toml, {pattern!r}", rows[number], cost)
             costs.update(dict.fromkeys(found, cost))
     executed = [number for number, row in enumerate(rows) if executes(row) and present[row.since]]
     if free := [_row_name(rows[number]) for number in executed if number not in costs]:
