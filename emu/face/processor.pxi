@@ -595,6 +595,7 @@ cdef class Processor:
             raise BadInput(f"the processor's state is malformed: {error!r}") from None
         if fresh.cpl > 3 or fresh.activity > ACTIVITY_WAIT_FOR_SIPI:
             raise BadInput("the processor's state is malformed: no such privilege level or activity")
+        fresh.fallen_to = NO_RIP  # where a hook of blocks is due: no state of the processor
         self.c[0] = fresh
         cpu_set_flags(self.c, flags, 0x3F7FD5)  # every flag that there is
         cpu_update_mode(self.c)  # in 64-bit code segment_update() would forget bases

@@ -307,7 +307,7 @@ cdef struct Scalar:
     int bytes
 
 cdef enum:
-    SCALARS = 34
+    SCALARS = 33
 
 cdef Scalar scalars[SCALARS]
 cdef list scalar_names = []
@@ -360,7 +360,6 @@ cdef int add_scalars() except -1:
     add_scalar("debugctl", &cpu.debugctl, 8)
     add_scalar("non_root", &cpu.non_root, 1)
     add_scalar("hook_skip", &cpu.hook_skip, 8)  # at a breakpoint: the next run begins with its instruction
-    add_scalar("fallen_to", &cpu.fallen_to, 8)
     assert len(scalar_names) == SCALARS
     return 0
 
