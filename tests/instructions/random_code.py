@@ -5,6 +5,7 @@ point into its megabyte. What then runs is random bytes, whole instructions amon
 tables and descriptors.
 """
 
+import functools
 import random
 import struct
 from collections.abc import Callable
@@ -38,6 +39,13 @@ def instruction(rng: random.Random) -> bytes:
         modrm = form.fixed
     code = prefixes + (b"\x0f" if form.map else b"") + bytes([form.opcode, modrm])
     return code + rng.choice((rng.randbytes(2), bytes(3), rng.randbytes(4), b"\x10\x00", b"\xff\xff\xff\xff"))
+
+
+@functools.cache
+def pool() -> list[bytes]:
+    """What code is drawn from: to make every instruction anew would take most of a test's time."""
+    rng = random.Random("pool")
+    return [instruction(rng) if rng.random() < 0.85 else rng.randbytes(rng.randrange(1, 8)) for _ in range(1 << 14)]
 
 
 class World:
@@ -98,10 +106,7 @@ class World:
     def fill_memory(self) -> None:
         rng, memory = self.rng, self.cpu.memory
         memory.write(0, rng.randbytes(0x10000))
-        code = b"".join(
-            instruction(rng) if rng.random() < 0.85 else rng.randbytes(rng.randrange(1, 8)) for _ in range(3200)
-        )
-        memory.write(CODE[0], code[: len(CODE)])
+        memory.write(CODE[0], b"".join(rng.choices(pool(), k=3200))[: len(CODE)])
         for vector in range(256):  # the table of real-address mode, where IDT does not lie over it
             memory.write(vector * 4, struct.pack("<HH", rng.choice(CODE) & 0xFFFF, rng.choice((0x1000, 0, 0x1000))))
         wide = self.long
