@@ -57,6 +57,13 @@ def vector_index(mem: Mem) -> str:
     return index[:3] if index else ""
 
 
+def is_rip_relative(mem: Mem, bits: int, default_rel: bool) -> bool:
+    """The source wants a bare offset that counts from the instruction's end."""
+    if bits != 64 or not is_offset(mem):
+        return False
+    return mem.rel if mem.rel is not None else default_rel and mem.seg not in ("fs", "gs")
+
+
 def offset_size(mem: Mem, bits: int, prefix_size: int) -> int:
     """The address size, in bits, of an operand without registers.
 
@@ -131,9 +138,8 @@ def _bare_offset(mem: Mem, bits: int, prefix_size: int, default_rel: bool) -> Ef
         return EffectiveAddress((None, None, b"\x06"), 2, 2, size)
     if bits != 64:
         return EffectiveAddress((None, None, b"\x05"), 4, 2, size)
-    relative = mem.rel if mem.rel is not None else default_rel and mem.seg not in ("fs", "gs")
     # The distance to a number that is no address of this section is not known, so NASM takes it as an absolute one.
-    if relative and (mem.relocatable or mem.disp is None):
+    if is_rip_relative(mem, bits, default_rel) and (mem.relocatable or mem.disp is None):
         return EffectiveAddress((None, None, b"\x05"), 4, 2, size, relative=True)
     return EffectiveAddress((None, None, b"\x04\x25"), 4, 2, size)
 

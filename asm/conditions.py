@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 def _if_defined(pre: Preprocessor, text: str) -> bool:
     for name in text.split():
+        if not re.fullmatch(rf"{NAME.pattern}|%!.+", name):
+            raise DirectiveError("%ifdef expects macro identifiers", name)
         if name.startswith("%$"):
             context, bare = pre.expander.context_name(name)
             if bare in context.macros:
@@ -29,13 +31,14 @@ def _if_defined(pre: Preprocessor, text: str) -> bool:
 
 
 def _if_macro(pre: Preprocessor, text: str) -> bool:
-    name, _, counts = text.partition(" ")
+    name, counts = pre.split_name(text)
     choices = pre.choices_of(name) or []
     if not counts.strip():
         return bool(choices)
-    match = re.fullmatch(r"(\d+)(?:-(\d+|\*))?(\+)?", counts.strip())
+    match = re.match(r"\s*(\d+)(?:-(\d+|\*))?(\+)?", counts)
     if match is None:
-        raise DirectiveError("%ifmacro wants a name and a number of parameters")
+        raise DirectiveError("%ifmacro expects a parameter count or nothing")
+    pre.trailing("%ifmacro", counts[match.end() :])
     least = int(match.group(1))
     most = float("inf") if match.group(2) == "*" or match.group(3) else int(match.group(2) or least)
     return any(m.least <= most and (least <= m.most or m.greedy) for m in choices)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from asm.expression import ExpressionError
@@ -36,7 +36,7 @@ def data(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
 
 
 def _elements(
-    assembler: Assembler, elements: Iterable[tuple[Sequence[str], str]], width: int
+    assembler: Assembler, elements: Sequence[tuple[Sequence[str], str]], width: int
 ) -> tuple[bytes, list[Patch]]:
     """The bytes of a list of data, and the fields in it that have no value yet."""
     data = bytearray()
@@ -52,6 +52,15 @@ def _elements(
             if not tokens[-1].startswith("__") and is_infinite(constant_bytes):
                 assembler.warn("float-overflow", "overflow in floating-point constant")
             data += constant_bytes
+        elif len(shape) > 1 and shape[-2] in "nis)" and "u" not in shape and (
+            shape[-1] in "niH" or (shape[-1] == "s" and len(elements) == 1)  # it drops all that is behind a string
+        ):
+            # NASM drops one word behind a value that is complete.
+            message = f"`{tokens[-1]}' is left out: there is no comma before it"
+            assembler.report(message, "warning", word=tokens[-1], warning="other")
+            more, fields = _elements(assembler, [(tokens[:-1], shape[:-1])], width)
+            patches += [field._replace(offset=field.offset + len(data)) for field in fields]
+            data += more
         elif _is_compound(shape):
             more, fields = _compound(assembler, tokens, shape, width)
             patches += [field._replace(offset=field.offset + len(data)) for field in fields]
@@ -118,6 +127,8 @@ def _compound(assembler: Assembler, tokens: Sequence[str], shape: str, width: in
         raise explain(["db", *tokens], "D" + shape)
     if body_shape[0] == "(" and _closes_last(body_shape, 0):
         parts = split_list(body_tokens[:-1], body_shape[:-1], 1)
+    elif body_shape[0] == "(":
+        raise explain(["db", *tokens], "D" + shape)
     else:
         parts = [(list(body_tokens), body_shape)]
     data, patches = _elements(assembler, parts, width)

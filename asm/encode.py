@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from asm import table
-from asm.address import EffectiveAddress, effective_address, is_offset, offset_size, vector_index
+from asm.address import EffectiveAddress, effective_address, is_offset, is_rip_relative, offset_size, vector_index
 from asm.match import (
     ANY,
     NEVER,
@@ -514,12 +514,16 @@ def _make_plan(
         mnemonic, prefix_names = "", (*prefix_names, "wait")
     if not mnemonic:
         return Encoded(_Prefixes(prefix_names, bits).encode(0, (), None))
+    operands = tuple(
+        operand._replace(rel=True) if type(operand) is Mem and is_rip_relative(operand, bits, default_rel) else operand
+        for operand in operands
+    )
     key: list[object] = [mnemonic, bits, prefix_names, optimise, level]
     for operand in operands:
         if type(operand) is Reg:
             key.append(REGISTER_CLASS.get(operand.name))
         elif type(operand) is Mem:
-            keywords = (operand.size, operand.disp_size, operand.addr_size, operand.distance)
+            keywords = (operand.size, operand.disp_size, operand.addr_size, operand.rel, operand.distance)
             key.append((is_offset(operand), vector_index(operand), keywords))
         else:
             key.append((operand[0] is None, operand[1:]) if type(operand) is Imm else operand[2:])

@@ -34,8 +34,19 @@ class Frame:
     """
 
     __slots__ = (
-        "call", "conditions", "first", "iterator", "kind", "lines", "lists", "name", "number", "parent", "remaining",
-        "shift", "title",
+        "call",
+        "conditions",
+        "first",
+        "iterator",
+        "kind",
+        "lines",
+        "lists",
+        "marked",
+        "name",
+        "number",
+        "parent",
+        "remaining",
+        "title",
     )  # fmt: skip
 
     def __init__(
@@ -59,7 +70,7 @@ class Frame:
         self.number = 0  # of the line read last, from 1
         self.remaining = 0  # repetitions to come
         self.conditions = 0  # how many %if were open when the frame was entered
-        self.shift = 0  # what %line adds to line numbers
+        self.marked: tuple[int, int, int] | None = None  # of %line: the first line it counts, its number, increment
         self.lists = True
 
     def line(self, number: int) -> str:
@@ -68,7 +79,10 @@ class Frame:
 
     def number_of(self, number: int) -> int:
         """The line's number in the file."""
-        return self.first + number - 1 + self.shift
+        if self.marked is not None and number >= self.marked[0]:
+            start, numbered, step = self.marked
+            return numbered + (number - start) * step
+        return self.first + number - 1
 
 
 Place: TypeAlias = tuple[Frame, int]

@@ -149,8 +149,10 @@ def _fits_register(spec: OperandSpec, name: str) -> bool:
 def _fit_memory(form: Form, spec: OperandSpec, mem: Mem, bits: int) -> int | None:
     if not spec.takes_memory or vector_index(mem) != (spec.register if spec.kind == "vsib" else ""):
         return None
-    if spec.kind == "moffs" and (not is_offset(mem) or (bits == 64 and (mem.disp_size != 64 or mem.addr_size == 32))):
-        return None
+    if spec.kind == "moffs":
+        wants_long = mem.disp_size == 64 and mem.addr_size != 32 and not mem.rel
+        if not is_offset(mem) or (bits == 64 and not wants_long):
+            return None
     is_pointer = ":" in spec.text
     if form.mnemonic in ("CALL", "JMP") and is_pointer != (mem.distance == "far"):
         return None

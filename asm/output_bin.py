@@ -8,7 +8,7 @@ their alignment (4 if they have none). Sections without contents get addresses b
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from asm.expression import SCALAR, ExpressionError, Section, Symbol
@@ -110,6 +110,13 @@ def _ordered(sections: Sequence[Section]) -> list[Section]:
     return result
 
 
+def _check_mixture(sections: Iterable[Section]) -> None:
+    for section in sections:
+        wanted = set(section.attributes)
+        if section.nobits and wanted & {"start", "align", "follows"} and wanted & {"vstart", "valign", "vfollows"}:
+            raise ExpressionError(f"cannot mix real and virtual attributes in nobits section ({section.name})")
+
+
 def place(assembler: Assembler) -> None:
     """Gives every section its load address (`start`) and the address its code is made for (`base`).
 
@@ -117,6 +124,7 @@ def place(assembler: Assembler) -> None:
         ExpressionError: sections overlap, or lie before the origin.
     """
     sections = assembler.sections
+    _check_mixture(sections.values())
     progbits = _groups_by_start(_ordered([section for section in sections.values() if not section.nobits]))
     nobits = _ordered_nobits([section for section in sections.values() if section.nobits])
     starts = _load_addresses(progbits, assembler.origin)

@@ -76,13 +76,19 @@ def _exit(pre: Preprocessor, kind: str) -> None:
         frame.remaining = 0
 
 
+def _context_name(pre: Preprocessor, directive: str, rest: str) -> str:
+    name, _, more = pre.expander.expand(strip_comment(rest)).strip().partition(" ")
+    pre.trailing(f"`{directive}'", more)
+    return name
+
+
 def _push_context(pre: Preprocessor, rest: str) -> None:
-    pre.contexts.append(Context(pre.expander.expand(strip_comment(rest)).strip(), pre.calls))
+    pre.contexts.append(Context(_context_name(pre, "%push", rest), pre.calls))
     pre.calls += 1
 
 
 def _pop_context(pre: Preprocessor, rest: str) -> None:
-    name = strip_comment(rest).strip()
+    name = _context_name(pre, "%pop", rest)
     if not pre.contexts:
         raise DirectiveError("`%pop': context stack is already empty")
     if name and pre.contexts[-1].name.lower() != name.lower():
@@ -93,7 +99,7 @@ def _pop_context(pre: Preprocessor, rest: str) -> None:
 def _replace_context(pre: Preprocessor, rest: str) -> None:
     if not pre.contexts:
         raise DirectiveError("`%repl': context stack is empty")
-    pre.contexts[-1].name = strip_comment(rest).strip()
+    pre.contexts[-1].name = _context_name(pre, "%repl", rest)
 
 
 def _unmacro(pre: Preprocessor, rest: str, insensitive: bool = False) -> None:
@@ -122,7 +128,7 @@ def _line(pre: Preprocessor, rest: str) -> None:
     if match is None:
         raise DirectiveError("`%line' wants a line number, maybe an increment, and a file name")
     frame = next(f for f in reversed(pre.frames) if f.kind == "file")
-    frame.shift = int(match.group(1)) - frame.number - 1
+    frame.marked = (frame.number + 1, int(match.group(1)), int(match.group(2) or 1))
     if match.group(3):
         frame.name = match.group(3).strip().strip('"')
 

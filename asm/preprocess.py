@@ -416,10 +416,10 @@ class Preprocessor:
             raise DirectiveError(f"`%{directive}' expects a macro name")
         body = self._body(frame, "macro")
         match = re.match(
-            r"\s*(\S+?)(?:\s+([0-9]+)(?:-([0-9]+|\*))?(\+)?((?:\.nolist)?)(?![\w.])\s*(.*))?$", strip_comment(rest)
+            r"\s*(\S+?)(?:\s+([0-9]+)(?:-([0-9]+|\*))?(\+)?((?:\.nolist)?)(?![\w.\-])\s*(.*))?$", strip_comment(rest)
         )
-        if match is None or (match.group(2) is None and not NAME.fullmatch(match.group(1))):
-            raise DirectiveError(f"%{directive} wants a name and a number of parameters")
+        if match is None or match.group(2) is None:
+            raise DirectiveError(f"`%{directive}' expects a name and a parameter count")
         name, least, most, greedy, nolist, defaults = match.groups()
         macro = MultiLineMacro(name)
         macro.least = int(least or 0)
@@ -458,8 +458,10 @@ class Preprocessor:
     def _repeat(self, rest: str, frame: Frame) -> None:
         place = self.place
         body_first = frame.number_of(frame.number) + 1
-        count = self.evaluate(rest)
-        body = self._body(frame, "rep")
+        try:
+            count = self.evaluate(rest)
+        finally:  # a wrong count does not make its %endrep wrong
+            body = self._body(frame, "rep")
         if count > MAX_REPEAT:
             raise DirectiveError(f"`%rep' count {count} exceeds limit ({MAX_REPEAT})")
         if count < 0:
@@ -480,7 +482,25 @@ class Preprocessor:
         tokens = [token for token in split(text) if token]
         if not tokens:
             raise DirectiveError("an expression is wanted")
-        return self.assembler.evaluate_now(tokens, "".join(map(self._kind_of_plain, tokens)))
+        shape = "".join(map(self._kind_of_plain, tokens))
+        try:
+            return self.assembler.evaluate_now(tokens, shape)
+        except ParseError as error:
+            end = error.index
+            if not 0 < end < len(tokens):
+                raise
+            try:
+                value = self.assembler.evaluate_now(tokens[:end], shape[:end])
+            except ParseError:
+                raise error from None
+            self.trailing("expression", tokens[end])
+            return value
+
+    def trailing(self, what: str, text: str) -> None:
+        """Warns of what stands behind the end of a directive, as NASM does, and is ignored."""
+        if text.strip():
+            self.assembler.report(f"trailing garbage after {what} ignored", "warning", place=self.place,
+                                  word=text.strip(), warning="pp-trailing")  # fmt: skip
 
     # --- Conditionals -------------------------------------------------------------------------------------------------
 
@@ -491,9 +511,9 @@ class Preprocessor:
                 raise DirectiveError("`%endif': no matching `%if'")
             self.truncate_conditions(len(self.conditions) - 1)
         elif name.startswith("if"):
-            value = self.emitting and self._safe_condition(name[2:], rest)
-            self.conditions.append(Condition(value, value or not self.emitting, self.place))
-            self.emitting = value
+            value = self._safe_condition(name[2:], rest) if self.emitting else None
+            self.conditions.append(Condition(bool(value), value is not False, self.place))
+            self.emitting = bool(value)
         elif not self.conditions:
             raise DirectiveError(f"`%{name}': no matching `%if'")
         elif self.conditions[-1].had_else:
@@ -506,7 +526,9 @@ class Preprocessor:
             elif condition.taken or not outer:
                 condition.emitting = False
             else:
-                condition.emitting = self._safe_condition(name[4:], rest)
+                value = self._safe_condition(name[4:], rest)
+                condition.emitting = bool(value)
+                condition.taken |= value is None
             condition.taken |= condition.emitting
             self.emitting = condition.emitting
 
@@ -514,14 +536,14 @@ class Preprocessor:
         del self.conditions[count:]
         self.emitting = self.conditions[-1].emitting if self.conditions else True
 
-    def _safe_condition(self, name: str, rest: str) -> bool:
-        """The truth of a condition; one that is wrong is reported and counts as false, so that %endif finds its %if."""
+    def _safe_condition(self, name: str, rest: str) -> bool | None:
+        """The truth of a condition; None, after a message, for one that is wrong: none of its branches is read then."""
         try:
             return self._condition(name, strip_comment(rest).strip())
         except (MacroError, DirectiveError, ParseError, TokenError, ExpressionError) as error:
             word = getattr(error, "name", "") or getattr(error, "text", "")
             self.assembler.report(getattr(error, "message", str(error)), place=self.place, text=None, word=word)
-            return False
+            return None
 
     def _condition(self, name: str, text: str) -> bool:
         if name == "":

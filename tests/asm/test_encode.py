@@ -1,9 +1,13 @@
 """What the encoder does beside choosing among forms: prefixes, unknown values, fixups, warnings, errors."""
 
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import asm
 from asm.encode import encode
 from asm.operands import Encoded, EncodeError, Far, Fixup, Imm, Mem, Operand, Reg
 
@@ -211,3 +215,18 @@ def test_operands_that_look_alike_are_kept_apart() -> None:
     assert encode("jmp", (Imm(0, relocatable=False),), 16).data == b"\xe9\xfd\xff"
     assert encode("jmp", (Far(0, 0),), 16).data == b"\xea\0\0\0\0"
     assert encode("jmp", (Imm(0, relocatable=False),), 16).data == b"\xe9\xfd\xff"
+
+
+@pytest.mark.skipif(shutil.which("nasm") is None, reason="nasm is not installed")
+@pytest.mark.parametrize("default", ["rel", "abs"])
+def test_long_offsets_are_relative_where_nasm_has_them_so(default: str, tmp_path: Path) -> None:
+    operands = [
+        "rax, [qword there]", "eax, [qword there]", "[qword there], al", "rbx, [qword there]", "rax, [qword abs there]",
+        "rax, [qword rel there]", "rax, [qword fs:there]", "rax, [qword there+4]", "rax, [there]",
+    ]  # fmt: skip
+    lines = ["bits 64", f"default {default}", *(f"mov {text}" for text in operands), "there: dq 0"]
+    source = tmp_path / "offsets.asm"
+    source.write_text("\n".join(lines) + "\n")
+    command = ["nasm", "-w-all", "-f", "bin", "-o", str(tmp_path / "nasm.bin"), str(source)]
+    subprocess.run(command, check=True, timeout=60)
+    assert asm.assemble_file(source).binary.hex(" ") == (tmp_path / "nasm.bin").read_bytes().hex(" ")

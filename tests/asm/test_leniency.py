@@ -1,0 +1,80 @@
+"""What NASM takes although it looks wrong, and what it refuses: the same here, with a warning where data is lost."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import asm
+
+pytestmark = pytest.mark.skipif(shutil.which("nasm") is None, reason="nasm is not installed")
+
+
+def nasm(text: str, folder: Path) -> bytes | None:
+    """NASM's bytes, or None where it refuses the source."""
+    source, binary = folder / "source.asm", folder / "nasm.bin"
+    binary.unlink(missing_ok=True)
+    source.write_text(text)
+    command = ["nasm", "-f", "bin", "-o", str(binary), str(source)]
+    result = subprocess.run(command, capture_output=True, check=False, timeout=60)
+    return binary.read_bytes() if result.returncode == 0 else None
+
+
+def ours(text: str) -> bytes | None:
+    try:
+        return asm.assemble(text).binary
+    except asm.AsmError:
+        return None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "db 'a' 'b'", "db 1 2, 3", "db 1, 2 3, 4", "x: dw x x", "db 1 + 2 3", "db 3 dup (4 5, 6), 7",
+        "db (1) 2", "db 1 $", "times 2 db 1 2", "%if 1 2\ndb 10\n%endif", "%assign x 1 2\ndb x",
+        "%rep 2 3\ndb 1\n%endrep", "%push a b\n%ifctx a\ndb 3\n%endif\n%pop a c",
+        "%macro m 1-2\ndb 4\n%endmacro\n%ifmacro m 1 more\ndb 5\n%endif",
+    ],
+)  # fmt: skip
+def test_what_is_left_out_is_warned_of(text: str, tmp_path: Path) -> None:
+    program = asm.assemble(text)
+    assert program.binary == nasm(text, tmp_path)
+    assert {warning.warning for warning in program.warnings} <= {"other", "pp-trailing"}
+    assert program.warnings
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "%ifdef a b\n%endif\ndb 1", "%ifndef a b\ndb 2\n%endif", "%ifdef a,b\n%endif", "%ifdef 3\n%endif",
+        "%ifmacro a b\n%endif", "%ifmacro a,b\n%endif", "db ? 1", "dd 1.5 2", "db 1 (2)", "db 3 dup (4) 5",
+        "db 1 2 dup (3)", "%macro q\n%endmacro", "%macro q 1-\n%endmacro",
+    ],
+)  # fmt: skip
+def test_what_nasm_refuses_is_refused(text: str, tmp_path: Path) -> None:
+    assert ours(text) == nasm(text, tmp_path)
+
+
+def test_no_branch_of_a_wrong_condition_is_read() -> None:
+    with pytest.raises(asm.AsmError) as caught:
+        asm.assemble("%ifdef a,b\nmov\n%elif 1\nmov\n%else\nmov\n%endif\nmov")
+    assert [error.line for error in caught.value.errors] == [1, 8]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        "vstart=100 align=16", "start=0x100 vstart=0x200", "vstart=0x200", "follows=.text", "valign=8 align=16",
+        "follows=.text vstart=0x200", "vfollows=.text align=4", "vfollows=.text",
+    ],
+)  # fmt: skip
+def test_real_and_virtual_attributes_of_a_nobits_section(attributes: str, tmp_path: Path) -> None:
+    text = f"section .text\nnop\nsection foo nobits {attributes}\nx: resb 4\nsection .text\ndd x\n"
+    assert ours(text) == nasm(text, tmp_path)
+
+
+def test_line_numbers_are_those_that_the_source_sets() -> None:
+    program = asm.assemble("%line 10+1 a.c\ndb __LINE__\ndb __LINE__\n%line 20+0\ndb __LINE__\ndb __LINE__\n"
+                           "%line 30+5\ndb __LINE__\ndb __LINE__\n")  # fmt: skip
+    assert list(program.binary) == [10, 11, 20, 20, 30, 35]
