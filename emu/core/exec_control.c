@@ -216,15 +216,18 @@ COLD_BODY(exec_mov_r64_c) { return read_control(cpu, insn); }
 
 /* --- debug registers --- */
 
-/* Which register a number means: 4 and 5 are 6 and 7, or undefined with CR4.DE. Checks privilege and DR7.GD. */
+/* Which register a number means: 4 and 5 are 6 and 7, or undefined with CR4.DE. Checks privilege and DR7.GD.
+ * SDM Vol. 3, "MOV DR": other than most VM exits its own comes before privilege and CR4.DE. */
 static int check_debug(CPU *cpu, unsigned *number, bool write, unsigned gpr)
 {
-    if (*number > 7 || ((*number == 4 || *number == 5) && (cpu->cr4 & CR4_DE)))
+    if (*number > 7)
+        return fault_ud(cpu);
+    if (guest_proc(cpu, PROC_MOV_DR_EXITING))
+        return vm_exit_instruction(cpu, EXIT_REASON_MOV_DR, *number | (write ? 0 : 0x10) | gpr << 8);
+    if ((*number == 4 || *number == 5) && (cpu->cr4 & CR4_DE))
         return fault_ud(cpu);
     if (cpu->cpl)
         return fault_gp(cpu, 0);
-    if (guest_proc(cpu, PROC_MOV_DR_EXITING))
-        return vm_exit_instruction(cpu, EXIT_REASON_MOV_DR, *number | (write ? 0 : 0x10) | gpr << 8);
     if (*number == 4 || *number == 5)
         *number += 2;
     if (cpu->dr[7] & DR7_GD) {

@@ -69,8 +69,6 @@ static int inject(CPU *cpu)
     }
     if (event.type == EVENT_NMI)
         cpu->nmi_blocked = 1;
-    if (event.type == EVENT_HARDWARE_EXCEPTION)
-        cpu->trap = 0;
     if (cpu->hook)
         cpu->hook(cpu->hook_owner, HOOK_INTERRUPT, event.vector, event.type, next_rip);
     const uint8_t activity = cpu->activity;

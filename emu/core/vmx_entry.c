@@ -587,10 +587,13 @@ int vmx_enter(CPU *cpu, bool launch)
     if (!check_guest_pdptes(cpu))
         return entry_failure(cpu, EXIT_REASON_VM_ENTRY_FAILURE_DUE_TO_INVALID_GUEST_STATE, INVALID_PDPTE);
 
+    const uint8_t nmi_blocked = cpu->nmi_blocked;
     guest_state_load(cpu);
     const uint32_t failed = msr_area_load(cpu, VMCS(cpu, VM_ENTRY_MSR_LOAD_ADDRESS), (uint32_t)VMCS(cpu, VM_ENTRY_MSR_LOAD_COUNT));
-    if (failed)
+    if (failed) {
+        cpu->nmi_blocked = nmi_blocked;
         return entry_failure(cpu, EXIT_REASON_VM_ENTRY_FAILURE_DUE_TO_MSR_LOADING, failed);
+    }
     if (launch)
         vmx->launched = 1;
     vmx->inject = (VMCS(cpu, VM_ENTRY_INTERRUPTION_INFORMATION_FIELD) & INTERRUPTION_VALID) != 0;

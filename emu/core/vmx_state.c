@@ -42,6 +42,34 @@ static void segments_update(CPU *cpu)
 
 static bool uses_pdptes(const CPU *cpu) { return (cpu->cr0 & CR0_PG) && (cpu->cr4 & CR4_PAE) && !(cpu->efer & EFER_LMA); }
 
+#define PENDING_BREAKPOINTS 15u
+
+/* The debug exceptions that are pending after VM entry: SDM Vol. 3, "Delivery of Pending Debug Exceptions after VM Entry". */
+static uint32_t pending_debug_load(const CPU *cpu)
+{
+    const uint32_t pending = (uint32_t)VMCS(cpu, GUEST_PENDING_DEBUG_EXCEPTIONS);
+    const uint32_t info = (uint32_t)VMCS(cpu, VM_ENTRY_INTERRUPTION_INFORMATION_FIELD);
+    const unsigned type = info >> 8 & 7;
+    const bool after_mov_ss = VMCS(cpu, GUEST_INTERRUPTIBILITY_STATE) & BLOCKING_BY_MOV_SS;
+    if (!(pending & (DR6_BS | PENDING_ENABLED)))
+        return 0;
+    if ((info & INTERRUPTION_VALID) && type != 7) { /* 7 injects a VM exit, not an event of the guest's */
+        if ((type != EVENT_SOFTWARE_INTERRUPT && type != EVENT_ICEBP) || !after_mov_ss)
+            return 0;
+    } else if (VMCS(cpu, GUEST_ACTIVITY_STATE) > ACTIVITY_HLT)
+        return 0;
+    /* After MOV SS RFLAGS.TF is 1 where BS is: the next instruction steps of itself. */
+    return pending & (PENDING_BREAKPOINTS | (after_mov_ss ? 0 : DR6_BS));
+}
+
+/* What an exit leaves pending. A step over MOV SS is held off by it, and VM entry wants to see it. */
+static uint32_t pending_debug_save(const CPU *cpu)
+{
+    const bool held_step = (cpu->shadow & SHADOW_MOV_SS) && (cpu->eflags & FLAG_TF);
+    return (cpu->trap & (DR6_BS | PENDING_BREAKPOINTS)) | (held_step ? DR6_BS : 0) |
+           (cpu->trap & PENDING_BREAKPOINTS ? PENDING_ENABLED : 0);
+}
+
 void guest_state_load(CPU *cpu)
 {
     const uint32_t entry = entry_controls(cpu), proc2 = proc2_controls(cpu);
@@ -89,9 +117,7 @@ void guest_state_load(CPU *cpu)
     cpu->shadow = (blocking & BLOCKING_BY_STI ? SHADOW_STI : 0) | (blocking & BLOCKING_BY_MOV_SS ? SHADOW_MOV_SS : 0);
     cpu->nmi_blocked = (blocking & BLOCKING_BY_NMI) != 0;
     cpu->activity = (uint8_t)VMCS(cpu, GUEST_ACTIVITY_STATE);
-    /* Conditions that were met but not enabled (bit 12) bring no exception. */
-    const uint32_t pending = (uint32_t)VMCS(cpu, GUEST_PENDING_DEBUG_EXCEPTIONS);
-    cpu->trap = pending & (PENDING_ENABLED | DR6_BS) ? pending & (DR6_BS | 15) : 0;
+    cpu->trap = pending_debug_load(cpu);
     cpu->rep_resumed = 0;
 }
 
@@ -125,7 +151,7 @@ void guest_state_save(CPU *cpu)
     VMCS(cpu, GUEST_INTERRUPTIBILITY_STATE) = (cpu->shadow & SHADOW_STI ? BLOCKING_BY_STI : 0) |
                                               (cpu->shadow & SHADOW_MOV_SS ? BLOCKING_BY_MOV_SS : 0) |
                                               (cpu->nmi_blocked ? BLOCKING_BY_NMI : 0);
-    VMCS(cpu, GUEST_PENDING_DEBUG_EXCEPTIONS) = (cpu->trap & (DR6_BS | 15)) | (cpu->trap & 15 ? PENDING_ENABLED : 0);
+    VMCS(cpu, GUEST_PENDING_DEBUG_EXCEPTIONS) = pending_debug_save(cpu);
     if (proc2 & PROC2_ENABLE_EPT)
         for (unsigned i = 0; i < 4; i++)
             cpu->vmx.field[GUEST_PDPTE0 + i] = uses_pdptes(cpu) ? cpu->pdpte[i] : cpu->vmx.field[GUEST_PDPTE0 + i];

@@ -321,6 +321,18 @@ def test_msr_loading(number: int, value: int) -> None:
     assert bench["GUEST_IA32_SYSENTER_CS"] == 0x1234
 
 
+def test_a_failed_vm_entry_leaves_the_blocking_of_nmis() -> None:
+    """The guest's virtual-NMI blocking was loaded before its MSRs; the VMM takes NMIs as before."""
+    bench = Bench()
+    virtual = pin("NMI_EXITING", "VIRTUAL_NMIS") | {"GUEST_INTERRUPTIBILITY_STATE": 8}
+    area = {"VM_ENTRY_MSR_LOAD_ADDRESS": MSR_AREA, "VM_ENTRY_MSR_LOAD_COUNT": 1}
+    bench.cpu.memory.write(MSR_AREA, (0xC0000100).to_bytes(16, "little"))
+    assert bench.exit("vmcall", virtual, area) == "failed VM_ENTRY_FAILURE_DUE_TO_MSR_LOADING"
+    bench.cpu.pins.drive(1, 1)
+    bench.cpu.run(instructions=10)
+    assert bench.vector == 2
+
+
 def test_checks_that_passed_are_not_skipped_once_an_input_changes() -> None:
     """A round trip leaves them out; VMWRITE of a control or of host state brings them back."""
     bench = Bench()

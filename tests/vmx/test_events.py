@@ -288,7 +288,51 @@ def test_pending_debug_exceptions_and_single_step() -> None:
     # After MOV SS they wait: an exit in between saves them.
     bench = Bench()
     assert bench.exit("mov eax, ss\nmov ss, eax\ncpuid", {"GUEST_RFLAGS": 0x2}) == "CPUID"
-    assert bench["GUEST_INTERRUPTIBILITY_STATE"] == 2
+    assert bench["GUEST_INTERRUPTIBILITY_STATE"] == 2 and bench["GUEST_PENDING_DEBUG_EXCEPTIONS"] == 0
+    bench = Bench()
+    assert bench.exit("mov eax, ss\npush 0x102\npopfd\nmov ss, eax\ncpuid\nnop") == "CPUID"
+    assert bench["GUEST_PENDING_DEBUG_EXCEPTIONS"] == 0x4000 and bench["GUEST_INTERRUPTIBILITY_STATE"] == 2
+    after = bench["GUEST_RIP"] + 2
+    bench.set({"GUEST_RIP": after} | bitmap(1))
+    bench.enter(resume=True)  # what was saved passes the checks of VM entry, and the step ends after one instruction
+    assert bench.reason == "EXCEPTION_OR_NMI" and bench["GUEST_RIP"] == after + 1
+    assert bench["EXIT_QUALIFICATION"] == 0x4000
+
+
+@pytest.mark.parametrize(
+    ("changes", "due"),
+    [
+        ({"GUEST_PENDING_DEBUG_EXCEPTIONS": 0x1001}, 1),
+        ({"GUEST_PENDING_DEBUG_EXCEPTIONS": 0x4001, "GUEST_RFLAGS": 0x102}, 0x4001),
+        ({"GUEST_PENDING_DEBUG_EXCEPTIONS": 1}, None),  # neither a step nor an enabled breakpoint
+        ({"GUEST_PENDING_DEBUG_EXCEPTIONS": 0x1001, INFO: VALID | 0x202}, None),
+        ({"GUEST_PENDING_DEBUG_EXCEPTIONS": 0x1001, INFO: VALID | 0x306}, None),
+        ({"GUEST_PENDING_DEBUG_EXCEPTIONS": 0x1001, INFO: VALID | 0x003, "GUEST_RFLAGS": 0x202}, None),
+        ({"GUEST_PENDING_DEBUG_EXCEPTIONS": 0x1001, INFO: VALID | 0x603, "VM_ENTRY_INSTRUCTION_LENGTH": 1}, None),
+        ({"GUEST_PENDING_DEBUG_EXCEPTIONS": 0x1001, INFO: VALID | 0x403, "VM_ENTRY_INSTRUCTION_LENGTH": 2}, None),
+        (
+            {
+                "GUEST_PENDING_DEBUG_EXCEPTIONS": 0x1001,
+                INFO: VALID | 0x403,
+                "VM_ENTRY_INSTRUCTION_LENGTH": 2,
+                "GUEST_INTERRUPTIBILITY_STATE": 2,
+            },
+            1,
+        ),
+    ],
+)
+def test_which_pending_debug_exceptions_vm_entry_delivers(changes: Changes, due: int | None) -> None:
+    """SDM Vol. 3, "Delivery of Pending Debug Exceptions after VM Entry": valid ones; none with most injected events."""
+    bench = Bench()
+    bench.guest("hlt")
+    bench.prepare(changes, bitmap(1))
+    bench.enter()
+    if due is not None:
+        assert bench.reason == "EXCEPTION_OR_NMI" and bench["EXIT_QUALIFICATION"] == due
+    elif INFO in changes:
+        assert bench.guest_vector == changes[INFO] & 0xFF
+    else:
+        assert not bench.exited and bench.cpu.rip == GUEST + 1
 
 
 def test_the_preemption_timer() -> None:

@@ -299,6 +299,15 @@ def test_privilege_comes_before_the_exit_and_vmx_instructions_before_privilege()
         bench = Bench()
         bench.cpu.memory.write(0x50000, b"\x87")
         assert bench.exit(text, user, tables) == reason
+    # MOV DR is the exception to the rule: its exit comes before privilege and before CR4.DE.
+    bench = Bench()
+    bench.cpu.memory.write(0x50000, b"\x87")
+    assert bench.exit("mov eax, dr7", primary("MOV_DR_EXITING"), user, tables) == "MOV_DR"
+    assert bench["EXIT_QUALIFICATION"] == 0x17
+    bench = Bench()
+    extensions = {"GUEST_CR4": 0x2018, "EXCEPTION_BITMAP": 1 << 6}
+    assert bench.exit("mov dr5, ecx", primary("MOV_DR_EXITING"), extensions) == "MOV_DR"
+    assert bench["EXIT_QUALIFICATION"] == 0x105
 
 
 def test_state_is_saved_and_the_host_s_loaded() -> None:
