@@ -292,6 +292,10 @@ static bool combine(const Fault *first, const Fault *second, Fault *next)
     return true;
 }
 
+/* A benign exception during a delivery takes the place of what was delivered, so a misaligned stack at CPL 3 makes
+ * #AC after #AC without end: a processor hangs in it, here it is a shutdown. A chain that ends is much shorter. */
+#define MOST_NESTED_FAULTS 16
+
 /* Clocks of an event that no instruction asked for: one at least, so that time passes where a handler faults for ever. A
  * task switch charges itself. */
 static void charge_event(CPU *cpu, bool real, bool v86, unsigned cpl, uint64_t tss)
@@ -312,6 +316,7 @@ int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip)
     const unsigned cpl = cpu->cpl;
     const uint64_t tss = cpu->seg[TR].base;
     bool nested = false;
+    unsigned faults = 0;
     for (;;) {
         /* A double fault that exits is, like an event that exits at once, no exit during delivery: SDM Vol. 3,
          * "Information for VM Exits That Occur During Event Delivery". */
@@ -346,7 +351,7 @@ int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip)
             return STATUS_FAULT;
         nested = true;
         next_rip = cpu->rip;
-        if (!combine(&current, &second, &current)) {
+        if (!combine(&current, &second, &current) || ++faults > MOST_NESTED_FAULTS) {
             record(cpu, &second);
             cpu->activity = ACTIVITY_SHUTDOWN;
             return STATUS_SHUTDOWN;

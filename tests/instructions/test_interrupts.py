@@ -596,3 +596,15 @@ def test_flags_through_iret(cpl: int, iopl: int) -> None:
         bench.cpu.run(instructions=12)
         want = (image & allowed) | iopl << 12 | 2
         assert (bench.cpu.ecx, bench.cpu.ebx, bench.cpu.rflags) == (want, want, want)
+
+
+def test_alignment_checks_that_cannot_be_delivered_end() -> None:
+    """Handlers at CPL 3 on a stack that is not aligned: every push of a frame is the next #AC."""
+    bench = Bench(model="pentium3")
+    bench.enter_ring(3)
+    bench.set_gate(17, gate(14, CODE3, HANDLERS + 17 * 16, dpl=3))
+    bench.cpu.cr0 = bench.cpu.cr0 | 0x40000
+    bench.cpu.rflags = 0x40002
+    bench.cpu.esp = bench.cpu.esp - 2
+    bench.place("push eax")
+    assert bench.cpu.run(instructions=10, cycles=100_000).reason == StopReason.TRIPLE_FAULT
