@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -108,7 +109,9 @@ class Session:
         ]
         for command in commands:
             arguments += ["-ex", command]
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+        # A sanitized build preloads a library that gdb cannot live with.
+        env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False, env=env)
         return done.stdout + done.stderr
 
 
