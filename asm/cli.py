@@ -274,14 +274,16 @@ def _main(argv: Sequence[str]) -> int:
         raise ArgumentError(f"output format `{arguments.format}' {what}; there are {', '.join(FORMATS)}")
     if arguments.messages:
         with open(arguments.messages, "w", encoding="utf-8", errors="surrogateescape") as messages:
-            return _assemble(arguments, lambda text: print(text, file=messages))
+            return _assemble(arguments, lambda text: print(text, file=messages), False)
     stream = sys.stdout if arguments.to_stdout else sys.stderr
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")
-    return _assemble(arguments, lambda text: print(text, file=stream))
+    from asm import colour
+
+    return _assemble(arguments, lambda text: print(text, file=stream), colour.wanted(stream))
 
 
-def _assemble(arguments: Arguments, say: Callable[[str], None]) -> int:
+def _assemble(arguments: Arguments, say: Callable[[str], None], colourful: bool) -> int:
     import gc
 
     gc.disable()  # a short-lived process: collecting garbage costs more than it frees
@@ -300,6 +302,10 @@ def _assemble(arguments: Arguments, say: Callable[[str], None]) -> int:
             text = text.replace(f"{diagnostic.file}:{diagnostic.line}:{diagnostic.column}:",
                                 f"{diagnostic.file}({diagnostic.line}) :", 1)  # fmt: skip
         messages.append(text)
+        if colourful:
+            from asm import colour
+
+            text = colour.paint_diagnostic(text, diagnostic)
         say(text)
 
     if arguments.source == "-":

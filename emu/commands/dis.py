@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from emu.debug.disassemble import listing
+from emu.debug.disassemble import coloured, listing
 from emu.debug.symbols import load_symbols
 from emu.errors import BadInput, ConfigError
 from emu.host.input_file import read_file
@@ -29,7 +29,7 @@ def show(options: argparse.Namespace) -> int:
         for line in listing(data, options.bits, options.origin, symbols):
             if style.on and "  " in line:
                 address, code, text = line.split("  ", 2)
-                line = f"{style.faint(address)}  {style.name(code)}  {text}"
+                line = f"{style.faint(address)}  {style.name(code)}  {coloured(text)}"
             elif style.on:
                 line = style.strong(line)
             print(line)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from emu._core import Processor
 
-__all__ = ["disassemble", "listing"]
+__all__ = ["coloured", "disassemble", "listing"]
 
 MAX_LENGTH = 15  # bytes of an instruction
 PAGE_SIZE = 4096
@@ -53,3 +53,10 @@ def listing(data: bytes, bits: int, origin: int = 0, symbols: Mapping[str, int] 
         for address, code, text in disassemble(piece, bits, origin + position, PIECE, exact=False):
             yield f"{address:0{width}X}  {code.hex().upper():<20}  {text}"
             position += len(code)
+
+
+def coloured(text: str) -> str:
+    """An instruction's text in colour, for a terminal."""
+    from asm.colour import paint
+
+    return paint(text)
