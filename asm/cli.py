@@ -272,6 +272,9 @@ def _main(argv: Sequence[str]) -> int:
     if arguments.format not in FORMATS:
         what = "is not made in this version" if arguments.format in OTHER_FORMATS else "is unknown"
         raise ArgumentError(f"output format `{arguments.format}' {what}; there are {', '.join(FORMATS)}")
+    for written in (arguments.output, arguments.listing, arguments.map, arguments.dependencies or ""):
+        if written not in ("", "-") and os.path.isfile(written) and _is_same_file(written, arguments.source):
+            raise ArgumentError(f"will not overwrite the source, `{written}'")
     if arguments.messages:
         with open(arguments.messages, "w", encoding="utf-8", errors="surrogateescape") as messages:
             return _assemble(arguments, lambda text: print(text, file=messages), False)
@@ -410,6 +413,10 @@ def _dependencies(arguments: Arguments, dependencies: Sequence[str]) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def _is_same_file(path: str, other: str) -> bool:
+    return os.path.exists(other) and os.path.samefile(path, other)
+
+
 def _write(path: str, data: bytes) -> None:
     """Writes a file as a whole or not at all.
 
@@ -420,7 +427,10 @@ def _write(path: str, data: bytes) -> None:
         with open(1 if path == "-" else path, "wb", closefd=path != "-") as file:  # a pipe or a device
             file.write(data)
         return
-    handle, temporary = tempfile.mkstemp(prefix=".emu-asm-", dir=os.path.dirname(path) or ".")
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=".emu-asm-", dir=os.path.dirname(path) or ".")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None  # the name that the user gave
     try:
         with open(handle, "wb") as file:
             file.write(data)

@@ -75,6 +75,21 @@ def test_listing_map_and_dependencies(folder: Path) -> None:
     assert (folder / "out.d").read_text() == "out.bin : good.asm inc/part.inc\n\n"
 
 
+@pytest.mark.parametrize("option", ["-o", "-l", "-MD", "--map"])
+def test_the_source_is_not_overwritten(folder: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    source = folder / "own.asm"
+    source.write_text("nop\n")
+    assert main(["own.asm", option, "./own.asm"]) == 2
+    assert capsys.readouterr().err == "emu-asm: will not overwrite the source, `./own.asm'\n"
+    assert source.read_text() == "nop\n"
+
+
+def test_a_file_that_cannot_be_written_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "own.asm").write_text("nop\n")
+    assert main(["own.asm", "-o", "missing/out.bin"]) == 2
+    assert capsys.readouterr().err == "emu-asm: missing/out.bin: No such file or directory\n"
+
+
 def test_dependencies_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-I", "inc", "-DVALUE=1", "-M", "-MT", "target", "good.asm"]) == 0
     assert capsys.readouterr().out == "target : good.asm inc/part.inc\n\n"
