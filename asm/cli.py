@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -36,6 +37,7 @@ Assembles SOURCE, written in NASM's syntax. `-` reads standard input.
   -s               messages to standard output
   -X gnu|vc        form of messages
   -Z FILE          messages to FILE
+  -@ FILE          more of the command line is in FILE
   --no-cache       assemble even what has not changed since the last time
   --map FILE       sections and symbols with their addresses
   -v               version
@@ -81,7 +83,7 @@ class Arguments:
         self.style = "gnu"
         self.help = self.version = False
         self.cache = True
-        self.words: list[str] = []  # as they stood on the command line
+        self.words: list[str] = []  # of the command line and its response files
 
 
 _VALUED = "foliIdDuUpPXZ"
@@ -94,8 +96,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         ArgumentError: what is wrong with it, in one line.
     """
     arguments = Arguments()
-    arguments.words = list(argv)
-    words = iter(argv)
+    arguments.words = list(_with_responses(argv))
+    words = iter(arguments.words)
     only_files = False
     for word in words:
         if only_files or word == "-" or word[:1] != "-":
@@ -111,6 +113,20 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     if not (arguments.source or arguments.help or arguments.version):
         raise ArgumentError("no source file; `emu-asm -h' explains")
     return arguments
+
+
+def _with_responses(argv: Sequence[str]) -> Iterator[str]:
+    """The command line with the words of `-@ FILE` in its place; they are split and quoted as a shell has them."""
+    words = iter(argv)
+    for word in words:
+        if word[:2] != "-@":
+            yield word
+            continue
+        with open(_value(word, words), encoding="utf-8", errors="surrogateescape") as file:
+            try:
+                yield from shlex.split(file.read(1 << 20), comments=False)
+            except ValueError as error:
+                raise ArgumentError(f"{file.name}: {error}") from None
 
 
 def _value(word: str, words: Iterator[str]) -> str:
@@ -200,6 +216,8 @@ def _option(arguments: Arguments, word: str, words: Iterator[str]) -> None:
 
 def _dependency_option(arguments: Arguments, word: str, words: Iterator[str]) -> None:
     kind = word[1:3]
+    if word == "-MD" and arguments.words[arguments.words.index(word) + 1 :][:1] == ["-MF"]:
+        return  # the file's name comes with -MF
     if kind in ("MF", "MD", "MT", "MQ"):
         value = word[3:] or next(words, "")
         if not value:
@@ -237,7 +255,7 @@ def _warning_option(arguments: Arguments, word: str) -> None:
         on = True
     if not name:
         raise ArgumentError(f"option `{word}' wants the name of a warning")
-    arguments.warnings[name] = on
+    arguments.warnings[name.replace("orphan-labels", "label-orphan")] = on  # its name before NASM 2.14
 
 
 def main(argv: Sequence[str] | None = None) -> int:

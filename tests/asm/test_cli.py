@@ -190,3 +190,24 @@ def test_files_are_named_as_nasm_names_them(folder: Path, name: str) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-m", "asm", source], cwd=folder / "ours", env=env, capture_output=True, check=True)
     assert sorted(p.name for p in (folder / "ours").iterdir()) == sorted(p.name for p in (folder / "nasm").iterdir())
+
+
+def test_more_of_the_command_line_in_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "more").write_text("-f bin\n-Iinc/ -d 'VALUE=1 + 2'\n")
+    assert main(["-@", "more", "-o", "out.bin", "good.asm"]) == 0
+    assert main(["-@more", "-o", "again.bin", "good.asm"]) == 0
+    assert (folder / "out.bin").read_bytes() == (folder / "again.bin").read_bytes() == bytes.fromhex("b80300 05")
+    (folder / "more").write_text("-d 'VALUE")
+    assert main(["-@more", "good.asm"]) == 2
+    assert "more: No closing quotation" in capsys.readouterr().err
+
+
+def test_a_dependency_file_named_apart(folder: Path) -> None:
+    assert main(["-MD", "-MF", "out.d", "-Iinc/", "-dVALUE=1", "-o", "out.bin", "good.asm"]) == 0
+    assert (folder / "out.d").read_text() == "out.bin : good.asm inc/part.inc\n\n"
+
+
+def test_the_old_name_of_a_warning(folder: Path) -> None:
+    (folder / "alone.asm").write_text("lone\n")
+    assert main(["-w+error=orphan-labels", "alone.asm", "-o", "out.bin"]) == 1
+    assert main(["-w-orphan-labels", "-Werror", "alone.asm", "-o", "out.bin"]) == 0
