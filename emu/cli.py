@@ -1,6 +1,8 @@
 """The command `emu`: its arguments, and what an error looks like."""
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -201,6 +203,9 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except SystemExit as end:  # argparse has said why
         return end.code if isinstance(end.code, int) else BAD_INPUT
+    except BrokenPipeError:  # the reader, such as head, had enough: no error, and nothing left to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
     except (EmuError, ValueError, OSError) as error:
         print(f"emu: {error}", file=sys.stderr)
         return BAD_INPUT

@@ -1,5 +1,7 @@
 """The commands besides `emu run`, and what holds for all."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +62,14 @@ def test_dis_of_what_cannot_be(tmp_path: Path, capfd: Capture, arguments: list[s
     assert main(["dis", *(text.format(file=tmp_path / "file") for text in arguments)]) == 2
     err = capfd.readouterr().err
     assert says in err and err.startswith("emu: ") and err.count("\n") == 1
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    end = subprocess.run([sys.executable, "-m", "emu", "models"], stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (end.returncode, end.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_dis_of_standard_input_into_head() -> None:
