@@ -1,8 +1,8 @@
 """The stub, driven by a real gdb: registers, memory, breakpoints, watchpoints, stepping, detaching, the guest's end."""
 
+import os
 import shutil
 import socket
-import os
 import subprocess
 import threading
 from collections.abc import Iterator
