@@ -196,3 +196,11 @@ def test_labels_of_firmware_and_vmm_are_symbols_of_the_machine() -> None:
         assert machine.cpu.cs.base + machine.cpu.rip == machine.symbols["enter32"] < 1 << 20
         assert machine.run(until="vmm_exit_ept_violation", seconds=1).reason is StopReason.BREAKPOINT
         assert machine.symbols["vmm_exit_ept_violation"] >= 0xC0000000
+
+
+def test_a_machine_with_too_little_memory_is_told_so() -> None:
+    with Machine(memory=1 << 20) as machine:
+        assert machine.run(seconds=1).reason is StopReason.HALTED
+        assert machine.serial.output.endswith(b"too little: 2 MiB are needed\r\n")
+    with Machine(memory=2 << 20) as machine:
+        assert machine.run(seconds=2).reason is StopReason.POWERED_OFF
