@@ -88,7 +88,7 @@ class Transition(NamedTuple):
 
 
 class VmxFailure(NamedTuple):
-    """A check of VM entry that failed: its name, the field with its value, what would pass, the section in SDM Vol. 3."""
+    """A failed check of VM entry: its name, the field with its value, what would pass, the section of SDM Vol. 3."""
 
     check: str
     field: str

@@ -201,6 +201,6 @@ def test_labels_of_firmware_and_vmm_are_symbols_of_the_machine() -> None:
 def test_a_machine_with_too_little_memory_is_told_so() -> None:
     with Machine(memory=1 << 20) as machine:
         assert machine.run(seconds=1).reason is StopReason.HALTED
-        assert machine.serial.output.endswith(b"too little: 2 MiB are needed\r\n")
+        assert b"too little: 2 MiB are needed" in machine.serial.output
     with Machine(memory=2 << 20) as machine:
         assert machine.run(seconds=2).reason is StopReason.POWERED_OFF
