@@ -391,7 +391,7 @@ cdef class Processor:
 
     @property
     def vmx_failure(self):
-        """The check of VM entry that failed last, a VmxFailure; None: none since VMXON or the restoring of a snapshot."""
+        """The check of VM entry that failed last, a VmxFailure; None: none since VMXON or the last restore."""
         self.clock.check()
         return vmx_failure_of(self.c)
 
