@@ -369,6 +369,8 @@ void tlb_flush(CPU *cpu, bool global_too);
 void tlb_flush_page(CPU *cpu, uint64_t la);
 void tlb_flush_all(CPU *cpu);
 void tlb_flush_matching(CPU *cpu, int64_t vpid, uint64_t eptp, bool global_too);
+/* Forgets one address in all that are tagged with the VPID. */
+void tlb_flush_page_of(CPU *cpu, uint32_t vpid, uint64_t la);
 /* Goes on with the translations of another address space; CR0, CR4 and EFER are the new ones already. */
 void tlb_select(CPU *cpu, uint32_t vpid, uint64_t eptp);
 /* Decoded code is reached by other ways from now on: the jump cache of every address space is void. */

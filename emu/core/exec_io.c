@@ -230,10 +230,24 @@ static RepeatClocks repeat_clocks(const CPU *processor, const Insn *instruction)
     return clocks;
 }
 
+/* With a count of zero nothing is accessed, but the instruction exits all the same: SDM Vol. 3, "Instructions That Cause VM
+ * Exits Conditionally", speaks of the instruction and makes no exception for its count. */
+static int exit_on_no_iteration(CPU *processor, const Insn *instruction, Element *element, unsigned size)
+{
+    const uint64_t mask = processor->address_mask[instruction->asize];
+    const bool in = element == input_string;
+    if (processor->r[RCX] & mask)
+        return STATUS_OK;
+    return exit_on_string(processor, (uint16_t)processor->r[RDX], size, in ? IO_IN : 0, true, in ? ES : instruction->seg,
+                          processor->r[in ? RDI : RSI] & mask);
+}
+
 /* An iteration ends at an instruction boundary and counts as one instruction; when the clocks run out the instruction is
  * left with RIP on itself, as the other string instructions are (exec_string.c). The set-up is charged once. */
 static int repeated(CPU *processor, const Insn *instruction, Element *element, unsigned size)
 {
+    if (unlikely(processor->non_root) && exit_on_no_iteration(processor, instruction, element, size))
+        return STATUS_FAULT;
     const int64_t charged = processor->clocks[instruction->row].rep; /* by the block, unless a fault ends the visit */
     const RepeatClocks clocks = repeat_clocks(processor, instruction);
     const uint64_t mask = processor->address_mask[instruction->asize];

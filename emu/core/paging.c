@@ -57,17 +57,22 @@ void tlb_flush(CPU *cpu, bool global_too)
     generation_renew(cpu);
 }
 
+static void forget_page(TlbEntry *supervisor, TlbEntry *user, uint64_t la)
+{
+    const unsigned slot = la >> 12 & (TLB_SIZE - 1);
+    if ((supervisor[slot].read_tag | supervisor[slot].write_tag) == (la | PAGE_MASK))
+        supervisor[slot] = (TlbEntry){0};
+    if ((user[slot].read_tag | user[slot].write_tag) == (la | PAGE_MASK))
+        user[slot] = (TlbEntry){0};
+}
+
 void tlb_flush_page(CPU *cpu, uint64_t la)
 {
     if (cpu->tlb_has_large) {
         tlb_flush(cpu, true);
         return;
     }
-    const unsigned slot = la >> 12 & (TLB_SIZE - 1);
-    if ((cpu->tlb_supervisor[slot].read_tag | cpu->tlb_supervisor[slot].write_tag) == (la | PAGE_MASK))
-        cpu->tlb_supervisor[slot] = (TlbEntry){0};
-    if ((cpu->tlb_user[slot].read_tag | cpu->tlb_user[slot].write_tag) == (la | PAGE_MASK))
-        cpu->tlb_user[slot] = (TlbEntry){0};
+    forget_page(cpu->tlb_supervisor, cpu->tlb_user, la);
     generation_renew(cpu);
 }
 
@@ -133,6 +138,23 @@ void tlb_flush_matching(CPU *cpu, int64_t vpid, uint64_t eptp, bool global_too)
             tlb_flush(cpu, global_too);
         else
             context_flush(context, global_too);
+    }
+}
+
+void tlb_flush_page_of(CPU *cpu, uint32_t vpid, uint64_t la)
+{
+    for (unsigned i = 0; i < TLB_CONTEXTS; i++) {
+        TlbContext *context = &cpu->contexts[i];
+        if (context->vpid != vpid)
+            continue;
+        if (context == cpu->context) {
+            tlb_flush_page(cpu, la);
+        } else if (context->has_large) {
+            context_flush(context, true);
+        } else {
+            forget_page(context->supervisor, context->user, la);
+            context->generation = 0;
+        }
     }
 }
 

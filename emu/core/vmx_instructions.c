@@ -319,7 +319,9 @@ static int invalidate_vpid(CPU *cpu, const Insn *insn, uint64_t type)
         for (unsigned i = 0; i < TLB_CONTEXTS; i++)
             if (cpu->contexts[i].vpid)
                 tlb_flush_matching(cpu, cpu->contexts[i].vpid, UINT64_MAX, true);
-    } else { /* an address takes with it the rest of its VPID's */
+    } else if (type == INDIVIDUAL_ADDRESS) {
+        tlb_flush_page_of(cpu, vpid, la);
+    } else {
         tlb_flush_matching(cpu, vpid, UINT64_MAX, type != SINGLE_CONTEXT_RETAINING_GLOBALS);
     }
     return vmsucceed(cpu);

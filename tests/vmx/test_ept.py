@@ -3,6 +3,8 @@ Translation Information"."""
 
 from collections.abc import Mapping
 
+import struct
+
 import pytest
 from vmm import EPT, GUEST, GUEST_TABLES, Bench, ept_tables, real_mode, secondary
 
@@ -143,6 +145,17 @@ def test_vpid_keeps_translations_and_invept_forgets_them() -> None:
     for text in ("mov eax, 1\ninvept eax, [0xb000]", "mov eax, 2\ninvept eax, [0xb000]",
                  "mov eax, 1\ninvvpid eax, [0xb010]", "mov eax, 2\ninvvpid eax, [0xb010]"):  # fmt: skip
         assert second(bench_with(PAGE | WB | R), tagged, text) == new, text
+
+
+@pytest.mark.parametrize("address", [0x180000, 0x181000, 0x580000])
+def test_invvpid_of_an_address_forgets_that_one_alone(address: int) -> None:
+    """SDM Vol. 2, "INVVPID": the others may be forgotten too, and are not where no page is large, as without
+    paging; 580000h shares a slot of the TLB."""
+    bench = bench_with(PAGE | WB | R)
+    bench.cpu.memory.write(0xB020, struct.pack("<QQ", 1, address))
+    expected = 0x11111111 if address == 0x180000 else 0x00C1010F
+    tagged = secondary("ENABLE_EPT", "ENABLE_VPID", "UNRESTRICTED_GUEST") | {"GUEST_CR0": 0x31}
+    assert second(bench, tagged, "xor eax, eax\ninvvpid eax, [0xb020]") == expected
 
 
 def test_a_guest_of_many_vpids() -> None:

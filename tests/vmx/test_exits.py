@@ -71,6 +71,9 @@ EXITS: list[tuple[str, Changes, str, int, int]] = [
     ("mov edx, 0xcf8\nout dx, ax", primary("UNCONDITIONAL_IO_EXITING"), "IO_INSTRUCTION", 0x0CF80001, 2),
     ("mov edx, 0x1f0\nrep insw", primary("UNCONDITIONAL_IO_EXITING"), "IO_INSTRUCTION", 0x01F00039, 3),
     ("mov edx, 0x1f0\nouts" + "d", primary("UNCONDITIONAL_IO_EXITING"), "IO_INSTRUCTION", 0x01F00013, 1),
+    # The manual makes no exception for a count of zero.
+    ("mov edx, 0x1f0\nxor ecx, ecx\nrep insw", primary("UNCONDITIONAL_IO_EXITING"), "IO_INSTRUCTION", 0x01F00039, 3),
+    ("mov edx, 0x1f0\nxor ecx, ecx\nrep outsb", primary("UNCONDITIONAL_IO_EXITING"), "IO_INSTRUCTION", 0x01F00030, 2),
     ("mov ecx, 0x10\nrdmsr", {}, "RDMSR", 0, 2),
     ("mov ecx, 0x10\nwrmsr", {}, "WRMSR", 0, 2),
     ("sgdt [0x9000]", DESCRIPTORS, "ACCESS_TO_GDTR_OR_IDTR", 0x9000, 7),
