@@ -18,6 +18,7 @@
 %include "handoff.inc"
 %include "vm_abi.inc"
 %include "layout.inc"
+%include "guests.inc"
 
         org VMM_BASE
 
@@ -25,6 +26,7 @@
 %include "console.inc"
 %include "crc32.inc"
 %include "files.inc"
+%include "policy.inc"
 %include "header.inc"
 %include "tables.inc"
 %include "vmxon.inc"
@@ -68,6 +70,8 @@ switch_reason:      dd 0                ; of the next switch
 switch_rip:         dd 0
 event_buffer:       dd 0                ; where the Service VM wants the next event
 event_record:       times event_size db 0
+policy_now:         times policy_size db 0  ; the policy in force
+                    align 4
 io_time:            dd 0, 0             ; the VM's time of the access
 io_mask:            dd 0                ; of the address size of INS and OUTS
 io_bytes:           dd 0

@@ -15,7 +15,7 @@ from emu import Machine, StopReason
 
 from .conftest import Built
 
-FLASH_BASE = 0xFFFC0000
+FLASH_BASE = 0xFFF00000
 SOURCES = ["acpi/dsdt.asm", "acpi/dsdt_vm.asm", "switch/software.asm", "switch/vmx.asm", *FILES.values()]
 PCI_ADDRESS, PCI_DATA = 0xCF8, 0xCFC
 
@@ -102,7 +102,7 @@ def test_the_memory_map_that_a_guest_is_told(native: Any) -> None:
     entries = [tuple(words[3 * n : 3 * n + 3]) for n in range(count)]
     assert entries == [
         (0, 0xA0000, 1), (0x100000, 0xEF0000, 1), (0xFF0000, 0x10000, 3),
-        (0xE0000, 0x20000, 2), (FLASH_BASE, 0x40000, 2),
+        (0xE0000, 0x20000, 2), (FLASH_BASE, 0x100000, 2),
     ]  # fmt: skip
 
 

@@ -432,7 +432,7 @@ text:   db      "status ", 0
 
 @pytest.mark.parametrize(
     ("call", "status"),
-    [(0, 0), (1, 2), (2, 2), (3, 2), (4, 2), (5, 2), (6, 1), (0x12345678, 1), (0xFFFFFFFF, 1)],
+    [(0, 0), (1, 2), (2, 2), (3, 2), (4, 2), (5, 2), (17, 1), (0x12345678, 1), (0xFFFFFFFF, 1)],
 )
 def test_a_guest_s_calls(built: Built, tmp_path: Path, call: int, status: int) -> None:
     registers = "mov ebx, 0\n mov ecx, 0FFFFFFFFh\n mov esi, 0FFFFFFF0h\n mov edi, 0FFFFFFF0h\n"
@@ -671,7 +671,7 @@ def test_another_processor_with_vt_x_runs_it_the_same(built: Built, story: Story
     (tmp_path / "image.rom").write_bytes(built.rom())
     (tmp_path / "debugger").write_text("c\n")
     (tmp_path / "settings").write_text(
-        "romimage: file=image.rom, address=0xfffc0000\nvgaromimage: file=display.rom\nmegs: 32\n"
+        "romimage: file=image.rom, address=0xfff00000\nvgaromimage: file=display.rom\nmegs: 32\n"
         "cpu: model=corei7_haswell_4770, ips=100000000, reset_on_triple_fault=0\nclock: sync=none\n"
         'display_library: rfb, options="timeout=0"\nsound: driver=dummy\nlog: log.txt\npanic: action=fatal\n'
         "com1: enabled=1, mode=file, dev=com1.txt\n"
