@@ -22,6 +22,7 @@ ERASING = 0x81  # of the SEL commands
 NOT_INITIALIZED = 0x80  # of Reset Watchdog Timer
 NO_DATA = 0x80  # of Get Message and Read Event Message Buffer
 INVALID_COMMAND = 0xC1
+INVALID_FOR_LUN = 0xC2
 OUT_OF_SPACE = 0xC4
 RESERVATION_LOST = 0xC5
 BAD_LENGTH = 0xC7
@@ -116,8 +117,10 @@ class Bmc(Device):
         netfn, lun, number, data = request[0] >> 2, request[0] & 3, request[1], request[2:]
         start = bytes(((netfn | 1) << 2 | lun, number))
         handler, least, most = COMMANDS.get((netfn, number), (None, 0, 0))
-        if handler is None or lun != 0:
+        if handler is None:
             return start + bytes((INVALID_COMMAND,))
+        if lun != 0:
+            return start + bytes((INVALID_FOR_LUN,))
         if not least <= len(data) <= most:
             return start + bytes((BAD_LENGTH,))
         try:

@@ -23,6 +23,7 @@ cdef class Ata(Part):
     cdef uint64_t native         # sectors of the disk
     cdef bint read_only
     cdef readonly int number     # 0 or 1: its jumper
+    cdef bint paired             # there is a drive 1 on the cable
     cdef bint selected
 
     # The task file, by register. 48-bit addresses take two writes: the last one and the one before.
@@ -48,7 +49,7 @@ cdef class Ata(Part):
     cdef uint64_t limit          # sectors that can be accessed: the others are the Host Protected Area
     cdef uint64_t lasting_limit  # ... after the next hardware reset
     cdef bint limit_set          # SET MAX has made it lasting once since the hardware reset
-    cdef bint limit_ext          # ... by the 48-bit command
+    cdef uint8_t limit_by, lasting_limit_by  # which of the two commands established each; NOP: there is no area
     cdef uint8_t max_state       # of the SET MAX security
     cdef uint8_t max_tries
     cdef uint8_t password[32]
@@ -110,4 +111,5 @@ cdef class Ata(Part):
     cdef void word(self, int number, uint32_t value) noexcept nogil
     cdef void words(self, int number, int count, uint64_t value) noexcept nogil
     cdef void text(self, int number, int count, const char *text) noexcept nogil
+    cdef uint32_t reset_result(self) noexcept nogil
     cdef void identify(self) noexcept nogil

@@ -141,6 +141,8 @@ cdef class Ata(Part):
         ConfigError: the number is another, or the disk has more sectors than a 48-bit address reaches, or none.
     """
 
+    VERSION = 2
+
     def __cinit__(self, Clock clock not None, str name not None, disk not None, int number=0):
         if number not in (0, 1):
             raise ConfigError(f"{name}: drive {number} of a cable for drives 0 and 1")
@@ -158,7 +160,8 @@ cdef class Ata(Part):
         """Power-on or hardware reset; the disk and a lasting SET MAX stay."""
         self.revert = False
         self.limit = self.lasting_limit
-        self.limit_set = self.limit_ext = False
+        self.limit_by = self.lasting_limit_by
+        self.limit_set = False
         self.max_state = MAX_INACTIVE
         self.max_tries = MAX_TRIES
         memset(self.password, 0, sizeof(self.password))
@@ -667,6 +670,7 @@ cdef class Ata(Part):
             self.initialize_device_parameters()
         elif command == SET_MULTIPLE_MODE:
             if self.written[ATA_COUNT] > ATA_BLOCK or self.written[ATA_COUNT] & (self.written[ATA_COUNT] - 1):
+                self.multiple = 0  # READ MULTIPLE and WRITE MULTIPLE are disabled
                 self.fail(ABRT)
             else:
                 self.multiple = self.written[ATA_COUNT]
@@ -681,6 +685,7 @@ cdef class Ata(Part):
                 self.done()
         elif command in (READ_NATIVE_MAX_ADDRESS, READ_NATIVE_MAX_ADDRESS_EXT):
             if command == READ_NATIVE_MAX_ADDRESS_EXT and not self.device & LBA:
+                self.command = NOP  # it does not count for SET MAX ADDRESS EXT
                 self.fail(ABRT)
             else:
                 self.report_native_max()
@@ -800,8 +805,9 @@ cdef class Ata(Part):
 
     cdef void set_max_address(self) noexcept nogil:
         """The last sector that can be accessed: until the next hardware reset, or for good if bit 0 of count is set."""
-        cdef bint lasting = self.written[ATA_COUNT] & 1, ext = is_ext(self.command)
-        if self.max_state in (MAX_LOCKED, MAX_FROZEN) or (self.limit_ext and not ext):
+        cdef bint lasting = self.written[ATA_COUNT] & 1
+        # An area that one of the two commands has established is not the other one's.
+        if self.max_state in (MAX_LOCKED, MAX_FROZEN) or self.limit_by not in (NOP, self.command):
             self.fail(ABRT)
             return
         if not self.locate() or self.lba >= self.native:
@@ -811,9 +817,10 @@ cdef class Ata(Part):
             self.fail(IDNF)
             return
         self.limit = self.lba + 1
-        self.limit_ext = ext and self.limit < self.native
+        self.limit_by = self.command if self.limit < self.native else NOP
         if lasting:
             self.lasting_limit = self.limit
+            self.lasting_limit_by = self.limit_by
             self.limit_set = True
         self.translate_by_default()
         self.done()
@@ -837,9 +844,16 @@ cdef class Ata(Part):
             ended = ended or text[at] == 0
             self.buffer[2 * number + (at ^ 1)] = 32 if ended else <uint8_t>text[at]
 
+    cdef uint32_t reset_result(self) noexcept nogil:
+        """How the hardware reset went: numbered by a jumper; drive 1 asserted PDIAG-, drive 0 passed its diagnostics, and
+        either detected DASP- and PDIAG- of drive 1 or answers for it. 40-conductor cable."""
+        if self.number == 1:
+            return 0x4B00
+        return 0x403B if self.paired else 0x404B
+
     cdef void identify(self) noexcept nogil:
         cdef uint64_t chs = <uint64_t>self.cylinders * self.heads * self.sectors
-        cdef uint32_t supported = 0x4468, at  # NOP, HPA, look-ahead, write cache, power management
+        cdef uint32_t supported = 0x7468, at  # NOP, READ and WRITE BUFFER, HPA, look-ahead, write cache, power management
         cdef uint8_t total = 0, spt = <uint8_t>least(63, self.limit), heads = <uint8_t>least(16, self.limit // spt)
         memset(self.buffer, 0, 512)
         self.word(0, 0x0040)                                         # an ATA device, not removable
@@ -871,11 +885,10 @@ cdef class Ata(Part):
         self.word(84, 0x4000)
         self.word(85, supported & ~<uint32_t>(
             (0 if self.write_cache else 0x20) | (0 if self.look_ahead else 0x40)
-            | (0 if self.limit < self.native else 0x400)
         ))
         self.word(86, 0x3400 | (0x100 if self.max_state else 0))
         self.word(87, 0x4000)
-        self.word(93, 0x4009 if self.number == 0 else 0x4B00)        # how the hardware reset went
+        self.word(93, self.reset_result())
         self.words(100, 4, self.limit)
         self.word(255, 0x00A5)
         for at in range(511):
@@ -913,7 +926,8 @@ cdef class Ata(Part):
         f.u64("limit", &self.limit)
         f.u64("lasting_limit", &self.lasting_limit)
         f.flag("limit_set", &self.limit_set)
-        f.flag("limit_ext", &self.limit_ext)
+        f.u8("limit_by", &self.limit_by)
+        f.u8("lasting_limit_by", &self.lasting_limit_by)
         f.u8("max_state", &self.max_state)
         f.u8("max_tries", &self.max_tries)
         f.block("password", self.password, sizeof(self.password))

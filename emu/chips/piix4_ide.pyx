@@ -91,6 +91,8 @@ cdef class Piix4Ide(PciFunction):
             raise ConfigError(f"{drive.name}: {(<Ata>self.drives[place]).name} is drive {drive.number} of this cable")
         drive.connect("INTRQ", self, place)
         self.drives[place] = <void *>drive
+        if self.drives[channel << 1] != NULL:
+            (<Ata>self.drives[channel << 1]).paired = self.drives[channel << 1 | 1] != NULL
 
     cdef Irq *output(self, str name) except NULL:
         if name == "IRQ14":

@@ -44,9 +44,12 @@ class TestGlobal:
         assert ask(bmc, APP, 0x04) == b"\x55\0"
 
     @pytest.mark.parametrize(
-        ("request_", "code"), [("18ff", 0xC1), ("1901", 0xC1), ("fc01", 0xC1), ("180100", 0xC7), ("2843", 0xC7)]
-    )
+        ("request_", "code"),
+        [("18ff", 0xC1), ("19ff", 0xC1), ("fc01", 0xC1), ("1901", 0xC2), ("1b01", 0xC2), ("112d01", 0xC2),
+         ("180100", 0xC7), ("2843", 0xC7)],
+    )  # fmt: skip
     def test_what_is_refused(self, bmc: Bmc, request_: str, code: int) -> None:
+        """C1h: no such command at all; C2h: there is one, but not at this LUN; C7h: a wrong length."""
         assert bmc.handle(bytes.fromhex(request_))[2:] == bytes((code,))
 
     def test_message_flags(self, board: Board) -> None:

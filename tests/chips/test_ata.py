@@ -159,6 +159,38 @@ class TestIdentify:
         assert words[255] & 0xFF == 0xA5
         assert sum(byte for word in words for byte in word.to_bytes(2, "little")) & 0xFF == 0
 
+    def test_command_sets(self, host: Host) -> None:
+        """Words 82 to 87: what is supported works, and what is enabled is what SET FEATURES and the like have set."""
+        words = host.identify()
+        assert words[82] == words[85] == 0x7468  # NOP, READ and WRITE BUFFER, HPA, look-ahead, write cache, power
+        assert (words[83], words[86]) == (0x7500, 0x3400)  # FLUSH CACHE, -EXT, 48-bit; SET MAX security not enabled
+        for feature, bit in ((0x82, 0x20), (0x55, 0x40)):
+            assert host.command(0xEF, features=feature) == READY
+            assert host.identify()[85] == 0x7468 & ~bit
+            assert host.identify()[82] == 0x7468
+            assert host.command(0xEF, features={0x82: 0x02, 0x55: 0xAA}[feature]) == READY
+            assert host.identify()[85] == 0x7468
+        for command in (0xE4, 0xE8):
+            assert host.command(command) == READY | DRQ
+            if command == 0xE4:
+                host.take()
+            else:
+                host.give(bytes(512))
+            assert host.wait() == READY
+        assert host.command(0xF9, features=1) == READY | DRQ
+        host.give(bytes(512))
+        host.wait()
+        assert host.identify()[86] == 0x3500
+
+    def test_reset_result(self, tmp_path: Path) -> None:
+        """Word 93: numbered by jumpers; a lone drive 0 answers for drive 1, else it saw that one's PDIAG- and DASP-."""
+        host = Host(tmp_path, drives=3)
+        assert host.identify()[93] == 0x403B
+        host.write(DEVICE, 0x10)
+        assert host.identify()[93] == 0x4B00
+        host.base = SECONDARY
+        assert host.identify()[93] == 0x404B
+
     @pytest.mark.parametrize(
         ("sectors", "geometry"),
         [(1, (1, 1, 1)), (62, (1, 1, 62)), (64, (1, 1, 63)), (1007, (1, 15, 63)), (1008, (1, 16, 63)),
@@ -236,8 +268,21 @@ class TestRead:
 
     @pytest.mark.parametrize("count", [3, 17, 32, 255])
     def test_multiple_of_a_wrong_size(self, host: Host, count: int) -> None:
+        """Refused, and what was set before is no longer: SET MULTIPLE MODE, Error outputs."""
+        host.command(0xC6, count=8)
         assert host.command(0xC6, count=count) == READY | ERR
         assert host.read(ERROR) == ABRT
+        assert host.identify()[59] & 0x100 == 0
+        for command in (0xC4, 0xC5):
+            assert host.command(command) == READY | ERR
+            assert host.read(ERROR) == ABRT
+        for command in (0x29, 0x39):
+            assert host.command_ext(command, lba=0) == READY | ERR
+
+    def test_multiple_of_zero_disables_it(self, host: Host) -> None:
+        host.command(0xC6, count=8)
+        assert host.command(0xC6, count=0) == READY
+        assert host.command(0xC4) == READY | ERR
 
     def test_ext(self, host: Host) -> None:
         """48-bit: the count has 16 bits, and HOB shows the other half of each register."""
@@ -591,6 +636,30 @@ class TestHostProtectedArea:
         assert host.command_ext(0x37, lba=799, count=0) == READY
         assert self.capacity(host) == 800
         assert (self.set_max(host, 999), host.read(ERROR)) == (READY | ERR, ABRT)  # the 48-bit one is in force
+        host.command_ext(0x27, lba=0)
+        assert host.command_ext(0x37, lba=SECTORS - 1, count=0) == READY  # which ends it
+        assert self.set_max(host, 999) == READY
+
+    def test_an_area_of_the_28_bit_command_is_not_the_48_bit_one_s(self, host: Host) -> None:
+        """SET MAX ADDRESS EXT, Error outputs; a lasting area stays that of its command after a reset."""
+        assert self.set_max(host, 999, 1) == READY
+        for _ in range(2):
+            assert host.command_ext(0x27, lba=0) == READY
+            assert host.address() & 0xFFFFFF == SECTORS - 1
+            assert (host.command_ext(0x37, lba=799, count=0), host.read(ERROR)) == (READY | ERR, ABRT)
+            assert self.capacity(host) == 1000
+            host.drives[0].reset()
+            host.wait()
+        assert self.set_max(host, SECTORS - 1) == READY
+        host.command_ext(0x27, lba=0)
+        assert host.command_ext(0x37, lba=799, count=0) == READY
+
+    def test_a_refused_read_native_max_does_not_count(self, host: Host) -> None:
+        """Without the LBA bit READ NATIVE MAX ADDRESS EXT is aborted."""
+        host.write(DEVICE, 0)
+        host.write(COMMAND, 0x27)
+        assert (host.wait(), host.read(ERROR)) == (READY | ERR, ABRT)
+        assert (host.command_ext(0x37, lba=799, count=0), host.read(ERROR)) == (READY | ERR, ABRT)
 
     def test_security(self, host: Host) -> None:
         """SET PASSWORD, LOCK, UNLOCK with the right and with a wrong password, FREEZE LOCK."""
