@@ -2,7 +2,7 @@
 ;
 ; Entry: at its first byte, at the physical address that it was loaded to, in 32-bit protected mode, flat, without paging,
 ; interrupts off, EBX = handoff block (handoff.inc). POST has loaded it to the top 4 MiB of RAM; it maps itself to VMM_BASE.
-; layout.inc has its memory map. It wants VT-x with EPT, VPID and unrestricted guest.
+; layout.inc has its memory map. It wants VT-x; what it does without EPT or unrestricted guests, shadow.inc and paged.inc say.
 ;
 ; Order of things: start.inc (paging, tables, VMX operation) - create.inc (the VMs) - run.inc (schedule, enter, exit, switch)
 ; - exits.inc and io.inc (what is done about an exit) - events.inc (policy, what wakes the Service VM) - calls.inc (VMCALL).
@@ -32,10 +32,13 @@
 %include "vmxon.inc"
 %include "memory.inc"
 %include "ept.inc"
+%include "shadow.inc"
+%include "paged.inc"
 %include "create.inc"
 %include "run.inc"
 %include "schedule.inc"
 %include "interrupt.inc"
+%include "step.inc"
 %include "timer.inc"
 %include "exits.inc"
 %include "io.inc"
@@ -52,6 +55,7 @@ vms:                dd 0                ; how many there are
 vmm_physical:       dd 0                ; where VMM_BASE is
 handoff_block:      dd 0
 vmcs_revision:      dd 0
+vmm_lacks:          dd 0                ; LACKS_...
 controls_msrs:      dd 0                ; first of the four capability MSRs of the controls
 primary_controls:   dd 0                ; primary processor-based controls of every VM
 trap_flag:          dd 0                ; the control bit of the monitor trap flag, 0 where there is none
@@ -60,6 +64,8 @@ memory_high:        dd 0                ; up to here
 pages_next:         dd 0                ; next free page of the VMM's own
 exit_reason:        dd 0
 exit_qualification: dd 0
+exit_address:       dd 0                ; guest-physical, of a violation
+exit_linear:        dd 0
 host_timer_armed:   dd 0
 host_ier:           dd 0                ; the real UART's interrupts that are enabled
 slice_over:         dd 0                ; the guest that runs has had its time
