@@ -2,6 +2,7 @@
 paging, and shadow page tables, as vm-contract has it. SDM Vol. 3, "Using VMX to virtualize memory".
 """
 
+import re
 from pathlib import Path
 
 import pytest
@@ -234,3 +235,16 @@ def test_every_write_to_a_protected_page_is_trapped(built: Built, tmp_path: Path
         console = run_guest(built, tmp_path, cpu, body)
         assert console.count("service   VM 1 wrote to protected memory") == 2
         assert "00000000 " in console[console.rindex("sensor") :] or "00000000 service" in console
+
+
+def test_random_page_tables_are_as_on_the_bare_machine(built: Built) -> None:
+    """20,000 changes and accesses of both privilege levels: the checksum of all that was seen is the bare machine's."""
+    source = Path(__file__).with_name("paging_stress.asm")
+    rom = rom_with_guest(built.rom(), built.folder, source)
+    told = {}
+    for cpu in ("pentium3", "westmere", *OLD):
+        with Machine(MEMORY, cpu, firmware=rom) as machine:
+            machine.run(seconds=30)
+            told[cpu] = re.findall(r"stress    ([0-9A-F]{8})\r\n([0-9A-F]{8})", machine.serial.output.decode())
+    assert int(told["pentium3"][0][1], 16) > 3000  # faults
+    assert all(one == told["pentium3"] for one in told.values()), told
