@@ -216,7 +216,7 @@ class BuildExt(build_ext):
 
     def cython_step(self, source: Path, module: str) -> Step:
         output = BUILD / "cython" / source.with_suffix(".c")
-        flags = ("-3", "--depfile", "--module-name", module, "-I", ".", "-o", str(output))
+        flags = ("-3", "-X", "auto_pickle=False", "--depfile", "--module-name", module, "-I", ".", "-o", str(output))
         command = (sys.executable, "-m", "cython", *flags, str(source))
         stamp = f"{metadata.version('cython')} {shlex.join(flags)}"
         return Step(f"cython {source}", command, output, output.with_name(output.name + ".dep"), stamp)

@@ -42,7 +42,8 @@ def assemble(
         A program: ``.binary``, ``.symbols``, ``.origin``, ``.sections``, ``.lines``, ``.listing``, ``.warnings``.
 
     Raises:
-        AsmError: the source has errors; ``.errors`` holds all of them.
+        AsmError: the source or a name in `defines` has errors; ``.errors`` holds all of them.
+        TypeError: `text` is no text, or `include` no list.
         ValueError: `bits` is none of 16, 32 and 64.
 
     >>> assemble("jmp start\\ntimes 3 nop\\nstart: hlt").symbols
@@ -52,7 +53,11 @@ def assemble(
     from asm.program import run
 
     if bits not in (16, 32, 64):
-        raise ValueError(f"bits must be 16, 32 or 64, not {bits}")
+        raise ValueError(f"bits must be 16, 32 or 64, not {bits!r}")
+    if not isinstance(text, str):
+        raise TypeError(f"the source must be text, not {type(text).__name__}")
+    if isinstance(include, str | bytes | os.PathLike):
+        raise TypeError(f"include must be a list of directories, not {include!r} alone")
     options = Options(bits=bits, defines=defines, include=include, optimise=optimise)
     return run(filename, text, options)
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from asm import functions
-from asm.macros import Macro, quote
+from asm.frames import DirectiveError, SourceError
+from asm.macros import Macro, MacroError, quote
 from asm.text_directives import define
 
 if TYPE_CHECKING:
@@ -56,10 +57,14 @@ def predefine(pre: Preprocessor, name: str) -> None:
             table[spelling] = [Macro(spelling, (text,))]
     table["_NASM_"] = [Macro("_NASM_", ("1",))]
     pre.kinds.macros.update(table)
-    for key, value in options.defines:
-        define(pre, f"{key} {value if value is not None else ''}")
-    for key in options.undefines:
-        pre.undefine(key)
+    key: object = ""
+    try:
+        for key, value in options.defines:
+            define(pre, f"{key} {value if value is not None else ''}")
+        for key in options.undefines:
+            pre.undefine(key)
+    except (DirectiveError, MacroError) as error:
+        raise SourceError(f"the macro `{key}' of the command line or the call: {error}") from None
 
 
 def _constant_function(text_of: Callable[[], str]) -> functions.Function:

@@ -1,10 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """The extension's face: what Python, and the chips, see of the core in emu/core.
 
-In reading order: clock (time, and the state of a run), chip (parts and wires, devices in Python), memory, bus, model,
+In reading order: arguments (numbers from Python), clock (time, and the state of a run), chip (parts and wires, devices in Python), memory, bus, model,
 processor, run (slices of guest code), hooks, registers, cpu (the bare processor).
 """
 from binascii import a2b_base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import index as operator_index
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from emu import models
 from emu.errors import BadInput, ConfigError, CpuFault, EmuError, RunningError
 from emu.stop import Stop, StopReason
 
+include "face/arguments.pxi"
 include "face/clock.pxi"
 include "face/chip.pxi"
 include "face/memory.pxi"

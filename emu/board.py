@@ -8,7 +8,7 @@ PCI bus 0: device 0 the host bridge; device 1 the PIIX4, as its functions ISA br
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from emu._core import READ, ROM, BoardCpu, Bus, Chip, Clock, Device, Memory, Model, Pins
 from emu.bmc.bmc import Bmc
@@ -48,6 +48,7 @@ LOW_RAM = 640 * KIB
 LOW_ROM = 128 * KIB
 RAM_END = 3 * GIB  # of RAM below 4 GiB; above it lie devices and the ROM
 ROM_MOST = 16 * MIB
+MEMORY_MOST = 1 << 40  # what Memory takes
 PM_BASE = 0x600  # PMBA after reset, until firmware moves it
 
 
@@ -78,8 +79,8 @@ class Board:
         nvram: bytes | None = None,
         disks: Sequence["Disk"] = (),
     ) -> None:
-        if memory < MIB or memory % MIB:
-            raise ConfigError(f"{memory} bytes of memory: not whole MiB")
+        if not isinstance(memory, SupportsIndex) or memory < MIB or memory % MIB or memory > MEMORY_MOST:
+            raise ConfigError(f"{memory!r} bytes of memory: not whole MiB, or not within 1 MiB to 1 TiB")
         if len(disks) > 4:
             raise ConfigError(f"{len(disks)} disks: there is room for four")
         self.taken_irqs = {2}  # the second interrupt controller's
@@ -220,10 +221,14 @@ class Board:
 
     def attach(self, device: Device, ports: Sequence[int], mmio: range | None, irq: int | None) -> None:
         """Puts a user's device on the board, as Machine.attach() says."""
+        if not ports and mmio is None and irq is None and not hasattr(device, "event"):
+            raise ConfigError(f"{device.name}: without ports, mmio and irq it would have nothing to do")
         if irq is not None and (irq in self.taken_irqs or not 0 <= irq <= 15):
             raise ConfigError(f"{device.name}: IRQ {irq} belongs to another chip, or is not within 0 to 15")
-        if mmio is not None and not (mmio.step == 1 and 0 <= mmio.start < mmio.stop <= 1 << 64):
-            raise ConfigError(f"{device.name}: {mmio} is no range of addresses")
+        if mmio is not None and not (
+            isinstance(mmio, range) and mmio.step == 1 and 0 <= mmio.start < mmio.stop <= 1 << 64
+        ):
+            raise ConfigError(f"{device.name}: mmio={mmio!r} is no range of addresses, such as range(0xd0000, 0xd1000)")
         if wrong := [port for port in ports if not 0 <= port <= 0xFFFF]:
             raise ConfigError(f"{device.name}: port {wrong[0]:#x} is not within 0 to 0xffff")
         self.clock.adopt(device)

@@ -1,6 +1,7 @@
 """The command `emu`: its arguments, and what an error looks like."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -14,6 +15,8 @@ __all__ = ["main"]
 
 BAD_INPUT = 2
 OWN_ERROR = 70  # EX_SOFTWARE of sysexits.h
+# A full or failing disk, or no descriptor left.
+HOST_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE}
 
 TOP_TEXT = """\
 A cycle-level x86 PC: an assembler's output goes in, a run that repeats bit for bit comes out.
@@ -192,21 +195,34 @@ def add_run(run: argparse.ArgumentParser) -> None:
     output.add_argument("-q", "--quiet", action="store_true", help="no summary on standard error")
 
 
+def drop_output() -> None:
+    """Standard output takes nothing any more: what waits for it is not tried again when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
+    """Runs the command; returns its exit status.
+
+    What is wrong with arguments and input comes as an EmuError, which whoever reads them raises. Any other exception is
+    a mistake of ours, but for what the host may refuse at any time.
+    """
+    is_run = False
     try:
         options = parser().parse_args(arguments)
+        is_run = options.command == "run"
         module, function = options.home
         from importlib import import_module
 
         status: int = getattr(import_module(module), function)(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status
     except SystemExit as end:  # argparse has said why
         return end.code if isinstance(end.code, int) else BAD_INPUT
-    except BrokenPipeError:  # the reader, such as head, had enough: no error, and nothing left to flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 128 + signal.SIGPIPE
-    except (EmuError, ValueError, OSError) as error:
+    except BrokenPipeError:  # the reader, such as head, had enough: of a list no error, but a run ended before its time
+        drop_output()
+        return 128 + signal.SIGPIPE if is_run else 0
+    except EmuError as error:
         print(f"emu: {error}", file=sys.stderr)
         return BAD_INPUT
     except MemoryError as error:
@@ -217,6 +233,10 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if type(error).__module__ == "asm.diagnostics":  # not imported for this
             print(error, file=sys.stderr)
+            return BAD_INPUT
+        if isinstance(error, OSError) and error.errno in HOST_REFUSALS:
+            print(f"emu: {error}", file=sys.stderr)
+            drop_output()
             return BAD_INPUT
         import traceback
 

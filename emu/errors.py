@@ -11,7 +11,7 @@ class EmuError(Exception):
     """Base class of emu's errors."""
 
 
-class ConfigError(EmuError):
+class ConfigError(EmuError, ValueError):
     """What was asked for cannot be built: an unknown model, a port that another chip has, a bad size."""
 
 

@@ -3,16 +3,16 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from emu import models
 from emu._core import BoardCpu, Device, Exits, Hook, Memory, Vmcs, VmxFailure, load_model
 from emu.board import ROM_MOST, Board
-from emu.errors import BadInput, ConfigError, EmuError
+from emu.errors import BadInput, ConfigError, EmuError, RunningError
 from emu.host.backend import Backend
 from emu.host.input_file import read_file
 from emu.host.keyboard import Keyboard
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Console", "Machine", "builtin_firmware", "exit_status", "parse_size"]
 
 SIZE_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+BACKEND_HAS = ("connected", "hang_up", "write", "read", "close")
 EXPECT_EVERY = 10_000  # instructions between two looks at what the guest has sent
 
 
@@ -65,7 +66,7 @@ def load_rom(firmware: bytes | str | os.PathLike[str] | None) -> tuple[bytes, di
         image = builtin_firmware()
         return image.read_bytes(), json.loads(image.with_name("symbols.json").read_text(encoding="utf-8"))
     if not isinstance(firmware, str | os.PathLike):
-        return bytes(firmware), {}
+        return bytes(memoryview(firmware)), {}
     if os.fspath(firmware).endswith(".asm"):
         from emu.debug.symbols import assembled_rom
 
@@ -78,6 +79,37 @@ def nvram_file(path: str | os.PathLike[str]) -> "NvramFile":
     from emu.host.nvram_file import NvramFile
 
     return NvramFile(path, 256)
+
+
+def backend_of(line: str | Backend) -> Backend:
+    """What Machine takes as `serial`."""
+    if isinstance(line, str):
+        return open_backend(line)
+    if missing := [name for name in BACKEND_HAS if not hasattr(line, name)]:
+        raise TypeError(f"{line!r} is no end of a line: neither text, nor an object that has {', '.join(missing)}")
+    return line
+
+
+def free_disks(disks: Iterable["Disk"]) -> list["Disk"]:
+    """What Machine takes as `disks`.
+
+    Raises:
+        TypeError: one of them is no Disk.
+        ConfigError: one of them is closed, or a machine has it.
+    """
+    if isinstance(disks, list | tuple) and not disks:  # most often: nothing is imported for it
+        return []
+    from emu.host.disk import Disk
+
+    if not isinstance(disks, Iterable) or isinstance(disks, str | bytes):
+        raise TypeError(f"disks={disks!r}: a list of emu.Disk(path) is wanted")
+    found = list(disks)
+    for place, disk in enumerate(found):
+        if not isinstance(disk, Disk):
+            raise TypeError(f"disks: {disk!r} is no emu.Disk; emu.Disk(path) opens one")
+        if disk.file < 0 or disk.taken or disk in found[:place]:
+            raise ConfigError(f"{disk.path}: this disk is {'closed' if disk.file < 0 else 'in a machine'} already")
+    return found
 
 
 class Console(SerialLine):
@@ -156,9 +188,10 @@ class Machine:
         symbols: name to linear address, for `until`; added to those of the firmware's source or the kernel.
 
     Raises:
-        ConfigError: an unknown model, a size that is not whole MiB, a serial line that cannot be opened, a kernel that
-            does not fit the memory.
+        ConfigError: an unknown model, memory that is not whole MiB or more than 1 TiB, a port that is none or taken, a
+            serial line that cannot be opened, a kernel that does not fit the memory, a disk that another machine has.
         BadInput: an image that is missing, or of the wrong size or kind.
+        TypeError: a disk that is no emu.Disk, a line that is neither text nor has a backend's methods.
         asm.AsmError: the firmware's source has mistakes.
     """
 
@@ -181,16 +214,21 @@ class Machine:
         disks: Sequence["Disk"] = (),
     ) -> None:
         model = load_model(cpu, timing)
+        self.disks = free_disks(disks)
         rom, self.symbols = load_rom(firmware)
         self.nvram = None if nvram is None else nvram_file(nvram)
         kept = self.nvram.load() if self.nvram else None
         try:
-            self.board = Board(model, memory, rom, debugcon=debugcon, debug_exit=debug_exit, nvram=kept, disks=disks)
+            self.board = Board(
+                model, memory, rom, debugcon=debugcon, debug_exit=debug_exit, nvram=kept, disks=self.disks
+            )
         except BadInput as error:
             if isinstance(firmware, str | os.PathLike):
                 raise BadInput(f"{os.fspath(firmware)}: {error}") from None
             raise
         self.kernel: Kernel | None = None
+        if kernel is None and (append or initrd):
+            raise ConfigError("append and initrd are for a kernel, and there is none")
         if kernel is not None:
             from emu.multiboot import load_kernel
 
@@ -199,8 +237,8 @@ class Machine:
             self.kernel.boot(self.board)
             self.cpu.on_reset(self.reset)
         self.symbols |= symbols or {}
-        self.serial = Console(self.board.com1, open_backend(serial) if isinstance(serial, str) else serial)
-        self.modem = Console(self.board.com2, open_backend(modem) if isinstance(modem, str) else modem)
+        self.serial = Console(self.board.com1, backend_of(serial))
+        self.modem = Console(self.board.com2, backend_of(modem))
         self.serial.run = self.modem.run = self.run
         self.modem_signals = ModemSignals(self.board.com2, self.modem.backend)
         self.keyboard = Keyboard(self.board.keyboard, self.board.clock.hz)
@@ -210,9 +248,14 @@ class Machine:
         self.debugcon: OutputLine | None = None
         if self.board.debugcon is not None:
             self.debugcon = OutputLine(self.board.debugcon, Backend())
-        self.disks = list(disks)
         self.vm_log = VmLog(self.cpu, self.memory)
         self.cpu.on_slice(self.poll)
+        self.closed = False
+        for disk in self.disks:
+            disk.taken = True
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Machine is neither copied nor pickled: snapshot() and restore() carry its state")
 
     def __enter__(self) -> "Machine":
         return self
@@ -223,7 +266,19 @@ class Machine:
         self.close()
 
     def close(self) -> None:
-        """Passes on what the guest has sent and closes the host's ends of its lines, and its disks."""
+        """Passes on what the guest has sent and closes the host's ends of its lines, and its disks.
+
+        The machine can be looked at afterwards (registers, memory, output, snapshot()), but it runs no more. Closing
+        twice does nothing.
+
+        Raises:
+            RunningError: the machine runs.
+        """
+        if self.closed:
+            return
+        if self.cpu.running:
+            raise RunningError("the machine runs: stop() it before close()")
+        self.closed = True
         with contextlib.ExitStack() as closing:
             if self.nvram is not None:
                 closing.callback(self.nvram.save, self.board.rtc.nvram)
@@ -317,9 +372,12 @@ class Machine:
 
         Raises:
             RunningError: it runs already.
+            EmuError: the machine is closed.
             ValueError: a limit that is negative or no number, or a symbol that there is none of.
             Whatever a device or hook raised.
         """
+        if self.closed:
+            raise EmuError("the machine is closed: it runs no more")
         goal: int | Callable[[Any], object] | None
         if isinstance(until, str):
             goal = self.symbol(until)
@@ -377,7 +435,8 @@ class Machine:
             irq: the interrupt request, 0 to 15, that its first output drives.
 
         Raises:
-            ConfigError: a port or interrupt that another chip has, or a range that leaves the space.
+            ConfigError: a port or interrupt that another chip has, a range that leaves the space, or none of the three
+                for a device without event().
             RunningError: the machine runs.
         """
         if not isinstance(device, Device):

@@ -1,7 +1,6 @@
 """`emu dis`: disassembles a file."""
 
 import argparse
-import os
 import sys
 
 from emu.debug.disassemble import coloured, listing
@@ -25,15 +24,11 @@ def show(options: argparse.Namespace) -> int:
         raise ConfigError(f"--origin {options.origin:#x}: the code would leave the address space")
     symbols = load_symbols(options.symbols) if options.symbols else {}
     style = Style(sys.stdout)
-    try:
-        for line in listing(data, options.bits, options.origin, symbols):
-            if style.on and "  " in line:
-                address, code, text = line.split("  ", 2)
-                line = f"{style.faint(address)}  {style.name(code)}  {coloured(text)}"
-            elif style.on:
-                line = style.strong(line)
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:  # head(1) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for line in listing(data, options.bits, options.origin, symbols):
+        if style.on and "  " in line:
+            address, code, text = line.split("  ", 2)
+            line = f"{style.faint(address)}  {style.name(code)}  {coloured(text)}"
+        elif style.on:
+            line = style.strong(line)
+        print(line)
     return 0

@@ -76,7 +76,7 @@ cdef class Bus:
         self.clock = clock
         self._mapped = {}
         if not bus_init(&self.c):
-            raise MemoryError()
+            raise MemoryError("no room for a bus")
 
     def __dealloc__(self):
         bus_free(&self.c)
@@ -109,7 +109,7 @@ cdef class Bus:
             raise ConfigError(f"{chip.name} is not on this bus's clock")
         return 0
 
-    def map_ports(self, uint16_t first, uint32_t count, Chip chip not None):
+    def map_ports(self, first, count, Chip chip not None):
         """The chip answers at I/O ports [first, first + count).
 
         Raises:
@@ -118,7 +118,8 @@ cdef class Bus:
         self.check_chip(chip)
         cdef BusMap *bus = <BusMap *>&self.c
         cdef uint32_t port
-        if count == 0 or count > 0x10000u - first:
+        first, count = operator_index(first), operator_index(count)
+        if first < 0 or count <= 0 or first + count > 0x10000:
             raise ConfigError(f"{chip.name}: {count} ports from {first:#x} leave the port space")
         for port in range(first, first + count):
             if bus_port_taken(&self.c, <uint16_t>port):
@@ -127,12 +128,13 @@ cdef class Bus:
         if not bus_map_ports(&self.c, first, count, BusDevice(<void *>chip, chip_port_read, chip_port_write)):
             raise ConfigError(f"{chip.name}: too many chips with ports")
 
-    def unmap_ports(self, uint16_t first, uint32_t count):
+    def unmap_ports(self, first, count):
         """Nobody answers at these ports any more."""
         self.clock.check()
-        bus_unmap_ports(&self.c, first, count)
+        cdef uint16_t port = port_of(first)
+        bus_unmap_ports(&self.c, port, <uint32_t>argument(count, 0x10000u - port, "count"))
 
-    def map_device(self, uint64_t base, uint64_t size, Chip chip not None):
+    def map_device(self, base, size, Chip chip not None):
         """The chip answers at physical addresses [base, base + size). Returns the region's number.
 
         Raises:
@@ -140,9 +142,11 @@ cdef class Bus:
         """
         self.check_chip(chip)
         check_range(chip.name, base, size)
-        if (base | size) & (PAGE_SIZE - 1):
-            self.check_shares_no_page(chip.name, base & ~<uint64_t>(PAGE_SIZE - 1), base + (size - 1) | (PAGE_SIZE - 1))
-        cdef int id = bus_map_device(&self.c, base, size, BusDevice(<void *>chip, chip_mem_read, chip_mem_write))
+        cdef uint64_t first = base, length = size
+        if (first | length) & (PAGE_SIZE - 1):
+            self.check_shares_no_page(
+                chip.name, first & ~<uint64_t>(PAGE_SIZE - 1), first + (length - 1) | (PAGE_SIZE - 1))
+        cdef int id = bus_map_device(&self.c, first, length, BusDevice(<void *>chip, chip_mem_read, chip_mem_write))
         return self.keep_region(id, chip)
 
     cdef int check_shares_no_page(self, str name, uint64_t first, uint64_t last) except -1:
@@ -155,7 +159,7 @@ cdef class Bus:
                     raise ConfigError(f"{name}: memory lies at {first:#x} to {last:#x}: it can take whole pages of it")
         return 0
 
-    def map_memory(self, uint64_t base, Memory memory not None, uint64_t offset=0, size=None, uint32_t flags=3):
+    def map_memory(self, base, Memory memory not None, offset=0, size=None, flags=3):
         """Memory answers at physical addresses from `base`, with its bytes from `offset`. Returns the region's number.
 
         Args:
@@ -165,16 +169,18 @@ cdef class Bus:
             ConfigError: it is not whole pages, or leaves the memory or the address space.
         """
         self.clock.check()
-        cdef uint64_t length = memory.size - offset if size is None else size
-        if offset > memory.size or length > memory.size - offset:
-            raise ConfigError(f"{length:#x} bytes from {offset:#x} leave a memory of {memory.size:#x} bytes")
+        whole = memory.size
+        length = whole - offset if size is None else size
+        if not (0 <= offset <= whole and 0 <= length <= whole - offset):
+            raise ConfigError(f"{length:#x} bytes from {offset:#x} leave a memory of {whole:#x} bytes")
         check_range("memory", base, length)
         if (base | offset | length) & (PAGE_SIZE - 1):
             raise ConfigError(f"memory at {base:#x}, {length:#x} bytes: not whole pages of {PAGE_SIZE} bytes")
-        if flags & ~<uint32_t>(REGION_READ | REGION_WRITE | REGION_ROM):
+        if flags & ~(REGION_READ | REGION_WRITE | REGION_ROM):
             raise ConfigError(f"memory at {base:#x}: unknown flags {flags:#x}")
-        cdef uint8_t *pages = memory.pages + offset // PAGE_SIZE
-        cdef int id = bus_map_memory(&self.c, base, length, memory.host + offset, pages, flags)
+        cdef uint64_t skipped = offset
+        cdef uint8_t *pages = memory.pages + skipped // PAGE_SIZE
+        cdef int id = bus_map_memory(&self.c, base, length, memory.host + skipped, pages, flags)
         number = self.keep_region(id, memory)
         memory.answers_on(self)
         self._touched |= memory._touched
@@ -189,11 +195,11 @@ cdef class Bus:
 
     cdef object keep_region(self, int id, object answers):
         if id < 0:
-            raise MemoryError()
+            raise MemoryError("no room for another region of memory")
         self._mapped[id] = answers
         return id
 
-    def unmap(self, int region):
+    def unmap(self, region):
         """Takes a region away.
 
         Raises:
@@ -205,14 +211,14 @@ cdef class Bus:
         bus_unmap(&self.c, region)
         del self._mapped[region]
 
-    def route(self, int region, uint32_t flags):
+    def route(self, region, flags):
         """What a region of memory answers to from now on: READ, WRITE, ROM.
 
         Raises:
             ValueError: there is none of this number, or it has no such flags.
         """
         self.clock.check()
-        if region not in self._mapped or flags & ~<uint32_t>(REGION_READ | REGION_WRITE | REGION_ROM):
+        if region not in self._mapped or flags & ~(REGION_READ | REGION_WRITE | REGION_ROM):
             raise ValueError(f"region {region}, flags {flags:#x}")
         bus_set_region_flags(&self.c, region, flags)
 
@@ -226,75 +232,74 @@ cdef class Bus:
         self.clock.check()
         bus_set_a20(&self.c, enabled)
 
-    def port_read(self, uint16_t port, unsigned size=1):
+    def port_read(self, port, size=1):
         """Reads an I/O port, as the processor does; 1, 2 or 4 bytes."""
         self.clock.check()
-        check_size(size, 4)
-        value = c_port_read(&self.c, port, size)
+        value = c_port_read(&self.c, port_of(port), access_size(size, 4))
         self.clock.raise_error()
         return value
 
-    def port_write(self, uint16_t port, uint64_t value, unsigned size=1):
+    def port_write(self, port, value, size=1):
         """Writes an I/O port, as the processor does; 1, 2 or 4 bytes."""
         self.clock.check()
-        check_size(size, 4)
-        if value >> 8 * size:
-            raise ValueError(f"{value:#x} does not fit {size} bytes")
-        c_port_write(&self.c, port, <uint32_t>value, size)
+        cdef unsigned bytes = access_size(size, 4)
+        c_port_write(&self.c, port_of(port), <uint32_t>value_of(value, bytes), bytes)
         self.clock.raise_error()
 
-    def mem_read(self, uint64_t address, unsigned size=4):
+    def mem_read(self, address, size=4):
         """Reads 1, 2, 4 or 8 bytes at a physical address in one access."""
         self.clock.check()
-        check_size(size, 8)
-        value = bus_read(&self.c, address, size)
+        value = bus_read(&self.c, address_of(address), access_size(size, 8))
         self.clock.raise_error()
         return value
 
-    def mem_write(self, uint64_t address, uint64_t value, unsigned size=4):
+    def mem_write(self, address, value, size=4):
         """Writes 1, 2, 4 or 8 bytes at a physical address in one access."""
         self.clock.check()
-        check_size(size, 8)
-        if size < 8 and value >> 8 * size:
-            raise ValueError(f"{value:#x} does not fit {size} bytes")
-        bus_write(&self.c, address, value, size)
+        cdef unsigned bytes = access_size(size, 8)
+        bus_write(&self.c, address_of(address), value_of(value, bytes), bytes)
         self.clock.raise_error()
 
-    def read(self, uint64_t address, size_t count):
+    def read(self, address, count):
         """Reads `count` bytes of physical memory, as a DMA master does; devices are read by bytes."""
         self.clock.check()
-        check_block(count)
-        data = PyBytes_FromStringAndSize(NULL, count)
-        bus_read_block(&self.c, address, PyBytes_AS_STRING(data), count)
+        cdef uint64_t pa = address_of(address)
+        data = block(count)
+        bus_read_block(&self.c, pa, PyBytes_AS_STRING(data), len(data))
         self.clock.raise_error()
         return data
 
-    def write(self, uint64_t address, data):
+    def write(self, address, data):
         """Writes bytes to physical memory, as a DMA master does; devices are written by bytes."""
         self.clock.check()
+        cdef uint64_t pa = address_of(address)
         cdef Py_buffer buffer
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         try:
-            bus_write_block(&self.c, address, buffer.buf, buffer.len)
+            bus_write_block(&self.c, pa, buffer.buf, buffer.len)
         finally:
             PyBuffer_Release(&buffer)
         self.clock.raise_error()
 
 
-cdef int check_range(str what, uint64_t base, uint64_t size) except -1:
-    if size == 0 or base + (size - 1) < base:
+cdef int check_range(str what, object base, object size) except -1:
+    if base < 0 or size <= 0 or base + size > 1 << 64:
         raise ConfigError(f"{what}: {size:#x} bytes from {base:#x} leave the address space")
     return 0
 
 
-cdef int check_size(unsigned size, unsigned most) except -1:
+cdef unsigned access_size(object size, unsigned most) except 0:
+    """Bytes of an access, which Python gave."""
     if size not in (1, 2, 4, 8) or size > most:
         raise ValueError(f"an access of {size} bytes")
-    return 0
+    return size
 
 
-cdef int check_block(size_t count) except -1:
-    # More than any memory has: a mistake, and nothing is gained by allocating it first.
-    if count > 1ull << 40:
-        raise ValueError(f"a block of {count} bytes")
-    return 0
+cdef uint64_t value_of(object value, unsigned size) except? 0xFFFFFFFFFFFFFFFF:
+    """What is to be written in an access of that many bytes."""
+    return argument(value, ALL64 >> (64 - 8 * size), "value")
+
+
+cdef uint16_t port_of(object port) except? 0xFFFF:
+    """An I/O port from Python."""
+    return <uint16_t>argument(port, 0xFFFF, "port")

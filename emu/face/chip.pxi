@@ -224,18 +224,23 @@ cdef class Device(Chip):
         for name, level in levels.items():
             self.output(name).level = 1 if level else 0
 
-    def schedule(self, int id, uint64_t cycle):
+    def schedule(self, id, cycle):
         """Has event(id) called at that cycle, or at once where it has passed; replaces an earlier one of this id.
+
+        Args:
+            id: any number within 0 to 2**31 - 1.
+            cycle: of the clock.
 
         Raises:
             EmuError: there is no method event.
+            ValueError: one of them is out of its range.
         """
         self.clock.check()
         if not hasattr(self, "event"):
             raise EmuError(f"{self.name} schedules an event but has no method event(id)")
-        self.clock.schedule(self, id, cycle)
+        self.clock.schedule(self, argument(id, 0x7FFFFFFF, "id"), argument(cycle, ALL64 - 1, "cycle"))
 
-    def cancel(self, int id):
+    def cancel(self, id):
         """Takes back schedule(id)."""
         self.clock.check()
-        self.clock.cancel(self, id)
+        self.clock.cancel(self, argument(id, 0x7FFFFFFF, "id"))

@@ -56,10 +56,11 @@ cdef class Clock:
         ValueError: `hz` is not within 1 to 2**40.
     """
 
-    def __cinit__(self, uint64_t hz=1_000_000_000, bint wait_states=False):
-        if not 1 <= hz <= 1 << 40:
-            raise ValueError(f"a clock of {hz} Hz: not within 1 to 2**40")
-        clock_init(&self.c, hz)
+    def __cinit__(self, hz=1_000_000_000, bint wait_states=False):
+        frequency = argument(hz, 1ull << 40, "hz")
+        if frequency == 0:
+            raise ValueError("a clock of 0 Hz: not within 1 to 2**40")
+        clock_init(&self.c, frequency)
         self._wait_states = wait_states
         self._chips = []
 
@@ -80,7 +81,7 @@ cdef class Clock:
         if not clock_schedule(&self.c, event_of_chip, <void *>chip, id, cycle):
             self.keep_gil()
             with gil:
-                self.store_error(MemoryError())
+                self.store_error(MemoryError("no room for an event"))
 
     cdef void cancel(self, Chip chip, int id) noexcept nogil:
         clock_cancel(&self.c, <void *>chip, id)
@@ -156,7 +157,7 @@ cdef class Clock:
         cycle = clock_next(&self.c)
         return None if cycle == CYCLE_NEVER else cycle
 
-    def advance(self, uint64_t cycles):
+    def advance(self, cycles):
         """Lets time pass without a processor, and runs the events that fall due.
 
         Raises:
@@ -164,8 +165,8 @@ cdef class Clock:
             ValueError: the time would pass 2**63 cycles.
         """
         self.check_idle()
-        cdef uint64_t target = clock_now(&self.c) + cycles
-        if cycles >= 1ull << 63 or target >= 1ull << 63:
+        cdef uint64_t target = clock_now(&self.c) + argument(cycles, (1ull << 63) - 1, "cycles")
+        if target >= 1ull << 63:
             raise ValueError(f"cannot advance by {cycles} cycles")
         self._thread = PyThread_get_thread_ident()
         try:

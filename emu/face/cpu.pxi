@@ -20,21 +20,25 @@ cdef class Cpu(Processor):
     HLT ends a run. Nobody answers at ports until something is mapped on `bus`.
 
     Raises:
-        ConfigError: an unknown model, timing, size of code or way with faults.
-        ValueError: a memory of that size cannot be.
+        ConfigError: an unknown model, timing, size of code or way with faults; a memory that is not whole pages of 4096
+            bytes, or not within 4 KiB to 1 TiB.
+        MemoryError: the host has no room for it.
     """
     cdef readonly Memory memory
 
-    def __cinit__(self, int bits=32, memory=1 << 20, str cpu not None=models.DEFAULT, str timing not None="static",
+    def __cinit__(self, bits=32, memory=1 << 20, str cpu not None=models.DEFAULT, str timing not None="static",
                   str faults not None="raise"):
         if bits not in (16, 32, 64):
-            raise ConfigError(f"code of {bits} bits: 16, 32 or 64")
+            raise ConfigError(f"code of {bits!r} bits: 16, 32 or 64")
         if faults not in ("raise", "deliver"):
             raise ConfigError(f"faults={faults!r}: raise or deliver")
         cdef Model model = load_model(cpu, timing)
         cdef Clock clock = Clock(model.c.hz)
         cdef Bus bus = Bus(clock)
-        self.memory = Memory(memory)
+        try:
+            self.memory = Memory(memory)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(str(error)) from None
         bus.map_memory(0, self.memory)
         self.build(bus, model)
         self._run_flags = RUN_STOP_HLT | (RUN_RAISE if faults == "raise" else 0)
@@ -71,14 +75,15 @@ cdef class Cpu(Processor):
         else:
             cpu.gpr[RSP] = top
 
-    def load(self, uint64_t address, data):
+    def load(self, address, data):
         """Writes code to memory and points RIP at it.
 
         Raises:
             ValueError: it leaves the memory, or begins past the code segment's limit.
         """
         self.check_writable()
-        if not self.c.code64 and address - self.c.seg[CS].base > self.c.seg[CS].limit:
-            raise ValueError(f"{address:#x} lies outside the code segment")
-        self.memory.write(address, data)
-        self.move_to(address - (0 if self.c.code64 else self.c.seg[CS].base))
+        cdef uint64_t pa = address_of(address)
+        if not self.c.code64 and pa - self.c.seg[CS].base > self.c.seg[CS].limit:
+            raise ValueError(f"{pa:#x} lies outside the code segment")
+        self.memory.put(pa, data)
+        self.move_to(pa - (0 if self.c.code64 else self.c.seg[CS].base))

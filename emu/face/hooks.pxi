@@ -69,7 +69,7 @@ cdef int place_hooks(Processor self) except -1:
     hooks = [hook for kind in HOOK_KINDS for hook in self._hooks.get(kind, ())]
     cdef HookRange *ranges = <HookRange *>realloc(self._ranges, (len(hooks) + 1) * sizeof(HookRange))
     if ranges == NULL:
-        raise MemoryError()
+        raise MemoryError("no room for a hook")
     self._ranges = ranges
     self._range_count = len(hooks)
     for i, hook in enumerate(hooks):

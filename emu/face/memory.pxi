@@ -4,6 +4,22 @@ cdef extern from "emu/core/block.h" nogil:
     void blocks_written(CPU *cpu, uint64_t pa, size_t size)
 
 
+cdef uint64_t memory_size(object size) except 0:
+    """Bytes of a memory, which Python gave.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it is not whole pages, or not within 4 KiB to 1 TiB.
+    """
+    try:
+        number = operator_index(size)
+    except TypeError:
+        raise TypeError(f"a memory of {size!r} bytes: not a whole number, such as 1 << 20") from None
+    if not PAGE_SIZE <= number <= 1 << 40 or number % PAGE_SIZE:
+        raise ValueError(f"a memory of {number} bytes: not whole pages of {PAGE_SIZE}, or not within 4 KiB to 1 TiB")
+    return number
+
+
 cdef class Memory:
     """Guest memory: RAM, or the contents of a ROM. An object of the buffer protocol, read-only.
 
@@ -11,7 +27,8 @@ cdef class Memory:
         size: bytes, whole pages of 4096.
 
     Raises:
-        ValueError: the size is not whole pages, or not within 4 KiB to 1 TiB.
+        TypeError: the size is no whole number.
+        ValueError: it is not whole pages, or not within 4 KiB to 1 TiB.
         MemoryError: the host has no room for it.
     """
     cdef uint8_t *host
@@ -24,19 +41,18 @@ cdef class Memory:
     cdef Py_ssize_t _shape[1]
     cdef Py_ssize_t _strides[1]
 
-    def __cinit__(self, uint64_t size):
+    def __cinit__(self, size):
         self._buses = []
         self._saved = {}
-        if size == 0 or size & (PAGE_SIZE - 1) or size > 1ull << 40:
-            raise ValueError(f"a memory of {size} bytes: not whole pages, or not within 4 KiB to 1 TiB")
-        self.pages = <uint8_t *>calloc(size // PAGE_SIZE, 1)
-        if self.pages == NULL:
-            raise MemoryError()
-        cdef void *host = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        cdef uint64_t bytes = memory_size(size)
+        self.pages = <uint8_t *>calloc(bytes // PAGE_SIZE, 1)
+        cdef void *host = MAP_FAILED
+        if self.pages != NULL:
+            host = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         if host == MAP_FAILED:
-            raise MemoryError(f"no room for a memory of {size} bytes")
+            raise MemoryError(f"no room for a memory of {bytes} bytes")
         self.host = <uint8_t *>host
-        self.size = size
+        self.size = bytes
 
     def __dealloc__(self):
         if self.host != NULL:
@@ -65,23 +81,27 @@ cdef class Memory:
             raise ValueError(f"{count:#x} bytes at {address:#x} leave a memory of {self.size:#x} bytes")
         return 0
 
-    def read(self, uint64_t address, uint64_t count):
+    def read(self, address, count):
         """`count` bytes from `address`.
 
         Raises:
-            ValueError: they leave the memory.
+            ValueError: they leave the memory, or are no bytes at all.
         """
         self.check()
-        self.check_inside(address, count)
-        return PyBytes_FromStringAndSize(<char *>self.host + address, count)
+        cdef uint64_t pa = address_of(address), size = argument(count, ALL64, "count")
+        self.check_inside(pa, size)
+        return PyBytes_FromStringAndSize(<char *>self.host + pa, size)
 
-    def write(self, uint64_t address, data):
+    def write(self, address, data):
         """Writes bytes from `address`; code there is decoded anew.
 
         Raises:
             ValueError: they leave the memory.
         """
         self.check()
+        self.put(address_of(address), data)
+
+    cdef int put(self, uint64_t address, data) except -1:
         cdef Py_buffer buffer
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         try:
@@ -91,6 +111,7 @@ cdef class Memory:
                 self.written(address, buffer.len)
         finally:
             PyBuffer_Release(&buffer)
+        return 0
 
     cdef void written(self, uint64_t address, uint64_t count) noexcept:
         """Marks pages dirty and retires the code in them."""

@@ -71,7 +71,7 @@ cdef class Model:
             raise BadInput(f"the compiled model {name!r} is of another version: build again")
         self.c = <CModel *>calloc(1, sizeof(CModel))
         if self.c == NULL:
-            raise MemoryError()
+            raise MemoryError("no room for a processor model")
         self.name = name
         self.title = data["title"]
         self.timing = timing

@@ -146,7 +146,7 @@ cdef class Processor:
         self._slice = FIRST_SLICE
         self.c = cpu_create(&bus.c, &bus.clock.c, model.c)
         if self.c == NULL:
-            raise MemoryError()
+            raise MemoryError("no room for a processor")
         bus._touched = 1  # whatever views exist may have written
         return 0
 
@@ -154,6 +154,9 @@ cdef class Processor:
         if self.c != NULL:
             cpu_destroy(self.c)
         free(self._ranges)
+
+    def __reduce__(self):
+        raise TypeError(f"a {type(self).__name__} is neither copied nor pickled: save() and restore() carry its state")
 
     cdef int check_writable(self) except -1:
         if self.clock._thread != 0:
@@ -407,10 +410,10 @@ cdef class Processor:
         self.clock.check()
         return self.c.vmx.transitions
 
-    def transitions(self, uint64_t since=0):
+    def transitions(self, since=0):
         """VM entries and exits from number `since` on, oldest first; the last 4096 are kept."""
         self.clock.check()
-        return vmx_transitions(self.c, since, True, 0)
+        return vmx_transitions(self.c, argument(since, ALL64, "since"), True, 0)
 
     def switch_transitions(self, uint64_t since, vmcs):
         """Those of transitions(since) that a switch between VMs consists of, and the last one.
@@ -482,50 +485,55 @@ cdef class Processor:
             self.clock.check()
         return 64 if self.c.code64 else 32 if self.c.seg[CS].access & AR_DB else 16
 
-    def translate(self, uint64_t la):
-        """The physical address of a linear one, or None where none is mapped; without any effect."""
+    def translate(self, la):
+        """The physical address of a linear one, or None where none is mapped; without any effect.
+
+        Raises:
+            ValueError: the address is not within 64 bits.
+        """
         cdef uint64_t pa
         self.clock.check()
-        return pa if mmu_peek(self.c, la, &pa) else None
+        return pa if mmu_peek(self.c, address_of(la), &pa) else None
 
-    def read_linear(self, uint64_t la, size_t count):
+    def read_linear(self, la, count):
         """`count` bytes from a linear address, whatever the access rights.
 
         Raises:
-            ValueError: a page of them is not mapped.
+            ValueError: a page of them is not mapped, the address is not within 64 bits, or they are more than 4 GiB.
+            MemoryError: the host has no room for them.
         """
-        cdef uint64_t pa
-        cdef size_t done = 0, chunk
+        cdef uint64_t pa, first = address_of(la)
+        cdef size_t done = 0, chunk, size
         self.clock.check()
-        check_block(count)
-        data = PyBytes_FromStringAndSize(NULL, count)
-        while done < count:
-            chunk = min(count - done, PAGE_SIZE - ((la + done) & (PAGE_SIZE - 1)))
-            self.must_peek(la + done, &pa)
+        data = block(count)
+        size = len(data)
+        while done < size:
+            chunk = min(size - done, PAGE_SIZE - ((first + done) & (PAGE_SIZE - 1)))
+            self.must_peek(first + done, &pa)
             bus_read_block(&self.bus.c, pa, PyBytes_AS_STRING(data) + done, chunk)
             done += chunk
         self.clock.raise_error()
         return data
 
-    def write_linear(self, uint64_t la, data):
+    def write_linear(self, la, data):
         """Writes bytes from a linear address, whatever the access rights.
 
         Raises:
-            ValueError: a page of them is not mapped; nothing is written then.
+            ValueError: a page of them is not mapped, or the address is not within 64 bits; nothing is written then.
         """
-        cdef uint64_t pa
+        cdef uint64_t pa, first = address_of(la)
         cdef size_t done = 0, chunk
         cdef Py_buffer buffer
         self.clock.check()
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         try:
             while done < <size_t>buffer.len:
-                self.must_peek(la + done, &pa)
-                done += PAGE_SIZE - ((la + done) & (PAGE_SIZE - 1))
+                self.must_peek(first + done, &pa)
+                done += PAGE_SIZE - ((first + done) & (PAGE_SIZE - 1))
             done = 0
             while done < <size_t>buffer.len:
-                chunk = min(<size_t>buffer.len - done, PAGE_SIZE - ((la + done) & (PAGE_SIZE - 1)))
-                self.must_peek(la + done, &pa)
+                chunk = min(<size_t>buffer.len - done, PAGE_SIZE - ((first + done) & (PAGE_SIZE - 1)))
+                self.must_peek(first + done, &pa)
                 bus_write_block(&self.bus.c, pa, <char *>buffer.buf + done, chunk)
                 done += chunk
         finally:
@@ -537,10 +545,14 @@ cdef class Processor:
             raise ValueError(f"linear address {la:#x} is not mapped")
         return 0
 
-    def disassemble(self, uint64_t la, int count=1):
-        """Disassembles `count` instructions from a linear address: a list of (address, bytes, text)."""
+    def disassemble(self, la, count=1):
+        """Disassembles `count` instructions from a linear address: a list of (address, bytes, text).
+
+        Raises:
+            ValueError: one of the numbers is not within 64 bits.
+        """
         from emu.debug.disassemble import disassemble
-        return disassemble(self, la, count)
+        return disassemble(self, address_of(la), argument(count, ALL64, "count"))
 
     def save(self):
         """The architectural state as named plain values. What is cached of page tables is forgotten."""

@@ -12,7 +12,6 @@ cdef extern from "Python.h":
         void *closure
     object PyDescr_NewGetSet(PyTypeObject *type, PyGetSetDef *definition)
     void PyType_Modified(PyTypeObject *type)
-    unsigned long long PyLong_AsUnsignedLongLong(object) except? 0xFFFFFFFFFFFFFFFF
 
 cdef extern from *:
     """
@@ -68,18 +67,6 @@ cdef void field_set(void *field, int bytes, uint64_t value) noexcept nogil:
         (<uint16_t *>field)[0] = <uint16_t>value
     else:
         (<uint8_t *>field)[0] = <uint8_t>value
-
-
-cdef uint64_t within(object value, uint64_t most) except? 0xFFFFFFFFFFFFFFFF:
-    """The number, if it is within 0 to `most`."""
-    cdef uint64_t number
-    try:
-        number = PyLong_AsUnsignedLongLong(value if isinstance(value, int) else operator_index(value))
-    except OverflowError:
-        raise ValueError(f"{value} is not within 0 to {most:#x}") from None
-    if number > most:
-        raise ValueError(f"{value} is not within 0 to {most:#x}")
-    return number
 
 
 cdef object register_get(object self, void *closure):

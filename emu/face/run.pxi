@@ -75,10 +75,7 @@ cdef uint64_t limit_of(object value, str name) except? 0xFFFFFFFFFFFFFFFF:
     """A limit from Python: None is none."""
     if value is None:
         return 0xFFFFFFFFFFFFFFFF
-    try:
-        return within(value, 0xFFFFFFFFFFFFFFFE)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+    return argument(value, 0xFFFFFFFFFFFFFFFE, name)
 
 
 cdef object run_while_not(

@@ -100,36 +100,40 @@ class VmxFailure(NamedTuple):
         return f"{self.check}: {self.field} is {self.value:#x}; {self.expected} would pass (SDM Vol. 3, {self.section})"
 
 
-cdef class Vmcs:
-    """The current VMCS, a mapping from the names of SDM Appendix B in upper case to values.
+class Vmcs(Mapping):
+    """The current VMCS, a mapping from the names of SDM Appendix B in upper case to values, which can be set.
 
     KeyError for a name that does not exist; EmuError where no VMCS is current.
     """
-    cdef Processor processor
 
-    def __cinit__(self, Processor processor not None):
-        self.processor = processor
+    __slots__ = ("_processor",)
+
+    def __init__(self, Processor processor not None):
+        self._processor = processor
 
     @property
     def address(self):
         """The physical address of its region, or None where no VMCS is current."""
-        self.processor.clock.check()
-        return None if self.processor.c.vmx.current == VMCS_NONE else self.processor.c.vmx.current
+        cdef Processor processor = self._processor
+        processor.clock.check()
+        return None if processor.c.vmx.current == VMCS_NONE else processor.c.vmx.current
 
-    def __getitem__(self, str name not None):
+    def __getitem__(self, name):
+        cdef Processor processor = self._processor
         cdef int place = vmcs_fields[name]
         if self.address is None:
             raise EmuError("no VMCS is current")
-        return self.processor.c.vmx.field[place]
+        return processor.c.vmx.field[place]
 
-    def __setitem__(self, str name not None, value):
+    def __setitem__(self, name, value):
         """Writes a field as the VMM would, read-only ones too."""
+        cdef Processor processor = self._processor
         cdef int place = vmcs_fields[name]
-        self.processor.check_writable()
+        processor.check_writable()
         if self.address is None:
             raise EmuError("no VMCS is current")
-        self.processor.c.vmx.field[place] = within(value, vmcs_field_mask(place))
-        self.processor.c.vmx.controls_passed = self.processor.c.vmx.host_passed = 0
+        processor.c.vmx.field[place] = argument(value, vmcs_field_mask(place), name)
+        processor.c.vmx.controls_passed = processor.c.vmx.host_passed = 0
 
     def __contains__(self, name):
         return name in vmcs_fields
@@ -140,18 +144,27 @@ cdef class Vmcs:
     def __len__(self):
         return VMCS_FIELDS
 
+    def __repr__(self):
+        address = self.address
+        return "<no current VMCS>" if address is None else f"<current VMCS at {address:#x}>"
 
-cdef class Exits:
-    """VM exits counted by reason: a mapping from the names of SDM Appendix C to ExitCount, zero where none was seen."""
-    cdef Processor processor
 
-    def __cinit__(self, Processor processor not None):
-        self.processor = processor
+class Exits(Mapping):
+    """VM exits counted by reason: a mapping from the names of SDM Appendix C to ExitCount, zero where none was seen.
 
-    def __getitem__(self, str name not None):
+    KeyError for what is no such name.
+    """
+
+    __slots__ = ("_processor",)
+
+    def __init__(self, Processor processor not None):
+        self._processor = processor
+
+    def __getitem__(self, name):
+        cdef Processor processor = self._processor
         cdef int number = exit_reasons[name]
-        self.processor.clock.check()
-        return ExitCount(self.processor.c.vmx.exits[number].count, self.processor.c.vmx.exits[number].cycles)
+        processor.clock.check()
+        return ExitCount(processor.c.vmx.exits[number].count, processor.c.vmx.exits[number].cycles)
 
     def __contains__(self, name):
         return name in exit_reasons
@@ -161,6 +174,9 @@ cdef class Exits:
 
     def __len__(self):
         return len(exit_reasons)
+
+    def __repr__(self):
+        return f"<VM exits { {name: seen.count for name, seen in self.items() if seen.count} }>"
 
 
 cdef object vmx_failure_of(CpuState *cpu):

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from emu.errors import BadInput, ConfigError, DiskError
 
@@ -44,6 +44,7 @@ class Disk:
         self.snapshot = snapshot
         self.overlay: dict[int, bytes] = {}
         self.faults: list[tuple[range, str]] = []
+        self.taken = False  # by a machine
         writable = not (readonly or snapshot)
         try:
             mode = os.O_RDWR if writable else os.O_RDONLY
@@ -69,6 +70,9 @@ class Disk:
         if size == 0 or size % SECTOR:
             raise BadInput(f"{self.path}: {size} bytes are no disk image: not a multiple of {SECTOR}, or empty")
         return size // SECTOR
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self.path}: a Disk is neither copied nor pickled, as it holds an open file")
 
     def __enter__(self) -> "Disk":
         return self

@@ -42,6 +42,27 @@ def test_defines_and_include(tmp_path: Path) -> None:
     assert program.dependencies == [str(tmp_path / "part.inc")]
 
 
+@pytest.mark.parametrize("name", ["1x", "", "a b=", "%", 1, "f(x"])
+def test_a_name_that_cannot_be_defined(name: str) -> None:
+    if name == "a b=":  # the name ends at the space
+        assert asm.assemble("db 'a'", defines={name: 1}).binary == b"a"
+        return
+    with pytest.raises(asm.AsmError, match=r"the macro `.*' of the command line or the call"):
+        asm.assemble("nop", defines={name: 1})
+
+
+@pytest.mark.parametrize("include", ["directory", b"directory", Path("directory")])
+def test_include_is_a_list(include: str) -> None:
+    with pytest.raises(TypeError, match="include must be a list of directories"):
+        asm.assemble("nop", include=include)
+
+
+@pytest.mark.parametrize("text", [None, b"nop", ["nop"], 5])
+def test_the_source_is_text(text: str) -> None:
+    with pytest.raises(TypeError, match="the source must be text"):
+        asm.assemble(text)
+
+
 def test_a_file_is_found_beside_the_source(tmp_path: Path) -> None:
     (tmp_path / "data.bin").write_bytes(b"abcdef")
     source = tmp_path / "main.asm"

@@ -64,12 +64,46 @@ def test_dis_of_what_cannot_be(tmp_path: Path, capfd: Capture, arguments: list[s
     assert says in err and err.startswith("emu: ") and err.count("\n") == 1
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("models", 0),
+        ("models i386", 0),
+        (f"dis {sys.executable}", 0),
+        ("bench switch --cpu i386", 0),
+        ("run --serial null -q --trace -", 128 + signal.SIGPIPE),
+    ],
+)
+def test_a_reader_that_leaves(command: str, status: int) -> None:
     read, write = os.pipe()
     os.close(read)
-    end = subprocess.run([sys.executable, "-m", "emu", "models"], stdout=write, stderr=subprocess.PIPE, check=False)
+    arguments = [sys.executable, "-m", "emu", *command.split()]
+    end = subprocess.run(arguments, stdout=write, stderr=subprocess.PIPE, timeout=60, check=False)
     os.close(write)
-    assert (end.returncode, end.stderr) == (128 + signal.SIGPIPE, b"")
+    assert (end.returncode, end.stderr) == (status, b"")
+
+
+@pytest.mark.parametrize("command", ["models", "dis -", "run --serial null -q --report -"])
+def test_an_output_that_takes_nothing(command: str) -> None:
+    with open("/dev/full", "wb") as full:
+        end = subprocess.run(
+            [sys.executable, "-m", "emu", *command.split()], input=bytes(100), stdout=full, stderr=subprocess.PIPE,
+            timeout=60, check=False,
+        )  # fmt: skip
+    assert end.returncode == 2 and end.stderr.startswith(b"emu: ") and end.stderr.count(b"\n") == 1
+    assert b"No space left on device" in end.stderr
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), OSError("mine"), KeyError("mine"), AssertionError("mine")])
+def test_a_mistake_of_ours_is_no_bad_input(error: Exception, monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(models, "names", fail)
+    assert main(["models"]) == 70
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback")
+    assert lines[-1] == f"emu: an error of emu itself, please report it: {error!r}"
 
 
 def test_dis_of_standard_input_into_head() -> None:

@@ -1,0 +1,48 @@
+# Numbers that Python gives: what does not fit raises ValueError with one line that says what and where.
+
+cdef extern from "Python.h":
+    unsigned long long PyLong_AsUnsignedLongLong(object) except? 0xFFFFFFFFFFFFFFFF
+
+cdef uint64_t ALL64 = 0xFFFFFFFFFFFFFFFFull
+cdef uint64_t MOST_BLOCK = 1ull << 32  # bytes of a block: all that 32 bits address
+
+
+cdef uint64_t within(object value, uint64_t most) except? 0xFFFFFFFFFFFFFFFF:
+    """The number, if it is within 0 to `most`."""
+    cdef uint64_t number
+    try:
+        number = PyLong_AsUnsignedLongLong(value if isinstance(value, int) else operator_index(value))
+    except OverflowError:
+        raise ValueError(f"{value} is not within 0 to {most:#x}") from None
+    if number > most:
+        raise ValueError(f"{value} is not within 0 to {most:#x}")
+    return number
+
+
+cdef uint64_t argument(object value, uint64_t most, str name) except? 0xFFFFFFFFFFFFFFFF:
+    """The same, and the message begins with the argument's name."""
+    try:
+        return within(value, most)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    except TypeError:
+        raise TypeError(f"{name}: {value!r} is no whole number") from None
+
+
+cdef uint64_t address_of(object value) except? 0xFFFFFFFFFFFFFFFF:
+    """An address from Python."""
+    return argument(value, ALL64, "address")
+
+
+cdef object block(object count):
+    """A block of bytes of that size, to be filled.
+
+    Raises:
+        ValueError: it is larger than 4 GiB.
+        MemoryError: the host has no room for it.
+    """
+    cdef uint64_t size = argument(count, MOST_BLOCK, "count")
+    try:
+        return PyBytes_FromStringAndSize(NULL, size)
+    except MemoryError:
+        raise MemoryError(f"no room for a block of {size} bytes") from None
