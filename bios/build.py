@@ -23,6 +23,15 @@ FILES = {
     "service": "service/service.asm",
     "guest": "guest/guest.asm",
 }
+# What policy.json is made of.
+POLICY = """
+bits 32
+%include "ports.inc"
+%include "guests.inc"
+%include "crc32.inc"
+%include "policy.inc"
+files: guest_files
+"""
 # ROMs of their own, which need no POST: they measure what a switch between worlds costs.
 ROMS = {"switch_software": "switch/software.asm", "switch_vmx": "switch/vmx.asm"}
 ACPI = ("dsdt", "dsdt_vm")
@@ -36,7 +45,8 @@ def build_firmware(outdir: Path) -> list[Path]:
     """Writes what is built from bios/ and returns the paths.
 
     firmware.bin is the built-in ROM, post_codes.json what its POST codes mean, symbols.json the linear addresses of its
-    labels and of the VMM's (which begin with vmm_); dsdt.aml and dsdt_vm.aml are the DSDTs of the machine and of a
+    labels and of the VMM's (which begin with vmm_); policy.json has the layout of the policy in the CMOS RAM, for
+    emu/policy.py; dsdt.aml and dsdt_vm.aml are the DSDTs of the machine and of a
     virtual machine, for tools that take ACPI tables; the others are of ROMS.
     """
     outdir.mkdir(parents=True, exist_ok=True)
@@ -48,12 +58,14 @@ def build_firmware(outdir: Path) -> list[Path]:
     vmm = asm.assemble_file(HERE / FILES["vmm"], include=folders("vmm", outdir))
     labels = firmware.labels | {f"vmm_{name.removeprefix('vmm_')}": address for name, address in vmm.labels.items()}
     symbols.write_text(json.dumps(labels, indent=1, sort_keys=True) + "\n")
+    policy = outdir / "policy.json"
+    policy.write_text(json.dumps(policy_layout(), indent=1) + "\n")
     roms = [outdir / f"{name}.bin" for name in ROMS]
     for rom, source in zip(roms, ROMS.values(), strict=True):
         rom.write_bytes(build_file(source, outdir))
     meanings = {f"{int(code, 16):02X}": meaning for code, meaning in POST_CODE.findall(read("post_codes.inc"))}
     codes.write_text(json.dumps(meanings, indent=1) + "\n")
-    return [image, codes, symbols, *tables, *roms]
+    return [image, codes, symbols, policy, *tables, *roms]
 
 
 def read(name: str) -> str:
@@ -64,6 +76,18 @@ def read(name: str) -> str:
 def folders(name: str, outdir: Path) -> list[str]:
     """Where the sources of a folder of bios/ look for what they include."""
     return [str(folder) for folder in (HERE / name, HERE / "acpi", INCLUDE, GENERATED, outdir)]
+
+
+def policy_layout() -> dict[str, object]:
+    """What include/policy.inc and guests.inc define: constants and offsets, the default policy, the guests' files."""
+    program = asm.assemble(POLICY, include=[str(INCLUDE)])
+    symbols = {name: value for name, value in program.symbols.items() if name not in program.labels}
+    at, files = program.symbols["policy_default"], program.symbols["files"]
+    return {
+        "symbols": symbols,
+        "default": program.binary[at : at + symbols["policy_size"]].hex(),
+        "files": [name.rstrip(b"\0").decode() for (name,) in struct.iter_unpack("12s", program.binary[files:])],
+    }
 
 
 def build_table(source: Path, target: Path) -> Path:

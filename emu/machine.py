@@ -182,7 +182,8 @@ class Machine:
             `emu.host.backend.Backend`.
         disks: at most four, in the order primary master and slave, secondary master and slave; the machine closes them.
         modem: likewise of COM2, the management modem; DSR and DCD tell the guest whether a TCP client is connected.
-        nvram: path of a file of 256 bytes that keeps the CMOS RAM; close() writes it, and makes it where it is missing.
+        nvram: what the CMOS RAM holds, 256 bytes (see `emu.policy.policy_nvram`); or the path of a file of so many that
+            keeps it: close() writes it, and makes it where it is missing.
         debugcon: I/O port of the debug console, or None.
         debug_exit: I/O port a write to which ends the run, or None.
         symbols: name to linear address, for `until`; added to those of the firmware's source or the kernel.
@@ -210,17 +211,19 @@ class Machine:
         initrd: Sequence[str] = (),
         symbols: Mapping[str, int] | None = None,
         modem: str | Backend = "null",
-        nvram: str | os.PathLike[str] | None = None,
+        nvram: bytes | str | os.PathLike[str] | None = None,
         disks: Sequence["Disk"] = (),
     ) -> None:
         model = load_model(cpu, timing)
         self.disks = free_disks(disks)
         rom, self.symbols = load_rom(firmware)
-        self.nvram = None if nvram is None else nvram_file(nvram)
-        kept = self.nvram.load() if self.nvram else None
+        self.nvram: NvramFile | None = None
+        if isinstance(nvram, str | os.PathLike):
+            self.nvram = nvram_file(nvram)
+            nvram = self.nvram.load()
         try:
             self.board = Board(
-                model, memory, rom, debugcon=debugcon, debug_exit=debug_exit, nvram=kept, disks=self.disks
+                model, memory, rom, debugcon=debugcon, debug_exit=debug_exit, nvram=nvram, disks=self.disks
             )
         except BadInput as error:
             if isinstance(firmware, str | os.PathLike):

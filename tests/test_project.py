@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Top-level modules and sub-packages of emu. The package's own face imports on first use, so it stands at the end.
 EMU_LAYERS = (
     {"errors"},
-    {"definitions", "models", "stop"},
+    {"definitions", "models", "policy", "stop"},
     {"model_compiler"},
     {"_core"},
     {"bmc", "chips", "host"},
