@@ -56,6 +56,7 @@ STACK_TOP       equ 8000h
 %include "selfcheck.inc"
 %include "screen.inc"
 %include "pci.inc"
+%include "dram.inc"
 %include "crc32.inc"
 %include "files.inc"
 %include "flashcheck.inc"

@@ -279,7 +279,7 @@ cdef class Ata(Part):
             return self.error
         if register < ATA_DEVICE:
             return self.before[register] if self.control & HOB else self.written[register]
-        return (self.device & ~DEV) | (DEV if self.number else 0)
+        return self.device  # DEV as last written, which a lone drive 0 shows while it answers for drive 1 too
 
     cdef void write_register(self, int register, uint8_t value) noexcept nogil:
         if register == ATA_CONTROL:

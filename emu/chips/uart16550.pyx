@@ -302,10 +302,10 @@ cdef class Uart16550(Isa8):
         cdef uint8_t trigger = TRIGGER_LEVEL[self.fcr >> 6] if self.fcr & FCR_ENABLE else 1
         if self.ier & IER_ELSI and self.lsr & LSR_OE:
             return IIR_LINE_STATUS
+        if self.ier & IER_ERBFI and self.timed_out:  # bit 3 tells of it whether the trigger level is reached or not
+            return IIR_TIMEOUT
         if self.ier & IER_ERBFI and self.received >= trigger:
             return IIR_DATA_AVAILABLE
-        if self.ier & IER_ERBFI and self.timed_out:
-            return IIR_TIMEOUT
         if self.ier & IER_ETBEI and self.thr_empty:
             return IIR_THR_EMPTY
         if self.ier & IER_EDSSI and self.msr & MSR_DELTAS:

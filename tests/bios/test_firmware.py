@@ -75,6 +75,25 @@ def test_pci_devices_are_enumerated(native: Any) -> None:
     assert ("01.1", "8086:7111", "0101") in found and ("01.3", "8086:7113", "0680") in found
 
 
+@pytest.mark.parametrize(
+    ("mib", "ends", "more"),
+    [
+        (16, [2] * 8, ""),
+        (100, [13] * 8, ""),  # the last unit of 8 MiB is filled in part
+        (300, [16, 32, 38, 38, 38, 38, 38, 38], ""),
+        (1024, [16, 32, 48, 64, 80, 96, 112, 128], ""),
+        (1152, [16, 32, 48, 64, 80, 96, 112, 128], "; the host bridge counts no more"),
+    ],
+)
+def test_the_host_bridge_is_told_where_dram_rows_end(built: Built, mib: int, ends: list[int], more: str) -> None:
+    """82441FX, "DRB[0:7] - DRAM Row Boundary Registers": the upper limit of each row, in units of 8 MiB."""
+    with Machine(memory=mib << 20, cpu="pentium3", firmware=built.rom()) as machine:
+        machine.serial.expect(b"PCI       01.0")
+        assert [machine.board.bridge.read_config(0x60 + row) for row in range(8)] == ends
+        listed = " ".join(str(8 * end) for end in dict.fromkeys(ends))
+        assert f"DRAM      rows end at {listed} MiB{more}\r\n" in machine.serial.output.decode()
+
+
 def test_the_option_rom_is_run(native: Any) -> None:
     machine, _, console = native
     assert "option    management modem on COM2, 115200 baud" in console

@@ -740,6 +740,7 @@ class TestAbsentDrives:
         host.write(DEVICE, 0x10)
         host.write(LOW, 0x55)
         assert (host.read(COMMAND), host.read(CONTROL), host.read(LOW)) == (0, 0, 0x55)
+        assert host.read(DEVICE) == 0x10  # one register for both: DEV as it was written
         host.write(COMMAND, 0xEC)
         host.clock.advance(MS)
         assert (host.read(COMMAND), host.irq()) == (0, 0)

@@ -245,6 +245,19 @@ def test_character_timeout(uart: Uart) -> None:
     assert uart.intr == 0
 
 
+def test_character_timeout_above_the_trigger_level(uart: Uart) -> None:
+    """IIR bit 3 is set along with bit 2 when a timeout is pending, whatever the FIFO holds besides."""
+    uart[IER] = ERBFI
+    uart[IIR] = 0x41
+    uart.chip.receive(b"abcde")
+    uart.wait(5)
+    assert uart[IIR] == AVAILABLE | FIFOS
+    uart.wait(4)
+    assert uart[IIR] == TIMEOUT | FIFOS
+    assert uart[DATA] == ord("a")
+    assert uart[IIR] == AVAILABLE | FIFOS
+
+
 def test_receiver_fifo_reset(uart: Uart) -> None:
     uart[IIR] = 0x01
     uart.chip.receive(b"abc")
