@@ -1,12 +1,16 @@
-; The Service VM: runs before any guest, then waits for events. It prints what a guest did, looks into the guest, notes it in
-; the BMC's event log, reads a sensor, and lets the guest go on.
+; The Service OS: runs before any guest, then waits for events. It says what a guest did, looks into the guest, notes it in
+; the BMC's event log, and does with the guest what the policy says; or the user does, in its shell.
 ;
 ; Entry: flash.inc says in which state. It runs only under the VMM.
 ;
 ; Memory that it uses:
 ;
 ;   0E000h - 0EFFFh   stack
-;   10000h - ...      the image
+;   10000h - 7FFFFh   the image
+;   100000h - ...     the memory manager's (heap.inc), up to the VM's ACPI tables
+;
+; Order of things: here (start, the wait for events) - event.inc (what is done about one) - shell.inc, commands.inc (what the
+; user may do) - the tools, one a file.
 
 %include "x86.inc"
 %include "ports.inc"
@@ -14,10 +18,22 @@
 %include "vm_abi.inc"
 %include "image.inc"
 %include "console.inc"
+%include "crc32.inc"
+%include "guests.inc"
+%include "policy.inc"
 %include "acpi_off.inc"
+%include "interrupts.inc"
+%include "input.inc"
+%include "line.inc"
+%include "words.inc"
+%include "heap.inc"
+%include "shell.inc"
+%include "commands.inc"
+%include "machines.inc"
 %include "kcs.inc"
 %include "bmc.inc"
 %include "report.inc"
+%include "event.inc"
 
 ; In:       32-bit protected mode
 ; Out:      does not return
@@ -34,6 +50,9 @@ main:
         mov     esi, text_no_resources
         jnz     .end
         mov     eax, [resources_buffer + resources.memory]
+        call    heap_init
+        call    interrupts_init
+        mov     eax, [resources_buffer + resources.memory]
         shr     eax, 10
         call    console_decimal
         mov     esi, text_kib
@@ -43,6 +62,10 @@ main:
         mov     esi, text_vms
         call    console_text
         call    bmc_identify
+        call    policy_take
+        test    byte [policy_now + policy.flags], POLICY_SHELL
+        jz      next_event
+        call    shell
 
 ; Events, one after the other.
 next_event:
@@ -53,33 +76,35 @@ next_event:
         mov     esi, text_no_event
         jnz     main.end
         cmp     dword [event_buffer + event.kind], EVENT_NO_GUEST
-        mov     esi, text_no_guest
+        mov     esi, text_none_left
         je      main.end
-        call    report_event
-        call    bmc_log
-        mov     ecx, ACTION_ALLOW
-        mov     eax, [event_buffer + event.kind]
-        cmp     eax, EVENT_TRAP_MEMORY
-        je      .continue
-        cmp     eax, EVENT_POWER_OFF
-        je      next_event
-        mov     ecx, ACTION_STOP
-.continue:
-        mov     eax, VMCALL_CONTINUE
-        mov     ebx, [event_buffer + event.vm]
-        vmcall
-        test    eax, eax
-        jz      next_event
-        mov     esi, text_no_continue
+        call    event_handle
+        jmp     next_event
 main.end:
         call    console_text
         jmp     acpi_power_off
+
+; The policy that is in force; the built-in one where the VMM gives none.
+; Out:      [policy_now]
+; Clobbers: EAX, ECX, ESI, EDI
+policy_take:
+        mov     eax, VMCALL_POLICY_GET
+        mov     edi, policy_now
+        vmcall
+        test    eax, eax
+        jz      .end
+        mov     esi, policy_default
+        mov     edi, policy_now
+        mov     ecx, policy_size
+        rep movsb
+.end:   ret
 
         align 4
 event_buffer:           times event_size db 0
 state_buffer:           times vm_state_size db 0
 resources_buffer:       times resources_size db 0
 memory_buffer:          times 64 db 0
+policy_now:             times policy_size db 0
 
 text_start:
         db      "service   ", 0
@@ -94,6 +119,6 @@ text_vms:
 text_no_event:
         db      "service   the VMM gives no event", 13, 10, 0
 text_no_guest:
+        db      "no guest is left to run", 0
+text_none_left:
         db      "service   no guest left: power off through ACPI", 13, 10, 0
-text_no_continue:
-        db      "service   the VMM does not let the guest go on", 13, 10, 0
