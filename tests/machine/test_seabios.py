@@ -101,3 +101,33 @@ def test_boots_from_a_disk(name: str, cpu: str, tmp_path: Path) -> None:
         assert line in log
     assert log.endswith("booted by address and by cylinder")
     assert image.read_bytes()[3 * 512 :].startswith(b"and by cylinder")
+
+
+@pytest.mark.parametrize(
+    ("name", "cpu"), [("bios.bin", "westmere"), ("bios-256k.bin", "pentium3"), ("bios.bin", "prescott")]
+)
+def test_without_a_disk_and_without_a_display_adapter(name: str, cpu: str) -> None:
+    """It gets through to its boot menu, which waits for Escape, and says that there is nothing to boot."""
+    if not (FOLDER / name).exists():
+        pytest.skip(f"{FOLDER / name} is not installed")
+    with Machine(cpu=cpu, firmware=FOLDER / name, debugcon=0x402) as machine:
+        assert machine.debugcon is not None
+        machine.run(seconds=1.5, timeout=60)
+        waiting = machine.snapshot()
+        assert machine.debugcon.output.endswith(b"\nPress ESC for boot menu.\n\n")
+        assert machine.run(seconds=8, timeout=60).reason is StopReason.LIMIT
+        log = machine.debugcon.output
+        assert b"No VGA found" in log and log.endswith(b"No bootable device.  Retrying in 60 seconds.\n")
+        machine.restore(waiting)
+        machine.keyboard.press("esc")
+        machine.run(seconds=0.5, timeout=60)
+        assert machine.debugcon.output.endswith(b"Select boot device:\n\n")
+
+
+def test_a_386_lacks_an_instruction_that_it_needs() -> None:
+    """SeaBIOS asks for a 486: WBINVD is #UD before it (SDM Vol. 2, WBINVD, IA-32 Architecture Compatibility)."""
+    if not (FOLDER / "bios.bin").exists():
+        pytest.skip(f"{FOLDER / 'bios.bin'} is not installed")
+    with Machine(cpu="i386", firmware=FOLDER / "bios.bin") as machine:
+        assert machine.run(seconds=10, timeout=60).reason is StopReason.TRIPLE_FAULT
+        assert machine.cpu.disassemble(machine.cpu.cs.base + machine.cpu.rip)[0][2] == "wbinvd"
