@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """The extension's face: what Python, and the chips, see of the core in emu/core.
 
-In reading order: arguments (numbers from Python), clock (time, and the state of a run), chip (parts and wires, devices in Python), memory, bus, model,
-processor, run (slices of guest code), hooks, registers, cpu (the bare processor).
+In reading order: arguments (numbers from Python), clock (time, and the state of a run), chip (parts and wires, devices
+in Python), memory, bus, model, processor, run (slices of guest code), hooks, registers, cpu (the bare processor).
 """
 from binascii import a2b_base64
 from collections.abc import Mapping

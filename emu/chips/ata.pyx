@@ -845,15 +845,15 @@ cdef class Ata(Part):
             self.buffer[2 * number + (at ^ 1)] = 32 if ended else <uint8_t>text[at]
 
     cdef uint32_t reset_result(self) noexcept nogil:
-        """How the hardware reset went: numbered by a jumper; drive 1 asserted PDIAG-, drive 0 passed its diagnostics, and
-        either detected DASP- and PDIAG- of drive 1 or answers for it. 40-conductor cable."""
+        """How the hardware reset went: numbered by a jumper; drive 1 asserted PDIAG-, drive 0 passed its diagnostics,
+        and either detected DASP- and PDIAG- of drive 1 or answers for it. 40-conductor cable."""
         if self.number == 1:
             return 0x4B00
         return 0x403B if self.paired else 0x404B
 
     cdef void identify(self) noexcept nogil:
         cdef uint64_t chs = <uint64_t>self.cylinders * self.heads * self.sectors
-        cdef uint32_t supported = 0x7468, at  # NOP, READ and WRITE BUFFER, HPA, look-ahead, write cache, power management
+        cdef uint32_t supported = 0x7468, at  # NOP, READ, WRITE BUFFER, HPA, look-ahead, write cache, power management
         cdef uint8_t total = 0, spt = <uint8_t>least(63, self.limit), heads = <uint8_t>least(16, self.limit // spt)
         memset(self.buffer, 0, 512)
         self.word(0, 0x0040)                                         # an ATA device, not removable

@@ -134,7 +134,7 @@ DIFFERENCES = [
 
 def differs(guest: tuple[str, int, list[dict[str, int]]]) -> str | None:
     """The key of DIFFERENCES that a guest falls under."""
-    text, bits, changes = guest
+    _, bits, changes = guest
     all_of = {name: value for change in changes for name, value in change.items()}
     primary_bits = all_of.get("+PRIMARY_PROCESSOR_BASED_VM_EXECUTION_CONTROLS", 0)
     blocked = all_of.get("GUEST_INTERRUPTIBILITY_STATE", 0)

@@ -1,9 +1,8 @@
 """Extended page tables, VPID and what is cached. SDM Vol. 3, "The Extended Page Table Mechanism (EPT)", "Caching
 Translation Information"."""
 
-from collections.abc import Mapping
-
 import struct
+from collections.abc import Mapping
 
 import pytest
 from vmm import EPT, GUEST, GUEST_TABLES, Bench, ept_tables, real_mode, secondary
