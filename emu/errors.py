@@ -50,7 +50,7 @@ class CpuFault(EmuError):
     Attributes:
         vector: number of the exception, 0 to 31.
         name: its mnemonic, such as "#GP".
-        error_code: the error code, or None where the exception has none.
+        error_code: the error code, or None where the exception has none, as every one in real-address mode.
         address: the linear address that faulted, of a page fault; otherwise None.
         rip: RIP of the instruction.
     """

@@ -180,9 +180,11 @@ int fault_raise(CPU *cpu, unsigned vector)
     return STATUS_FAULT;
 }
 
+/* In real-address mode no exception has an error code. SDM Vol. 3, "Information for VM Exits Due to Vectored Events". */
 int fault_error(CPU *cpu, unsigned vector, uint32_t error)
 {
-    cpu->fault = (Fault){.vector = (uint8_t)vector, .type = EVENT_HARDWARE_EXCEPTION, .has_error = 1, .error = error};
+    cpu->fault = (Fault){.vector = (uint8_t)vector, .type = EVENT_HARDWARE_EXCEPTION, .has_error = (cpu->cr0 & CR0_PE) != 0};
+    cpu->fault.error = cpu->fault.has_error ? error : 0;
     return STATUS_FAULT;
 }
 

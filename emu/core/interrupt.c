@@ -280,7 +280,7 @@ static FaultClass class_of(const Fault *event)
 }
 
 /* The event to deliver after `second` came up while `first` was delivered; false: shutdown. */
-static bool combine(const Fault *first, const Fault *second, Fault *next)
+static bool combine(const CPU *cpu, const Fault *first, const Fault *second, Fault *next)
 {
     const FaultClass before = class_of(first), after = class_of(second);
     *next = *second;
@@ -288,7 +288,7 @@ static bool combine(const Fault *first, const Fault *second, Fault *next)
         return true;
     if (before == DOUBLE_FAULT)
         return false;
-    *next = (Fault){.vector = VECTOR_DF, .type = EVENT_HARDWARE_EXCEPTION, .has_error = 1};
+    *next = (Fault){.vector = VECTOR_DF, .type = EVENT_HARDWARE_EXCEPTION, .has_error = cr0_pe(cpu)};
     return true;
 }
 
@@ -351,7 +351,7 @@ int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip)
             return STATUS_FAULT;
         nested = true;
         next_rip = cpu->rip;
-        if (!combine(&current, &second, &current) || ++faults > MOST_NESTED_FAULTS) {
+        if (!combine(cpu, &current, &second, &current) || ++faults > MOST_NESTED_FAULTS) {
             record(cpu, &second);
             cpu->activity = ACTIVITY_SHUTDOWN;
             return STATUS_SHUTDOWN;

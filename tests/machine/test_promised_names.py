@@ -147,6 +147,14 @@ def test_faults_as_exceptions(code: str, vector: int, name: str, error_code: int
     assert {key for key in before if before[key] != after[key]} <= {"cr2"}
 
 
+def test_a_fault_in_real_address_mode_has_no_error_code() -> None:
+    cpu = emu.Cpu(bits=16)
+    cpu.load(0x100, asm.assemble("mov ax, [0xffff]").binary)
+    with pytest.raises(emu.CpuFault) as caught:
+        cpu.step()
+    assert (caught.value.name, caught.value.error_code, str(caught.value)) == ("#GP", None, "#GP at RIP 0x100")
+
+
 @pytest.mark.parametrize(("code", "vector"), [("int 0x21", 0x21), ("int3", 3)])
 def test_software_interrupts_stop_a_run(code: str, vector: int) -> None:
     cpu = emu.Cpu()

@@ -170,6 +170,26 @@ def test_a_fault_in_the_delivery_of_an_injected_event() -> None:
     assert bench["VM_EXIT_INTERRUPTION_INFORMATION"] == VALID | CODE | 0x30D and bench["GUEST_RIP"] == GUEST
 
 
+@pytest.mark.parametrize(
+    ("code", "idt_limit", "vector", "vectoring"),
+    [
+        ("mov eax, [0xfffe]", 0x3FF, 13, 0),
+        ("mov sp, 1\npush eax", 0x3FF, 12, 0),
+        ("int 0x21", 0x40, 13, VALID | 0x421),
+        ("mov eax, [0xfffe]", 0x2F, 8, 0),  # neither #GP nor the #GP of its delivery has an entry
+    ],
+)
+def test_exceptions_in_real_address_mode_have_no_error_code(
+    code: str, idt_limit: int, vector: int, vectoring: int
+) -> None:
+    """SDM Vol. 3, "Information for VM Exits Due to Vectored Events" and "... During Event Delivery": bit 11 is 0."""
+    bench = Bench()
+    changes = {"GUEST_IDTR_LIMIT": idt_limit}
+    assert bench.exit(code, real_mode(), bitmap(vector), changes, bits=16) == "EXCEPTION_OR_NMI"
+    assert bench["VM_EXIT_INTERRUPTION_INFORMATION"] == VALID | 0x300 | vector
+    assert bench["IDT_VECTORING_INFORMATION_FIELD"] == vectoring
+
+
 def test_injection_into_real_address_mode() -> None:
     bench = Bench()
     bench.cpu.memory.write(4 * 0x21, b"\x00\x0d\x00\x00")
