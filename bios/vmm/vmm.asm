@@ -45,8 +45,13 @@
 %include "vpic.inc"
 %include "vpit.inc"
 %include "vdevices.inc"
+%include "protect.inc"
+%include "traps.inc"
 %include "events.inc"
+%include "restart.inc"
 %include "calls.inc"
+%include "inspect.inc"
+%include "policy_calls.inc"
 
 ; --- variables ---------------------------------------------------------------------------------------------------------
         align 8
@@ -75,7 +80,6 @@ frozen_since:       dd 0, 0             ; since then
 switch_reason:      dd 0                ; of the next switch
 switch_rip:         dd 0
 event_buffer:       dd 0                ; where the Service VM wants the next event
-event_record:       times event_size db 0
 policy_now:         times policy_size db 0  ; the policy in force
                     align 4
 io_time:            dd 0, 0             ; the VM's time of the access
