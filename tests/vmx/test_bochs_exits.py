@@ -636,7 +636,7 @@ DIFFERENCES = [
         "real", "GUEST_CS_ACCESS_RIGHTS", "VM entry loads the access rights as they are; Bochs makes code of CS data"
     ),
     Difference(
-        "real .*EXCEPTION_BITMAP", "VM_EXIT_INTERRUPTION_(INFORMATION|ERROR_CODE)",
+        "(?s)real .*EXCEPTION_BITMAP", "VM_EXIT_INTERRUPTION_(INFORMATION|ERROR_CODE)",
         "bit 11 is 0 in real-address mode (SDM Vol. 3, Information for VM Exits Due to Vectored Events); Bochs sets it",
     ),
     Difference("bad GUEST_TR_ACCESS_RIGHTS 2000", "GUEST_TR_ACCESS_RIGHTS", "no check forbids L; Bochs forgets it"),
