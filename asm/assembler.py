@@ -21,10 +21,10 @@ from asm.parse import NUMBERS, ParseError, TokenError, builder, explain
 from asm.places import at_place, without_places
 from asm.preprocess import Preprocessor
 from asm.tokens import RESERVE, Kinds, mnemonics
+from asm.warnings import Warnings
 
 MAX_ERRORS = 1000  # enough for any human; keeps a hostile source from filling memory with messages
 STATEMENT_STARTS = frozenset("IDRTEBpdr")
-FOLLOWED = frozenset(["bits", "use16", "use32", "use64", "section", "segment", "absolute"])
 TIMES_BODY = frozenset("IDRBpTrd")
 # How many macros NASM expands for a directive, where it is not one; they count in the names of local labels.
 STANDARD_MACROS = {"align": 2, "alignb": 2, "struc": 2, "istruc": 2, "org": 1}
@@ -86,7 +86,9 @@ class Assembler:
         self.spaces: dict[int, list[tuple[int, int]]] = {}  # by line of the listing: constant `absolute` space
         self.offsets: list[int] = []  # of each item in its section, once it is settled
         self.load_order: list[Section] = []
-        self._warning_states: list[dict[str, bool]] = []
+        self.switches = options.warnings.copy()
+        self.saved_switches: list[Warnings] = []  # what [warning push] saves
+        self.switch_points: list[tuple[int, Warnings]] = [(0, options.warnings)]  # from which item on they are so
         for symbol_name, (section_name, offset) in (known or {}).items():
             symbol = self.symbols[symbol_name]
             symbol.section = SCALAR if section_name == SCALAR.name else self.enter_section(section_name)
@@ -114,11 +116,9 @@ class Assembler:
             column: in `text`, from 1; or else `word` is looked for.
         """
         if severity == "warning":
-            switches = self.options.warnings
-            if not switches.get(warning, switches.get("all", True)):
+            severity = self.switches.severity(warning)
+            if not severity:
                 return
-            if switches.get("error") or switches.get(f"error={warning}"):
-                severity = "error"
         diagnostic = make_diagnostic(severity, message, place or self.place, text, column, word, warning)
         if severity == "warning":
             if len(self.warnings) < MAX_ERRORS:
@@ -147,7 +147,7 @@ class Assembler:
             self.line(preprocessor.tokens, preprocessor.shape, text)
         self.place = preprocessor.place
         for kind, name, _, place in self.structures:
-            self.report(f"{kind} `{name}' is not closed", "warning", place=place, warning="struc-open")
+            self.report(f"{kind} `{name}' is not closed", "warning", place=place, warning="other")
 
     def line(self, tokens: list[str], shape: str, text: str) -> None:
         """Assembles one line.
@@ -489,12 +489,6 @@ class Assembler:
             expression = at_place(expression, self.absolute)
         self.items.append(Equ(symbol, expression))
 
-    def follow(self, text: str) -> None:
-        """Takes note of a line that is only being preprocessed: the directives that the preprocessor can ask about."""
-        tokens, shape = self.preprocessor.tokens, self.preprocessor.shape
-        if shape[0] == "d" and tokens[0].lower() in FOLLOWED:
-            self.line(tokens, shape, text)
-
     # --- Directives ---------------------------------------------------------------------------------------------------
 
     def primitive(self, tokens: Sequence[str], shape: str) -> None:
@@ -548,7 +542,12 @@ class Assembler:
             section.offset = 0
         section, offset = self.first, 0
         overlay = False  # what `absolute` names: no bytes
+        points = [*self.switch_points, (len(self.items) + 1, self.switches)]
+        point = 0
         for index, item in enumerate(self.items):
+            while points[point][0] <= index:
+                self.switches = points[point][1]
+                point += 1
             kind = type(item)
             self.offsets.append(offset)
             if kind is bytes and not overlay:

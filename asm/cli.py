@@ -77,7 +77,7 @@ class Arguments:
         self.debug = False
         self.debug_format = "dwarf"
         self.optimise = 2
-        self.warnings: dict[str, bool] = {}
+        self.warnings: list[str] = []  # switches, in order
         self.to_stdout = False
         self.messages = ""
         self.style = "gnu"
@@ -194,7 +194,7 @@ def _option(arguments: Arguments, word: str, words: Iterator[str]) -> None:
     elif letter == "O":
         _optimisation(arguments, word)
     elif letter in "wW":
-        _warning_option(arguments, word)
+        _warning_option(arguments, word, words)
     elif letter == "s" and len(word) == 2:
         arguments.to_stdout = True
     elif letter == "h":
@@ -245,17 +245,8 @@ def _optimisation(arguments: Arguments, word: str) -> None:
         raise ArgumentError(f"unrecognised optimisation level `{word}'")
 
 
-def _warning_option(arguments: Arguments, word: str) -> None:
-    name = word[2:]
-    if name[:1] in ("+", "-"):
-        on, name = name[0] == "+", name[1:]
-    elif name.startswith("no-"):
-        on, name = False, name[3:]
-    else:
-        on = True
-    if not name:
-        raise ArgumentError(f"option `{word}' wants the name of a warning")
-    arguments.warnings[name.replace("orphan-labels", "label-orphan")] = on  # its name before NASM 2.14
+def _warning_option(arguments: Arguments, word: str, words: Iterator[str]) -> None:
+    arguments.warnings.append(_value(word, words))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -347,12 +338,13 @@ def _assemble(arguments: Arguments, say: Callable[[str], None], colourful: bool)
         optimise=arguments.optimise,
         listing=bool(arguments.listing),
         warnings=arguments.warnings,
+        preprocess_only=arguments.preprocess_only,
     )
     if arguments.preprocess_only or arguments.dependencies_only:
         from asm.output_preprocessed import preprocess
 
-        lines, errors, dependencies = preprocess(name, text, options)
-        for diagnostic in errors:
+        lines, assembler, dependencies = preprocess(name, text, options)
+        for diagnostic in assembler.warnings + assembler.errors:
             show(diagnostic)
         if arguments.dependencies_only:
             rule = _dependencies(arguments, dependencies)
@@ -366,7 +358,7 @@ def _assemble(arguments: Arguments, say: Callable[[str], None], colourful: bool)
         else:
             sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
             sys.stdout.writelines(f"{line}\n" for line in lines)
-        return 1 if errors else 0
+        return 1 if assembler.errors else 0
     key = cache.key_of(arguments.words, data) if arguments.cache else ""
     known = cache.find(key) if key else None
     if known is not None:

@@ -82,8 +82,14 @@ def _is_number(text: str) -> bool:
     return text[0].isdigit() and classify(text) == "n"
 
 
+def _if_alias(pre: Preprocessor, text: str) -> bool:
+    expander = pre.expander
+    return any(name in expander.aliases or name.lower() in expander.insensitive_aliases for name in text.split())
+
+
 CONDITIONS: dict[str, Callable[[Preprocessor, str], bool]] = {
     "def": _if_defined,
+    "defalias": _if_alias,
     "macro": _if_macro,
     "idn": _if_identical,
     "idni": lambda pre, text: _if_identical(pre, text, True),

@@ -116,16 +116,19 @@ def _list(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
 
 def _warning(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     words = "".join(tokens[1:])
-    if words in ("push", "pop"):
-        if words == "push":
-            assembler._warning_states.append(dict(assembler.options.warnings))
-        elif assembler._warning_states:
-            assembler.options.warnings = assembler._warning_states.pop()
-        return
-    name = words.lstrip("+-*")
-    if not name:
+    if words in ("push", "save"):
+        assembler.saved_switches.append(assembler.switches.copy())
+    elif words in ("pop", "restore"):
+        if assembler.saved_switches:
+            assembler.switches = assembler.saved_switches.pop()
+        else:
+            assembler.switches = assembler.options.warnings.copy()
+            assembler.warn("warn-stack-empty", "warning stack empty")
+    elif not words.lstrip("+-*"):
         raise TokenError("the name of a warning is wanted", tokens[0])
-    assembler.options.warnings[name] = not words.startswith("-")
+    elif not assembler.switches.switch(words):
+        assembler.warn("unknown-warning", f"unknown warning option: {words}")
+    assembler.switch_points.append((len(assembler.items), assembler.switches.copy()))
 
 
 def _map(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from typing import TypeAlias
 
 from asm.macros import Call
@@ -41,7 +42,7 @@ class Frame:
         "kind",
         "lines",
         "lists",
-        "marked",
+        "marks",
         "name",
         "number",
         "parent",
@@ -70,7 +71,7 @@ class Frame:
         self.number = 0  # of the line read last, from 1
         self.remaining = 0  # repetitions to come
         self.conditions = 0  # how many %if were open when the frame was entered
-        self.marked: tuple[int, int, int] | None = None  # of %line: the first line it counts, its number, increment
+        self.marks: list[tuple[int, int, int, str]] = []  # of each %line: where it is, number, increment, file
         self.lists = True
 
     def line(self, number: int) -> str:
@@ -78,11 +79,22 @@ class Frame:
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
 
     def number_of(self, number: int) -> int:
-        """The line's number in the file."""
-        if self.marked is not None and number >= self.marked[0]:
-            start, numbered, step = self.marked
-            return numbered + (number - start) * step
+        """The line's number in the file, or what a %line before it makes of that."""
+        if self.marks:
+            at = bisect(self.marks, number, key=_place_of_mark)
+            if at:
+                place, numbered, step, _ = self.marks[at - 1]
+                return numbered + (number - place) * step
         return self.first + number - 1
+
+    def file_of(self, number: int) -> str:
+        """The file that the line stands in, or that a %line before it names."""
+        at = bisect(self.marks, number, key=_place_of_mark)
+        return self.marks[at - 1][3] if at else self.name
+
+
+def _place_of_mark(mark: tuple[int, int, int, str]) -> int:
+    return mark[0]
 
 
 Place: TypeAlias = tuple[Frame, int]

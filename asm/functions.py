@@ -58,8 +58,8 @@ def _conditional(evaluate: Evaluate, arguments: Sequence[str]) -> str:
 
 def _number(evaluate: Evaluate, arguments: Sequence[str]) -> str:
     """A number as a string: value, width (a least width if negative), base; a negative base makes it signed."""
-    values = [evaluate(text) for text in arguments]
-    value, width, base = (values + [-1, 10][len(values) - 1 :])[:3] if values else (0, -1, 10)
+    given = [*arguments, "", "", ""]
+    value, width, base = (evaluate(text) if text else n for text, n in zip(given, (0, -1, 10), strict=False))
     negative = base < 0 and value < 0
     value = -value if negative else value & 0xFFFFFFFFFFFFFFFF
     base = abs(base)
@@ -76,6 +76,7 @@ def _number(evaluate: Evaluate, arguments: Sequence[str]) -> str:
 
 
 PERCENT: dict[str, Function] = {
+    "abs": lambda evaluate, arguments: str(abs(evaluate(",".join(arguments)))),
     "eval": lambda evaluate, arguments: str(evaluate(",".join(arguments))),
     "strlen": lambda evaluate, arguments: str(len(encode_text(string_of(",".join(arguments))))),
     "substr": _substr,
@@ -117,13 +118,13 @@ def _bfloat16(evaluate: Evaluate, arguments: Sequence[str]) -> str:
     return hex(int.from_bytes(data, "little"))
 
 
-def _logarithm(up: bool, strict: bool) -> Function:
+def _logarithm(up: bool = False, strict: bool = False) -> Function:
     def function(evaluate: Evaluate, arguments: Sequence[str]) -> str:
         value = evaluate(",".join(arguments)) & 0xFFFFFFFFFFFFFFFF
         if strict and (value == 0 or value & (value - 1)):
             raise MacroError(f"ilog2 argument {value} is not a power of two")
         if not value:
-            return "-1" if not up else "0"
+            return "0"
         return str((value - 1).bit_length() if up else value.bit_length() - 1)
 
     return function
@@ -151,10 +152,9 @@ NAMED: dict[str, Function] = {
     **_spelt("float128h", _float(16, 8, 16)),
 }
 FLOATS = tuple(name for name in NAMED if "?" in name and "float" in name)
-LOGARITHMS: dict[str, Function] = {
-    "ilog2": _logarithm(False, True),
-    "ilog2e": _logarithm(False, True),
-    "ilog2w": _logarithm(False, False),
-    "ilog2f": _logarithm(False, False),
-    "ilog2c": _logarithm(True, False),
+NAMED |= {
+    **_spelt("ilog2e", _logarithm(strict=True)),
+    **_spelt("ilog2w", _logarithm()),
+    **_spelt("ilog2f", _logarithm()),
+    **_spelt("ilog2c", _logarithm(up=True)),
 }

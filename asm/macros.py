@@ -14,10 +14,11 @@ PIECE = re.compile(
       \s+
     | '[^']*' | "[^"]*" | `(?:\\.|[^\\`])*`
     | ;.*
-    | %\[ | %\+(?!\d) | %\?\?? | %\$+[\w.?@~\#]+ | %%[A-Za-z_.?@][\w.$\#@~?]* | %\{[^}]*\} | %[-+]?\d+
+    | %\[ | %\+(?!\d) | %\*?\?\?? | %, | %\$+[\w.?@~\#]+ | %%[A-Za-z_.?@][\w.$\#@~?]* | %\{[^}]*\} | %[-+]?\d+
     | %![A-Za-z_]\w* | %!(?:'[^']*'|"[^"]*") | %[A-Za-z_]\w*
     | [A-Za-z_.?@$][\w.$\#@~?]*
     | \d[\w.]*
+    | <=> | <<<? | >>>? | [<>!=]= | <> | // | && | \|\| | \^\^
     | .
     """,
     re.VERBOSE,
@@ -25,8 +26,11 @@ PIECE = re.compile(
 pieces = PIECE.findall
 NAME = re.compile(r"\s*(%\$+[\w.?@~#]+|[A-Za-z_.?@$][\w.$#@~?]*)")
 
+CHAIN = re.compile(r"%\$+[\w.?@~#]+(%\$+[\w.?@~#]+)(?!%\$)")
 # What stands for a macro's parameter or local label in its body; strings and comments are let through.
-REFERENCE = re.compile(r"""('[^']*'|"[^"]*"|`(?:\\.|[^\\`])*`|;.*|%\{[^}]*\}|%%[A-Za-z_.?@][\w.$\#@~?]*|%[-+]?\d+)""")
+REFERENCE = re.compile(
+    r"""('[^']*'|"[^"]*"|`(?:\\.|[^\\`])*`|;.*|%\{[^}]*\}|%%[A-Za-z_.?@][\w.$\#@~?]*|%[-+]?\d+|%\*?\?\??)"""
+)
 
 
 class MacroError(Exception):
@@ -107,10 +111,11 @@ CONDITION_CODES = {
 class Call:
     """One call of a multi-line macro: what its parameters are."""
 
-    __slots__ = ("label", "macro", "number", "parameters", "rotation")
+    __slots__ = ("label", "macro", "name", "number", "parameters", "rotation")
 
-    def __init__(self, macro: MultiLineMacro, parameters: list[str], number: int, label: str) -> None:
+    def __init__(self, macro: MultiLineMacro, name: str, parameters: list[str], number: int, label: str) -> None:
         self.macro = macro
+        self.name = name  # as the call spells it
         self.parameters = parameters
         self.number = number
         self.label = label
@@ -130,6 +135,10 @@ class Call:
             MacroError: ``%+1`` or ``%-1`` of what is no condition code.
         """
         name = reference[2:-1] if reference.startswith("%{") else reference[1:]
+        if name in ("?", "??"):
+            return self.name if name == "?" else self.macro.name
+        if name in ("*?", "*??"):
+            return "%" + name[1:]  # for a macro that the body defines
         if name.isdecimal():
             if name == "0":
                 return str(len(self.parameters))
@@ -220,7 +229,7 @@ def _strip_braces(text: str) -> str:
         depth += (piece == "{") - (piece == "}")
         if depth == 0 and n < len(text) - 1:
             return text
-    return text[1:-1].strip() if depth == 0 else text
+    return text[1:-1] if depth == 0 else text
 
 
 def strip_comment(text: str) -> str:
@@ -244,6 +253,9 @@ class Expander:
     def __init__(self, evaluate: Callable[[str], int], contexts: list[Context]) -> None:
         self.macros: dict[str, list[Macro]] = {}
         self.insensitive: dict[str, list[Macro]] = {}
+        self.aliases: dict[str, str] = {}
+        self.insensitive_aliases: dict[str, str] = {}
+        self.use_aliases = True
         self.contexts = contexts
         self.evaluate = evaluate
         self.environment: Callable[[str], str | None] = lambda name: None
@@ -252,10 +264,27 @@ class Expander:
 
     def lookup(self, name: str) -> list[Macro] | None:
         """The macros of a name, one for each number of parameters."""
+        if self.aliases or self.insensitive_aliases:
+            name = self.meant(name)
         found = self.macros.get(name)
         if found is None and self.insensitive:
             found = self.insensitive.get(name.lower())
         return found
+
+    def meant(self, name: str) -> str:
+        """The name that an alias stands for, through aliases of aliases; another name itself.
+
+        Raises:
+            MacroError: the aliases go round.
+        """
+        for _ in range(MAX_NESTING if self.use_aliases else 0):
+            target = self.aliases.get(name) or self.insensitive_aliases.get(name.lower())
+            if target is None:
+                return name
+            name = target
+        if self.use_aliases:
+            raise MacroError(f"macro alias loop at `{name}'")
+        return name
 
     def context_name(self, name: str) -> tuple[Context, str]:
         """The context and plain name of a ``%$name``.
@@ -269,19 +298,32 @@ class Expander:
             raise MacroError(f"`{name}': context stack is empty" if not self.contexts else f"`{name}': too deep")
         return self.contexts[-depth], bare
 
-    def expand(self, text: str) -> str:
+    def expand(self, text: str, hidden: frozenset[str] = frozenset()) -> str:
         """Text with its macros expanded.
+
+        Args:
+            hidden: names that are left alone.
 
         Raises:
             MacroError: a call is malformed, or the expansion does not end.
         """
         self._budget = MAX_EXPANSION
+        while (chain := CHAIN.search(text)) is not None:  # the last name of %$a%$b is part of the first
+            text = f"{text[: chain.start(1)]}{''.join(self._expand([chain.group(1)], hidden, 0))}{text[chain.end() :]}"
         for _ in range(MAX_NESTING):
-            out = self._expand(pieces(text), frozenset(), 0)
+            out = self._expand(pieces(text), hidden, 0)
             if "%+" not in out:
                 return "".join(out)
             text = _paste(out)
         raise MacroError("macro pasting does not end")
+
+    def expand_known(self, name: str) -> str:
+        """A name expanded, but for one of a context that is not defined there."""
+        if name.startswith("%$"):
+            context, bare = self.context_name(name)
+            if bare not in context.macros:
+                return name
+        return self.expand(name)
 
     def _expand(self, parts: Sequence[str], active: frozenset[str], depth: int) -> list[str]:
         if depth > MAX_NESTING:
@@ -356,26 +398,35 @@ class Expander:
             if macro.function is not None:
                 out += pieces(macro.function(self.evaluate, ()))
             else:
-                own = [name if part in ("%?", "%??") else str(part) for part in macro.body]
+                names = {"%?": name, "%??": macro.name}
+                own = [names.get(part, part) for part in map(str, macro.body)]
                 out += self._expand(own, active | {name}, depth + 1)
             return at
         place = at
         while place < len(parts) and parts[place].isspace():
             place += 1
+        if macro.function is not None and place < len(parts) and parts[place][0] in "'\"`":
+            out += pieces(macro.function(self.evaluate, [parts[place]]))  # __utf16__ 'text' needs no parentheses
+            return place + 1
         if place == len(parts) or parts[place] != "(":
             out.append(name)
             return at
-        arguments, after = _arguments(parts, place + 1, name)
+        untrimmed, after = _arguments(parts, place + 1, name)
+        arguments = [_trim(argument) for argument in untrimmed]
         chosen = None
         for macro in choices:
             if macro.arity == len(arguments) or (macro.arity == 0 and arguments == [[]]):
                 chosen = macro
                 break
+            if macro.greedy and len(arguments) == macro.arity - 1:
+                chosen = macro
+                arguments.append([])
+                break
             if macro.greedy and len(arguments) > macro.arity:
                 chosen = macro
-                rest = arguments[macro.arity - 1 :]
+                rest = untrimmed[macro.arity - 1 :]
                 joined = [piece for n, argument in enumerate(rest) for piece in ([","] if n else []) + argument]
-                arguments = [*arguments[: macro.arity - 1], joined]
+                arguments = [*arguments[: macro.arity - 1], _trim(joined)]
                 break
         if chosen is None:
             out.append(name)
@@ -393,12 +444,28 @@ class Expander:
             return after
         body: list[str] = []
         for piece in chosen.body:
-            if isinstance(piece, int):
-                body += values[piece]
-            else:
-                body.append(name if piece in ("%?", "%??") else piece)
+            body += values[piece] if isinstance(piece, int) else (piece,)
+        names = {"%?": name, "%??": chosen.name}
+        body = [names.get(piece, piece) for piece in body]
+        if "%," in body:
+            body = _with_commas(body)
         out += self._expand(body, active | {name}, depth + 1)
         return after
+
+
+def _with_commas(body: list[str]) -> list[str]:
+    """The pieces with ``%,`` a comma where anything but blanks follows it, else nothing."""
+    out: list[str] = []
+    follows = False
+    for piece in reversed(body):
+        if piece != "%,":
+            follows |= not piece.isspace()
+        elif follows:
+            piece = ","
+        else:
+            continue
+        out.append(piece)
+    return out[::-1]
 
 
 def _bracketed(parts: Sequence[str], at: int) -> tuple[list[str], int]:
@@ -434,7 +501,7 @@ def _arguments(parts: Sequence[str], at: int, name: str) -> tuple[list[list[str]
             depth -= 1
         elif part == ")":
             if depth <= 0:
-                return [_trim(argument) for argument in arguments], at
+                return arguments, at
             depth -= 1
         elif part == "," and not depth:
             arguments.append([])

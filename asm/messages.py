@@ -57,17 +57,17 @@ def make_diagnostic(
     notes = []
     if _is_in_file(frame):
         if shown is not raw and shown.strip() != raw.strip():
-            notes.append(Note(frame.name, number, "the line expands to", shown, column))
+            notes.append(Note(frame.file_of(number), frame.number_of(number), "the line expands to", shown, column))
             column = column_of_word(raw, word)
     else:
-        notes.append(Note(frame.name, frame.number_of(number), f"in {frame.title}", shown, column))
+        notes.append(Note(frame.file_of(number), frame.number_of(number), f"in {frame.title}", shown, column))
         column = 0
     while frame.parent is not None:
         outer, number = frame.parent
         if outer.kind != "file":
-            notes.append(Note(outer.name, outer.number_of(number), f"in {outer.title}", outer.line(number)))
+            notes.append(Note(outer.file_of(number), outer.number_of(number), f"in {outer.title}", outer.line(number)))
         elif frame.kind == "file":
-            notes.append(Note(outer.name, number, "included from here"))
+            notes.append(Note(outer.file_of(number), outer.number_of(number), "included from here"))
         frame = outer
         if frame.kind == "file":
             break
@@ -83,11 +83,12 @@ def make_diagnostic(
     while outermost.parent is not None:
         above, from_line = outermost.parent
         what = "included from here" if outermost.kind == "file" else f"in {outermost.title}"
-        note = Note(above.name, from_line, what)
+        note = Note(above.file_of(from_line), above.number_of(from_line), what)
         if note not in notes:
             notes.append(note)
         outermost = above
-    return Diagnostic(severity, message, origin.name, origin.number_of(number), column, raw, tuple(notes), warning)
+    file = origin.file_of(number)
+    return Diagnostic(severity, message, file, origin.number_of(number), column, raw, tuple(notes), warning)
 
 
 def nearest_forms(operands: Iterable[Operand], forms: Iterable[str], most: int = 8) -> list[str]:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from asm.warnings import Warnings
+
 if TYPE_CHECKING:
     from asm.assembler import Assembler
 
@@ -22,9 +24,11 @@ class Options:
         preinclude: Sequence[str] = (),
         optimise: bool | int = True,
         listing: bool = False,
-        warnings: Mapping[str, bool] | None = None,
+        warnings: Iterable[str] | Mapping[str, bool] = (),
         output_format: str = "bin",
         debug: bool = False,
+        preprocess_only: bool = False,
+        line_directives: bool = True,
         watch: Callable[[Assembler], None] | None = None,
     ) -> None:
         self.bits = bits
@@ -34,7 +38,9 @@ class Options:
         self.preinclude = list(preinclude)
         self.optimise = 2 if optimise is True else int(optimise)  # 0, 1 or 2, for -O0, -O1 and -Ox
         self.listing = listing
-        self.warnings = dict(warnings or {})
+        self.warnings = Warnings(warnings)
         self.output_format = "elf32" if output_format == "elf" else output_format
         self.watch = watch  # is told of the assembler of each round
+        self.preprocess_only = preprocess_only  # -E: blank lines are kept, and directives are NASM's macros
+        self.line_directives = line_directives  # %line counts
         self.debug = debug  # line information in an object file

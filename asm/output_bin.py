@@ -254,5 +254,5 @@ def line_map(assembler: Assembler) -> list[tuple[int, str, int]]:
             section = item.section
         elif type(item) is not Symbol and section is not SCALAR:
             frame, number = assembler.places[index]
-            result.append((section.base + assembler.offsets[index], frame.name, frame.number_of(number)))
+            result.append((section.base + assembler.offsets[index], frame.file_of(number), frame.number_of(number)))
     return result

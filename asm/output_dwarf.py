@@ -97,7 +97,8 @@ def rows_by_section(assembler: Assembler) -> dict[Section, list[Row]]:
             frame, number = assembler.places[index]
             while frame.kind != "file" and frame.parent is not None:
                 frame, number = frame.parent
-            found.setdefault(section, []).append((assembler.offsets[index], frame.name, frame.number_of(number)))
+            line = frame.file_of(number), frame.number_of(number)
+            found.setdefault(section, []).append((assembler.offsets[index], *line))
     return found
 
 

@@ -4,43 +4,73 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asm.diagnostics import AsmError, Diagnostic
+from asm.diagnostics import AsmError
 from asm.frames import Place, SourceError
+from asm.macros import pieces, quote
 
 if TYPE_CHECKING:
+    from asm.assembler import Assembler
     from asm.options import Options
 
 
-def preprocess(name: str, text: str, options: Options) -> tuple[list[str], list[Diagnostic], list[str]]:
+def preprocess(name: str, text: str, options: Options) -> tuple[list[str], Assembler, list[str]]:
     """Preprocesses a source.
 
+    Args:
+        options: with `preprocess_only`.
+
     Returns:
-        The lines, the errors, and the files that it includes.
+        The lines as NASM prints them, what holds the errors and warnings, and the files that it includes.
     """
     from asm.assembler import Assembler
 
     assembler = Assembler(name, text, options)
     lines: list[str] = []
-    expected: tuple[str, int] | None = None
+    file, number, step = "", -1, 0
     try:
         for line in assembler.preprocessor:
-            file, number = _file_place(assembler.preprocessor.place)
-            in_macro = assembler.preprocessor.place[0].kind != "file"
-            if expected != (file, number) and not (in_macro and expected == (file, number + 1)):
-                lines.append(f"%line {number}+{0 if in_macro else 1} {file}")
-            expected = (file, number + 1)
+            line = normalised(line)
+            here, at = place_of(assembler.preprocessor.place)
+            if here != file:
+                file, number, step = here, -1, 1
+            elif not step:
+                step = int(number + 1 == at)
+            elif number + step == at:
+                lines.append("")
+                number += step
+            elif number - step == at:
+                step = 0  # several lines of one place: a macro
+            if number == -1 and not line:
+                continue
+            if number != at:
+                lines.append(f"%line {at}+{step} {quoted_name(file)}")
+            number = at + step
             lines.append(line)
-            assembler.follow(line)
     except SourceError as error:
         assembler.report(error.message)
     except AsmError:
         pass  # a %fatal, which is among the errors
-    return lines, assembler.errors, assembler.preprocessor.dependencies
+    return lines, assembler, assembler.preprocessor.dependencies
 
 
-def _file_place(place: Place) -> tuple[str, int]:
-    """The file and line of a place, that of the outermost call for a macro's line."""
+def normalised(line: str) -> str:
+    """A line with each blank space a single blank."""
+    return "".join([" " if part.isspace() else part for part in pieces(line)])
+
+
+def place_of(place: Place) -> tuple[str, int]:
+    """The file and line that NASM gives a line: where it stands, or the call of the macro that is not to be listed."""
     frame, number = place
-    while frame.kind != "file" and frame.parent is not None:
-        frame, number = frame.parent
-    return frame.name, frame.number_of(number)
+    outer = frame
+    while outer.parent is not None and (outer.kind != "file" or not outer.lists):
+        if not (outer.call.macro.lists if outer.kind == "macro" and outer.call else outer.lists):
+            frame, number = outer.parent
+        outer = outer.parent[0]
+    return frame.file_of(number), frame.number_of(number)
+
+
+def quoted_name(name: str) -> str:
+    """A file's name as %line takes it: in quotes where it would not be taken whole otherwise."""
+    edges = name[:1] + name[-1:]
+    plain = name and "  " not in name and not set(edges) & set("'\"` ") and all(letter >= " " for letter in name)
+    return name if plain else quote(name)

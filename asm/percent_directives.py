@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from asm import functions, text_directives
+from asm import text_directives
 from asm.frames import MAX_INCLUDES, DirectiveError, Frame, SourceError, decode, source_lines
-from asm.macros import Context, Macro, pieces, strip_comment
+from asm.macros import NAME, Context, pieces, strip_comment
 from asm.nops import THRESHOLDS
 from asm.predefined import USE_PACKAGES
 from asm.text_directives import Handler
@@ -15,6 +15,9 @@ from asm.tokens import unquote
 
 if TYPE_CHECKING:
     from asm.preprocess import Preprocessor
+
+
+LINE = re.compile(r"""\s*(\d+)(?:\+(\d+)|(-\d+))?(?:\s+(?:"([^"]*)".*|'([^']*)'.*|(.*)))?""")
 
 
 def _include(pre: Preprocessor, rest: str) -> None:
@@ -30,6 +33,12 @@ def _include(pre: Preprocessor, rest: str) -> None:
     except OSError as error:
         raise DirectiveError(f"unable to open include file `{name}': {error.strerror}", text) from None
     pre.push(Frame("file", pre.find(name), source_lines(decode(data)), pre.place))
+
+
+def _require(pre: Preprocessor, rest: str) -> None:
+    """Includes a file that has not been included."""
+    if pre.find(_message(pre, rest)) not in (*pre.dependencies, pre.assembler.name):
+        _include(pre, rest)
 
 
 def _message(pre: Preprocessor, rest: str) -> str:
@@ -124,13 +133,16 @@ def _clear(pre: Preprocessor, rest: str) -> None:
 
 
 def _line(pre: Preprocessor, rest: str) -> None:
-    match = re.fullmatch(r"\s*(\d+)(?:\+(\d+))?(?:\s+(.*))?", strip_comment(rest))
+    """Says where its own line stands in the source that a program made this one of; the next is an increment on."""
+    if pre.frames[-1].kind != "file" or not pre.options.line_directives:
+        return
+    match = LINE.fullmatch(strip_comment(rest))
     if match is None:
         raise DirectiveError("`%line' wants a line number, maybe an increment, and a file name")
-    frame = next(f for f in reversed(pre.frames) if f.kind == "file")
-    frame.marked = (frame.number + 1, int(match.group(1)), int(match.group(2) or 1))
-    if match.group(3):
-        frame.name = match.group(3).strip().strip('"')
+    number, forward, back, *names = match.groups()
+    frame = pre.frames[-1]
+    name = next((name.strip() for name in names if name), frame.file_of(frame.number))
+    frame.marks.append((frame.number, int(number), int(forward or back or 1), name))
 
 
 def _stacksize(pre: Preprocessor, rest: str) -> None:
@@ -164,23 +176,37 @@ def _use(pre: Preprocessor, rest: str) -> None:
         raise DirectiveError(f"unknown `%use' package: `{name}'", name)
     if name == "smartalign":
         pre.assembler.align_mode = "generic", THRESHOLDS["generic"]
-    if name == "ifunc":
-        for spelling, function in functions.LOGARITHMS.items():
-            pre.define(Macro(spelling, parameters=["x"], function=function))
     text = USE_PACKAGES[name]
+    if pre.verbatim and name == "smartalign":
+        text = "%imacro alignmode 1-2.nolist\n%endmacro"
+    elif pre.verbatim and name == "masm":  # keywords that the assembler itself takes as nothing
+        text = re.sub(r"%idefine (ptr|flat)$", r"%idefine \1 __?masm_\1?__", text, flags=re.MULTILINE)
     if text:
         frame = Frame("file", f"<{name}>", source_lines(text), pre.place)
         frame.lists = False
         pre.push(frame)
 
 
-def _ignore(pre: Preprocessor, rest: str) -> None:
-    """``%pragma`` and ``%depend`` change no bytes."""
+def _pragma(pre: Preprocessor, rest: str) -> None:
+    """It changes no bytes; NASM makes a directive of those that are not the preprocessor's own."""
+    text = pre.expander.expand(strip_comment(rest)).strip()
+    facility, *words = text.split(None, 2) or [""]
+    if facility.lower() == "preproc":
+        if words[:1] == ["sane_empty_expansion"]:
+            pre.sane_empty_expansion = pre.truth("".join(words[1:]))
+    elif pre.verbatim and NAME.match(text):
+        pre.made.append(f"[pragma {text}]")
+
+
+def _depend(pre: Preprocessor, rest: str) -> None:
+    """Names a file that the output depends on."""
+    pre.dependencies.append(_message(pre, rest))
 
 
 DIRECTIVES: dict[str, Handler] = {
     **text_directives.DIRECTIVES,
     "include": _include,
+    "require": _require,
     "error": _error,
     "warning": _warning,
     "fatal": _fatal,
@@ -198,8 +224,9 @@ DIRECTIVES: dict[str, Handler] = {
     "arg": _arg,
     "local": _local,
     "use": _use,
-    "pragma": _ignore,
-    "depend": _ignore,
+    "pragma": _pragma,
+    "depend": _depend,
+    "null": lambda pre, rest: None,
 }
 
 

@@ -26,9 +26,9 @@ def predefine(pre: Preprocessor, name: str) -> None:
         return now
 
     live: dict[str, Callable[[], str]] = {
-        "FILE": lambda: quote(next(f.name for f in reversed(pre.frames) if f.kind == "file")),
+        "FILE": lambda: quote(next(f.file_of(f.number) for f in reversed(pre.frames) if f.kind == "file")),
         "LINE": lambda: str(pre.source_line()),
-        "BITS": lambda: str(pre.assembler.mode.bits),
+        "BITS": lambda: str(0 if pre.verbatim else pre.assembler.mode.bits),
         "SECT": lambda: pre.section_line,
         "PASS": lambda: "2",
         "DATE": clock("'%Y-%m-%d'"),
@@ -50,8 +50,13 @@ def predefine(pre: Preprocessor, name: str) -> None:
     for word, text_of in live.items():
         for spelling in (f"__?{word}?__", f"__{word}__"):
             table[spelling] = [Macro(spelling, function=_constant_function(text_of))]
-    for spelling, function in functions.NAMED.items():
-        table[spelling] = [Macro(spelling, parameters=["x"], function=function)]
+    if pre.verbatim:  # they are the assembler's own tokens to -E, which spells them in one way
+        for word in (*(name.strip("_?") for name in functions.NAMED), "infinity", "nan", "qnan", "snan"):
+            spelling = f"__{word}__"
+            pre.expander.insensitive[spelling] = [Macro(spelling, (f"__?{word}?__",), insensitive=True)]
+        pre.kinds.insensitive.update(pre.expander.insensitive)
+    else:
+        table.update(pre.functions)
     for word, text in texts.items():
         for spelling in (f"__?{word}?__", f"__{word}__"):
             table[spelling] = [Macro(spelling, (text,))]
@@ -72,14 +77,27 @@ def _constant_function(text_of: Callable[[], str]) -> functions.Function:
 
 
 USE_PACKAGES: dict[str, str] = {
-    "ifunc": "",
+    "ifunc": "\n".join(
+        [f"%idefine ilog2{n}(x) (__?ilog2{m}?__(x))" for n, m in
+         (("", "e"), ("e", "e"), ("w", "w"), ("fw", "w"), ("f", "f"), ("c", "c"))]
+        + ["%idefine ilog2cw(x) (__?ilog2w?__(x) * 0 + __?ilog2c?__(x))"]
+    ),
     "smartalign": "",
     "masm": "\n".join(
         ["%idefine ptr", "%idefine flat", "%idefine offset", "%idefine tbyte tword"]
-        + ["%imacro proc 0-1+.nolist", "%00:", "%endmacro"]
-        + [f"%imacro {name} 0-1+.nolist\n%ifn 1\n%00\n%endif\n%endmacro" for name in ("endp", "ends", "assume", "end")]
+        + ["%imacro segment 0-1+.nolist", "[segment %00 %1]", "%endmacro"]
+        + ["%imacro proc 0-*.nolist", "%rep %0", "%ifidni %1,far", "%idefine ret retf", "%else", "%idefine ret retn"]
+        + ["%endif", "%rotate 1", "%endrep", "%endmacro"]
+        + ["%imacro endp 0.nolist", "%null %00", "%undef ret", "%endmacro"]
+        + [f"%imacro {name} 0+.nolist\n%null %00\n%endmacro" for name in ("ends", "assume", "end")]
+        + ["default rel"]
     ),
-    "fp": "\n".join(f"%define {name.strip('_?')}(x) {name}(x)" for name in functions.FLOATS),
+    "fp": "\n".join(
+        [f"%define {name} __?{value}?__" for name, value in
+         (("Inf", "Infinity"), ("NaN", "QNaN"), ("QNaN", "QNaN"), ("SNaN", "SNaN"))]
+        + [f"%define {name.strip('_?')}(x) {name}(x)" for name in functions.FLOATS]
+        + ["%imacro bf16 1-*.nolist", "%rep %0", "dw __?bfloat16?__(%1)", "%rotate 1", "%endrep", "%endmacro"]
+    ),
     "altreg": "\n".join(
         [f"%define r{n}{s} {r}" for n, row in enumerate((
             ("al", "ax", "eax", "rax"), ("cl", "cx", "ecx", "rcx"), ("dl", "dx", "edx", "rdx"),

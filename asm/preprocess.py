@@ -31,6 +31,7 @@ from asm.parse import ParseError, TokenError
 from asm.percent_directives import DIRECTIVES
 from asm.predefined import predefine
 from asm.stackframe import StackFrame
+from asm.standard_macros import standard_macros
 from asm.tokens import MACRO, classify, split, unquote
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ MAX_REPEAT = 1_000_000
 MAX_LINES = 1_000_000  # with macros or directives that macros and %rep may make: beyond it is no source but a bomb
 
 
+PARTS_OF_NAME = re.compile(r"(?:%\$*[A-Za-z_.?@~#][\w.?@~#]*)+")
 DIRECTIVE = re.compile(r"\s*%([a-zA-Z]\w*)(?![\w.])")
 BODY_END = {
     "macro": re.compile(r"\s*%(?:([ir]*macro)\b|(endm(?:acro)?)\b)", re.IGNORECASE),
@@ -74,6 +76,7 @@ class Preprocessor:
         self.tokens: list[str] = []
         self.shape = ""
         self.raw = ""  # the line as it stands in the source, when it was given unchanged
+        self.sane_empty_expansion = False  # what a %pragma preproc says of empty parameters
         self.section_line = "[section .text]"
         self.calls = 0
         self.made_lines = 0
@@ -81,10 +84,19 @@ class Preprocessor:
         self.absent: set[str] = set()  # where files were looked for in vain
         self.volatile = False  # it asked for the time or the environment
         self.record: list[tuple[Place, str, int, int]] | None = [] if options.listing else None
+        self.verbatim = options.preprocess_only
+        self.functions = {name: [Macro(name, parameters=["x"], function=f)] for name, f in functions.NAMED.items()}
+        self.made: list[str] = []  # lines that a directive or the label before a call leaves, in -E
         self.lists = True  # what [list +] and [list -] say
-        self.frames = [Frame("file", name, source_lines(text), None)]
-        self.place: Place = (self.frames[0], 0)
+        source = Frame("file", name, source_lines(text), None)
+        self.frames = [source]
+        self.place: Place = (source, 0)
         predefine(self, name)
+        if self.verbatim:
+            self.frames = [Frame("file", "<standard>", standard_macros(assembler.format.has_origin), None)]
+            for _ in self:  # it gives no line
+                pass
+            self.frames = [source]
         for included in reversed(options.preinclude):
             try:
                 with self.open(included) as file:
@@ -106,7 +118,7 @@ class Preprocessor:
             iterator = frame.iterator
             for text in iterator:
                 number += 1
-                if self.emitting and self.record is None:
+                if self.emitting and self.record is None and not self.verbatim:
                     if text in plain:
                         self.place = (frame, number)
                         frame.number = number
@@ -144,6 +156,8 @@ class Preprocessor:
     def _slow(self, frame: Frame, text: str) -> Iterator[str]:
         """Handles a line that may hold a directive or a macro, or that is skipped."""
         self.list_line(frame, text)
+        if self.verbatim:
+            text = strip_comment(text).rstrip() if text is not CONTINUED else text
         expanded = text
         try:
             if "%" in text:
@@ -154,6 +168,7 @@ class Preprocessor:
                     expanded[match.end() : match.end() + 1] == "(" and match.group(1).lower() in functions.PERCENT
                 ):
                     self._directive(match.group(1).lower(), expanded[match.end() :], frame, expanded)
+                    yield from self._left_behind()
                     return
             if not self.emitting:
                 return
@@ -161,16 +176,21 @@ class Preprocessor:
             if tokens and not tokens[-1]:
                 tokens.pop()
             if not tokens:
+                if self.verbatim and text is not CONTINUED:
+                    yield ""
                 return
             shape = "".join(map(self.kinds.__getitem__, tokens))
             if MACRO in shape or "%" in expanded:
                 if "%[" in expanded:  # what it gives grows together with what stands beside it, and is expanded again
                     expanded = self._indirect(expanded)
-                expanded = self.expander.expand(strip_comment(expanded))
+                expanded = self.expander.expand(strip_comment(expanded).rstrip())
                 if self._call(expanded):
+                    yield from self._left_behind()
                     return
                 tokens = split(expanded)
-                if not tokens:
+                if not any(tokens):
+                    if self.verbatim:
+                        yield expanded
                     return
                 self.tokens = tokens
                 shape = "".join(self._kind_of_plain(token) for token in tokens)
@@ -191,6 +211,10 @@ class Preprocessor:
             self.assembler.report(error.message, place=self.place, text=expanded)
             return
         yield expanded
+
+    def _left_behind(self) -> list[str]:
+        made, self.made = self.made, []
+        return made
 
     def _kind_of_plain(self, token: str) -> str:
         """The kind of a token after expansion, when a macro's name is an ordinary one."""
@@ -277,49 +301,34 @@ class Preprocessor:
         label = ""
         choices = self.choices_of(match.group(1))
         rest = text[match.end() :]
+        begin = 0
         if choices is None:
             after = rest.lstrip()
             colon = after.startswith(":")
             label = match.group(1) + (":" if colon else "")
-            match = NAME.match(after[1:] if colon else after)
+            after = after[1:] if colon else after
+            match = NAME.match(after)
             if match is None:
                 return False
+            begin = len(text) - len(after) + match.start(1)
             choices = self.choices_of(match.group(1))
             if choices is None:
                 return False
-            rest = (after[1:] if colon else after)[match.end() :]
+            rest = after[match.end() :]
         elif rest[:1] == ":" or rest.lstrip().startswith(":"):
             return False
         name = match.group(1)
-        rest = rest.strip()
-        parameters = split_parameters(rest)
-        macro = next((m for m in choices if m.takes(len(parameters))), None)
-        if macro is None:
-            plural = "" if len(parameters) == 1 else "s"
-            self.assembler.report(
-                f"multi-line macro `{name}' exists, but not taking {len(parameters)} parameter{plural}",
-                "warning", place=self.place, text=text, word=name, warning="macro-params-multi",
-            )  # fmt: skip
+        found = self._choose(choices, name, rest, text)
+        if found is None:
             return False
-        if macro.active and not macro.recursive:
-            return False
-        if rest.endswith(",") and parameters and not parameters[-1]:
-            self.assembler.report(
-                f"dropping trailing empty parameter in call to multi-line macro `{name}'", "warning",
-                place=self.place, text=text, word=name, warning="pp-macro-params-legacy",
-            )  # fmt: skip
-            rest = rest[:-1]
-            parameters.pop()
-        if macro.greedy and len(parameters) > macro.most:
-            parameters = split_parameters(rest, int(macro.most))
-        elif len(parameters) < macro.most:
-            missing = len(parameters) - macro.least
-            if missing >= 0:
-                parameters += macro.defaults[missing : int(min(macro.most, 10_000)) - macro.least]
-        call = Call(macro, parameters, self.calls, label.rstrip(":"))
+        macro, parameters = found
+        call = Call(macro, name, parameters, self.calls, label.rstrip(":"))
         self.calls += 1
         body = macro.body
-        if label and not macro.uses_label:
+        if self.verbatim and label and not macro.uses_label:
+            shown = f"{text[: len(text) - len(text.lstrip())]}{label} :"
+            self.made.append(text[:begin] if label.endswith(":") else shown)
+        elif label and not macro.uses_label:
             self.tokens, self.shape = [label.rstrip(":"), ":"], "i:"
             self.assembler.place = self.place
             if self.record is not None:
@@ -330,6 +339,59 @@ class Preprocessor:
         self.push(frame)
         macro.active += 1
         return True
+
+    def _choose(
+        self, choices: list[MultiLineMacro], name: str, rest: str, text: str
+    ) -> tuple[MultiLineMacro, list[str]] | None:
+        """The macro of a name that takes the parameters in `rest`, and these with their defaults.
+
+        A parameter left empty behind the last comma, or all of which only blanks are left, are counted as NASM before
+        2.15 did, with a warning, unless `%pragma preproc sane_empty_expansion` says otherwise.
+        """
+        if all(macro.active and not macro.recursive for macro in choices):
+            return None
+        is_blank = bool(rest) and not rest.strip()
+        rest = rest.strip()
+        parameters = split_parameters(rest)
+        count = len(parameters)
+        ends_empty = rest.endswith(",") and count > 0 and not self.sane_empty_expansion
+
+        def taking(number: int) -> MultiLineMacro | None:
+            return next((m for m in choices if m.takes(number)), None)
+
+        macro = taking(count)
+        if macro is None and not self.sane_empty_expansion:
+            if is_blank:
+                macro = taking(1)
+            elif ends_empty and count > 1 and (macro := taking(count - 1)) is not None:
+                parameters.pop()
+        if macro is None:
+            plural = "" if count == 1 else "s"
+            self.assembler.report(
+                f"multi-line macro `{name}' exists, but not taking {count} parameter{plural}",
+                "warning", place=self.place, text=text, word=name, warning="pp-macro-params-multi",
+            )  # fmt: skip
+            return None
+        if macro.active and not macro.recursive:
+            return None
+        if ends_empty and len(parameters) == count:
+            missing = count - macro.least
+            if 0 < missing <= len(macro.defaults):
+                parameters[-1] = macro.defaults[missing - 1]
+            elif not (macro.greedy and count > macro.most):
+                parameters.pop()
+        unfit = count < macro.least or (count > macro.most and not macro.greedy)
+        if unfit or ends_empty:
+            message = f"improperly calling multi-line macro `{macro.name}' with {count} parameters"
+            if not unfit:
+                message = f"dropping trailing empty parameter in call to multi-line macro `{macro.name}'"
+            self.assembler.report(message, "warning", place=self.place, text=text, word=name,
+                                  warning="pp-macro-params-legacy")  # fmt: skip
+        if macro.greedy and len(parameters) > macro.most:
+            parameters = split_parameters(rest, int(macro.most))
+        elif macro.defaults and macro.least <= len(parameters) < macro.least + len(macro.defaults):
+            parameters += macro.defaults[len(parameters) - macro.least :]
+        return macro, parameters
 
     # --- Directives ---------------------------------------------------------------------------------------------------
 
@@ -430,12 +492,13 @@ class Preprocessor:
         macro.greedy = bool(greedy)
         macro.lists = not nolist
         macro.defaults = split_parameters(defaults or "")
+        if len(macro.defaults) > macro.most - macro.least and not macro.greedy:
+            self.assembler.report(f"too many default macro parameters in macro `{name}'", "warning", place=place,
+                                  warning="pp-macro-defaults")  # fmt: skip
         macro.insensitive = "i" in directive[:2]
         macro.recursive = directive.startswith(("r", "ir"))
         macro.body = body
-        macro.file = next((f.name for f in reversed(self.frames) if f.kind == "file"), frame.name)
-        if frame.kind != "file":
-            macro.file = frame.name
+        macro.file = frame.file_of(frame.number)
         macro.first = first
         macro.uses_label = any("%00" in line or "%{00}" in line for line in body)
         table = self.multi_insensitive if macro.insensitive else self.multi
@@ -444,7 +507,7 @@ class Preprocessor:
             if other.least <= macro.most and macro.least <= other.most:
                 if other.least == macro.least and other.most == macro.most:
                     self.assembler.report(f"redefining multi-line macro `{name}'", "warning", place=place,
-                                          warning="macro-redefined")  # fmt: skip
+                                          warning="pp-macro-redef-multi")  # fmt: skip
                     others.remove(other)
                 break
         others.insert(0, macro) if not others else others.append(macro)
@@ -458,6 +521,7 @@ class Preprocessor:
     def _repeat(self, rest: str, frame: Frame) -> None:
         place = self.place
         body_first = frame.number_of(frame.number) + 1
+        rest = re.sub(r"\.nolist\b", "", strip_comment(rest))
         try:
             count = self.evaluate(rest)
         finally:  # a wrong count does not make its %endrep wrong
@@ -465,10 +529,10 @@ class Preprocessor:
         if count > MAX_REPEAT:
             raise DirectiveError(f"`%rep' count {count} exceeds limit ({MAX_REPEAT})")
         if count < 0:
-            self.assembler.report(f"negative `%rep' count: {count}", "warning", place=place, warning="negative-rep")
+            self.assembler.report(f"negative `%rep' count: {count}", "warning", place=place, warning="pp-rep-negative")
         if count <= 0:
             return
-        repetition = Frame("rep", frame.name, body, place, body_first, "%rep", frame.call)
+        repetition = Frame("rep", frame.file_of(frame.number), body, place, body_first, "%rep", frame.call)
         repetition.remaining = count - 1
         self.push(repetition)
 
@@ -478,7 +542,7 @@ class Preprocessor:
         Raises:
             DirectiveError, ParseError, TokenError, ExpressionError, MacroError: there is none.
         """
-        text = self.expander.expand(strip_comment(text))
+        text = self._expand_to_evaluate(strip_comment(text))
         tokens = [token for token in split(text) if token]
         if not tokens:
             raise DirectiveError("an expression is wanted")
@@ -496,6 +560,16 @@ class Preprocessor:
             self.trailing("expression", tokens[end])
             return value
 
+    def _expand_to_evaluate(self, text: str) -> str:
+        if not self.verbatim:
+            return self.expander.expand(text)
+        self.expander.macros.update(self.functions)  # which -E else leaves to the assembler
+        try:
+            return self.expander.expand(text)
+        finally:
+            for name in self.functions:
+                self.expander.macros.pop(name, None)
+
     def trailing(self, what: str, text: str) -> None:
         """Warns of what stands behind the end of a directive, as NASM does, and is ignored."""
         if text.strip():
@@ -509,6 +583,7 @@ class Preprocessor:
         if name == "endif":
             if not self.conditions:
                 raise DirectiveError("`%endif': no matching `%if'")
+            self.trailing("`%endif'", strip_comment(rest))
             self.truncate_conditions(len(self.conditions) - 1)
         elif name.startswith("if"):
             value = self._safe_condition(name[2:], rest) if self.emitting else None
@@ -517,10 +592,14 @@ class Preprocessor:
         elif not self.conditions:
             raise DirectiveError(f"`%{name}': no matching `%if'")
         elif self.conditions[-1].had_else:
-            raise DirectiveError(f"`%{name}' after `%else'")
+            self.assembler.report(f"`%{name}' after `%else', ignoring content", "warning", place=self.place,
+                                  warning="pp-else-else" if name == "else" else "pp-else-elif")  # fmt: skip
+            self.conditions[-1].emitting = self.emitting = self.conditions[-1].had_else = False
+            self.conditions[-1].taken = True
         else:
             condition = self.conditions[-1]
             if name == "else":
+                self.trailing("`%else'", strip_comment(rest))
                 condition.had_else = True
                 condition.emitting = outer and not condition.taken
             elif condition.taken or not outer:
@@ -570,7 +649,11 @@ class Preprocessor:
         match = NAME.match(rest)
         if match is None:
             raise DirectiveError("a macro's name is wanted")
-        return match.group(1), rest[match.end() :]
+        name, rest = match.group(1), rest[match.end() :]
+        if rest[:1] == "%" and (more := PARTS_OF_NAME.match(rest)):  # a name of several parts is expanded
+            parts = [name, *pieces(more.group())]
+            return "".join(map(self.expander.expand_known, parts)), rest[more.end() :]
+        return name, rest
 
     def define(self, macro: Macro) -> None:
         """Adds a single-line macro; one of the same name and number of parameters is replaced.
@@ -578,7 +661,7 @@ class Preprocessor:
         Raises:
             MacroError: there is one with parameters where this has none, or the reverse.
         """
-        name = macro.name
+        name = macro.name = self.expander.meant(macro.name)
         if name.startswith("%$"):
             context, bare = self.expander.context_name(name)
             table, key = context.macros, bare
@@ -598,6 +681,7 @@ class Preprocessor:
 
     def undefine(self, name: str) -> None:
         """Forgets the single-line macros of a name."""
+        name = self.expander.meant(name)
         if name.startswith("%$"):
             context, bare = self.expander.context_name(name)
             context.macros.pop(bare, None)
@@ -607,6 +691,26 @@ class Preprocessor:
         lower = name.lower()
         if self.expander.insensitive.pop(lower, None) and lower not in self.multi_insensitive:
             self.kinds.undefine(name, True)
+
+    def define_alias(self, name: str, other: str, insensitive: bool) -> None:
+        """Makes a name stand for another, wherever it is used, defined or undefined."""
+        if insensitive:
+            self.expander.insensitive_aliases[name.lower()] = other
+        else:
+            self.expander.aliases[name] = other
+        self._mark(name, insensitive)
+
+    def undefine_alias(self, name: str) -> None:
+        """Forgets an alias; what it stood for stays."""
+        self.expander.aliases.pop(name, None)
+        self.expander.insensitive_aliases.pop(name.lower(), None)
+
+    def truth(self, text: str) -> bool:
+        """A switch in a directive: yes, no, true, false, on, off, or an expression; nothing is yes."""
+        word = text.strip().lower()
+        if word in ("", "yes", "true", "on"):
+            return True
+        return word not in ("no", "false", "off", "n", "f") and bool(self.evaluate(text))
 
     def set_text(self, name: str, text: str, insensitive: bool = False) -> None:
         """Defines a macro as the result of a directive."""
@@ -618,10 +722,6 @@ class Preprocessor:
         if len(parts) != 1 or parts[0][0] not in "'\"`" or len(parts[0]) < 2:
             raise DirectiveError("a string is wanted", parts[0] if parts else "")
         return unquote(parts[0])
-
-    # --- The other directives -----------------------------------------------------------------------------------------
-
-    # --- What is predefined -------------------------------------------------------------------------------------------
 
     def source_line(self) -> int:
         """The line that is being read, where it stands in its file."""

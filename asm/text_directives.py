@@ -38,7 +38,7 @@ def define(pre: Preprocessor, rest: str, insensitive: bool = False, expand: bool
             parameters.append(parameter)
     body_text = rest.strip()
     if expand:
-        body_text = pre.expander.expand(body_text)
+        body_text = pre.expander.expand(body_text, frozenset(parameters or ()))
     places = {parameter: n for n, parameter in enumerate(parameters or []) if parameter}
     body: list[str | int] = [places.get(piece, piece) for piece in pieces(body_text)]
     macro = Macro(
@@ -49,8 +49,26 @@ def define(pre: Preprocessor, rest: str, insensitive: bool = False, expand: bool
 
 
 def _undefine(pre: Preprocessor, rest: str) -> None:
-    name, _ = pre.split_name(rest)
+    name, more = pre.split_name(strip_comment(rest))
+    pre.trailing("macro name", more)
     pre.undefine(name)
+
+
+def _define_alias(pre: Preprocessor, rest: str, insensitive: bool = False) -> None:
+    name, rest = pre.split_name(strip_comment(rest))
+    other, more = pre.split_name(rest)
+    pre.trailing("macro name", more)
+    pre.define_alias(name, other, insensitive)
+
+
+def _undefine_alias(pre: Preprocessor, rest: str) -> None:
+    name, more = pre.split_name(strip_comment(rest))
+    pre.trailing("macro name", more)
+    pre.undefine_alias(name)
+
+
+def _aliases(pre: Preprocessor, rest: str) -> None:
+    pre.expander.use_aliases = pre.truth(strip_comment(rest).strip())
 
 
 def assign(pre: Preprocessor, rest: str, insensitive: bool = False) -> None:
@@ -107,6 +125,10 @@ DIRECTIVES: dict[str, Handler] = {
     "idefine": lambda pre, rest: define(pre, rest, insensitive=True),
     "xdefine": lambda pre, rest: define(pre, rest, expand=True),
     "ixdefine": lambda pre, rest: define(pre, rest, insensitive=True, expand=True),
+    "defalias": _define_alias,
+    "idefalias": lambda pre, rest: _define_alias(pre, rest, insensitive=True),
+    "undefalias": _undefine_alias,
+    "aliases": _aliases,
     "undef": _undefine,
     "assign": assign,
     "iassign": lambda pre, rest: assign(pre, rest, True),

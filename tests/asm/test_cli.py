@@ -99,7 +99,7 @@ def test_dependencies_alone(folder: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_preprocessing_only(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-E", "-I", "inc", "-DVALUE=1", "good.asm"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "%line 1+1 good.asm", "org 0x100", "start: mov ax, 1", "%line 1+1 inc/part.inc", "db 5",
+        "%line 1+1 good.asm", "[org 0x100]", "start: mov ax, 1", "%line 1+1 inc/part.inc", "db 5",
     ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import asm
+from asm.cli import main
 from asm.frames import decode
 from asm.options import Options
 from asm.program import run
@@ -18,6 +19,9 @@ needs_nasm = pytest.mark.skipif(NASM is None, reason="nasm is not installed")
 # NASM's listing says 0 for `section.NAME.start`, which it does not know yet, and has warnings that we do not give: of
 # prefixes that do nothing, and of ilog2. It shortens the no-operations of smartalign to repetitions.
 LISTED_DIFFERENTLY = {"sections", "nobits", "directives", "functions", "packages"}
+
+
+ON_ADDRESSES = {"positions"}  # it has conditions on addresses, which -E does not know
 
 
 def nasm(source: Path, output: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -49,6 +53,17 @@ def test_listing_is_nasms(source: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @needs_nasm
+@pytest.mark.parametrize("source", [path for path in CORPUS if path.stem not in ON_ADDRESSES], ids=lambda p: p.stem)
+def test_preprocessed_source_is_nasms(
+    source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(source.parent)
+    theirs = subprocess.run([str(NASM), "-E", source.name], capture_output=True, text=True, check=False)
+    assert main(["-E", source.name]) == theirs.returncode
+    assert capsys.readouterr().out == theirs.stdout
+
+
+@needs_nasm
 @pytest.mark.parametrize("name", ["bootsector", "labels", "expressions", "relaxation"])
 def test_an_assembled_source_survives_being_preprocessed_first(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -57,8 +72,8 @@ def test_an_assembled_source_survives_being_preprocessed_first(
     from asm.output_preprocessed import preprocess
 
     source = Path(__file__).parent / "corpus" / f"{name}.asm"
-    lines, errors, _ = preprocess(source.name, source.read_text(), Options())
-    assert errors == []
+    lines, assembler, _ = preprocess(source.name, source.read_text(), Options(preprocess_only=True))
+    assert assembler.errors == []
     preprocessed = tmp_path / f"{name}.asm"
     preprocessed.write_text("\n".join(lines) + "\n")
     assert nasm(preprocessed, tmp_path / "nasm.bin").returncode == 0

