@@ -177,9 +177,8 @@ def starter(machine: Machine, options: argparse.Namespace) -> Iterator[Callable[
             yield machine.run
             return
         from emu.debug.gdb import GdbServer
-        from emu.debug.symbol_file import symbol_elf
 
-        server = GdbServer(machine, options.gdb, exit_status, symbol_elf(machine.symbols) if machine.symbols else None)
+        server = GdbServer(machine, options.gdb, exit_status, machine.symbols)
         inside.callback(server.close)
         print(f"emu: waiting for gdb: target remote 127.0.0.1:{server.port}", file=sys.stderr, flush=True)
         yield server.serve

@@ -7,11 +7,12 @@ breakpoints are hooks, not INT3 bytes, and the guest's clock stands still while 
 
 import logging
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from emu.debug.registers import Layout, layout_for
+from emu.debug.registers import Layout, is_long, layout_for
 from emu.debug.remote import PACKET_SIZE, Connection, Disconnected, Listener
+from emu.debug.symbol_file import symbol_elf
 from emu.stop import Stop, StopReason
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ MOST_POINTS = 1024
 CONFIRM = "E01"
 SYMBOL_FILE = "/emu/symbols.elf"  # what the debugger sees the symbols as
 DESCRIPTOR = 3
+OTHER_MODE = """\
+the processor has {} long mode: for the registers it has now say `disconnect`, `file` and `target remote` again
+"""
 
 HELP = """\
 monitor commands:
@@ -46,27 +50,32 @@ class GdbServer:
         machine: the machine; nothing else may run it meanwhile.
         port: TCP port on the loopback interface; 0 lets the host choose one, see `port`.
         exit_status: what the debugger is told when the guest ends.
-        symbols: an ELF file's bytes that the debugger can fetch for symbols, or None.
+        symbols: name to linear address, which the debugger can fetch as a file; None or empty: there is no such file.
 
     Raises:
         ConfigError: the port cannot be had.
     """
 
     def __init__(
-        self, machine: "Machine", port: int, exit_status: Callable[[Stop], int], symbols: bytes | None = None
+        self,
+        machine: "Machine",
+        port: int,
+        exit_status: Callable[[Stop], int],
+        symbols: Mapping[str, int] | None = None,
     ) -> None:
         self.machine = machine
         self.cpu = machine.cpu
         self.listener = Listener(port)
         self.port = self.listener.port
         self.exit_status = exit_status
-        self.symbols = symbols
+        self.symbols = symbols or {}
+        self.symbol_file: bytes | None = None  # of the present connection
         self.connection: Connection | None = None
-        self.layout: Layout = layout_for(self.cpu)
+        self.describe()
         self.points: dict[tuple[int, int, int], Hook] = {}
         self.cause = ""  # why a hook stopped the machine, as a stop reply says it
         self.stop: Stop | None = None  # the guest has ended
-        self.detached = False
+        self.running = False  # nobody is connected, and the machine runs
         self.cpu.on_slice(self.poll)
 
     def close(self) -> None:
@@ -82,15 +91,17 @@ class GdbServer:
     def serve(self, **limits: Any) -> Stop:
         """Waits for a debugger and does as it says, until the guest ends, a limit of run() is reached or it is killed.
 
-        A debugger that detaches or hangs up leaves the machine running; another one may connect and stops it.
+        A debugger that detaches leaves the machine running; another one may connect and stops it. Where the connection
+        ends without that the machine stands until another one comes.
         """
         limits = {name: value for name, value in limits.items() if value is not None}
-        self.connection = self.listener.accept(None)
         while self.stop is None:
-            if self.connection is None:
+            if self.running:
                 stop = self.machine.run(**limits)
                 if stop.reason is not StopReason.STOPPED or self.connection is None:
                     return stop
+            elif self.connection is None:
+                self.connection = self.listener.accept(None)
             try:
                 self.session(limits)
             except Disconnected as gone:
@@ -112,14 +123,20 @@ class GdbServer:
         if self.connection.interrupted or self.connection.gone:
             self.machine.stop()
 
+    def describe(self) -> None:
+        """What a debugger that connects now is told about the processor."""
+        self.layout: Layout = layout_for(self.cpu)
+        self.long = is_long(self.cpu)
+        self.symbol_file = symbol_elf(self.symbols, self.long) if self.symbols else None
+
     def session(self, limits: dict[str, Any]) -> None:
         """One debugger, from its first packet until it leaves."""
         connection = self.connection
         assert connection is not None
-        self.layout = layout_for(self.cpu)
-        self.detached = False
-        while not self.detached:
+        self.describe()
+        while True:
             packet = connection.receive()
+            self.running = False  # whoever sends no packet is no debugger, and changes nothing
             if packet is None:  # an interrupt while the machine stands
                 connection.interrupted = False
                 connection.send(b"T%02x" % SIGINT)
@@ -135,7 +152,7 @@ class GdbServer:
                 connection.send(self.answer(packet))
             if packet == b"QStartNoAckMode":
                 connection.acknowledges = False
-            if self.stop is not None:
+            if self.stop is not None or self.running:
                 return
 
     # --- running ------------------------------------------------------------------------------------------------------
@@ -148,13 +165,29 @@ class GdbServer:
         if packet[:1] in (b"c", b"s") and len(packet) > 1:
             self.cpu.rip = int(packet[1:], 16) - self.cpu.cs.base
         self.cause = ""
-        stop = self.cpu.step() if action in (b"s", b"S") else self.machine.run(**limits)
-        return self.stopped(stop, stepped=action in (b"s", b"S"))
+        stepped = action in (b"s", b"S")
+        return self.stopped(self.step() if stepped else self.machine.run(**limits), stepped)
+
+    def step(self) -> Stop:
+        """One instruction, or the interrupt, exception or VM exit that comes in its place: the machine then stands at
+        its handler's first instruction."""
+        hooks = [self.cpu.hook(kind, lambda _, __: self.machine.stop()) for kind in ("interrupt", "vm_exit")]
+        try:
+            return self.cpu.step()
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def stopped(self, stop: Stop, stepped: bool) -> bytes:
         """The stop reply for the end of a run."""
         connection = self.connection
         assert connection is not None
+        if is_long(self.cpu) != self.long and stop.reason in (
+            StopReason.LIMIT, StopReason.STOPPED, StopReason.BREAKPOINT, StopReason.HALTED,
+        ):  # fmt: skip
+            self.say(OTHER_MODE.format("left" if self.long else "entered"))
+        if connection.gone and stop.reason is StopReason.STOPPED:
+            raise Disconnected("the debugger has hung up")
         if connection.interrupted:
             connection.interrupted = False
             return b"T%02x" % SIGINT
@@ -293,7 +326,7 @@ class GdbServer:
 
     def detach(self, _: str) -> bytes:
         """D: the machine goes on without a debugger."""
-        self.detached = True
+        self.running = True
         return b"OK"
 
     def thread(self, _: str) -> bytes:
@@ -304,8 +337,8 @@ class GdbServer:
         """vCont?, the reading of the symbol file, and what is not supported."""
         if text == "Cont?":
             return b"vCont;c;C;s;S"
-        if text.startswith("File:") and self.symbols is not None:
-            return self.host_file(self.symbols, text[5:])
+        if text.startswith("File:") and self.symbol_file is not None:
+            return self.host_file(self.symbol_file, text[5:])
         return b""
 
     def host_file(self, content: bytes, text: str) -> bytes:
@@ -330,14 +363,14 @@ class GdbServer:
 
     def query(self, packet: bytes) -> bytes:
         """q and Q packets."""
-        text = packet.decode("ascii")
+        text = packet.decode("latin-1")  # what is not known may hold any byte, as qSearch:memory does
         name = text.partition(":")[0]
         if name == "qSupported":
             return (
                 f"PacketSize={PACKET_SIZE:x};QStartNoAckMode+;qXfer:features:read+;swbreak+;hwbreak+;vContSupported+"
-                + (";qXfer:exec-file:read+" if self.symbols is not None else "")
+                + (";qXfer:exec-file:read+" if self.symbol_file is not None else "")
             ).encode()
-        if text.startswith("qXfer:exec-file:read:") and self.symbols is not None:
+        if text.startswith("qXfer:exec-file:read:") and self.symbol_file is not None:
             return window(SYMBOL_FILE.encode(), text.rsplit(":", 1)[1])
         if text.startswith("qXfer:features:read:target.xml:"):
             return window(self.layout.xml, text.rsplit(":", 1)[1])

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Layout", "Register", "layout_for"]
+__all__ = ["Layout", "Register", "is_long", "layout_for"]
 
 SEGMENTS = ("cs", "ss", "ds", "es", "fs", "gs")
 NAMES_32 = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 NAMES_64 = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{i}" for i in range(8, 16)))
-X87_CONTROL = ("fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop")
+EFLAGS = {
+    "CF": 0, "PF": 2, "AF": 4, "ZF": 6, "SF": 7, "TF": 8, "IF": 9, "DF": 10, "OF": 11, "NT": 14, "RF": 16, "VM": 17,
+    "AC": 18, "VIF": 19, "VIP": 20, "ID": 21,
+}  # fmt: skip
 CORE = "org.gnu.gdb.i386.core"
 SYSTEM = "emu.system"
 
@@ -22,22 +25,19 @@ SYSTEM = "emu.system"
 class Register:
     """A register: its name, bits, GDB's type, the feature it belongs to, and how it is read and written.
 
-    `read` gives None where the processor model has no such register; `write` is None where it cannot be written.
+    `write` is None where it cannot be written.
     """
 
     name: str
     bits: int
     type: str
     feature: str
-    read: Callable[[Any], int | None]
+    read: Callable[[Any], int]
     write: Callable[[Any, int], None] | None = None
 
     def bytes_of(self, cpu: Any) -> bytes:
-        """Its value in the protocol: hexadecimal digits, little-endian; `x` where there is none."""
-        value = self.read(cpu)
-        if value is None:
-            return b"x" * (self.bits // 4)
-        return value.to_bytes(self.bits // 8, "little").hex().encode()
+        """Its value in the protocol: hexadecimal digits, little-endian."""
+        return self.read(cpu).to_bytes(self.bits // 8, "little").hex().encode()
 
 
 def plain(name: str, bits: int, type_: str, attribute: str = "", feature: str = CORE) -> Register:
@@ -84,9 +84,51 @@ def segment_field(name: str, field: str, bits: int) -> Register:
     )
 
 
-def x87(name: str, bits: int, type_: str) -> Register:
-    """An x87 register; absent where the face does not show the x87 unit."""
-    return Register(name, bits, type_, CORE, lambda cpu: getattr(cpu, name, None), None)
+def st(number: int) -> Register:
+    """An x87 register by its place on the stack: ten bytes."""
+
+    def read(cpu: Any) -> int:
+        fpu = cpu.save()["fpu"]
+        significand, exponent = fpu["r"][(top(fpu) + number) & 7]
+        return int(exponent) << 64 | int(significand)
+
+    return Register(f"st{number}", 80, "i387_ext", CORE, read)
+
+
+def x87(name: str) -> Register:
+    """A register of the x87 unit besides the stack."""
+    return Register(name, 32, "int", CORE, lambda cpu: X87[name](cpu.save()["fpu"]))
+
+
+def top(fpu: dict[str, Any]) -> int:
+    """Which physical register ST(0) is."""
+    return int(fpu["status"]) >> 11 & 7
+
+
+def tag_word(fpu: dict[str, Any]) -> int:
+    """Two bits a physical register, as FNSTENV stores them: 0 valid, 1 zero, 2 special, 3 empty."""
+    word = 0
+    for at, (significand, exponent) in enumerate(fpu["r"]):
+        if not fpu["valid"] >> at & 1:
+            tag = 3
+        elif exponent & 0x7FFF == 0 and significand == 0:
+            tag = 1
+        else:
+            tag = 0 if significand >> 63 and exponent & 0x7FFF != 0x7FFF else 2
+        word |= tag << 2 * at
+    return word
+
+
+X87: dict[str, Callable[[dict[str, Any]], int]] = {
+    "fctrl": lambda fpu: int(fpu["control"]),
+    "fstat": lambda fpu: int(fpu["status"]),
+    "ftag": tag_word,
+    "fiseg": lambda fpu: int(fpu["cs"]),
+    "fioff": lambda fpu: int(fpu["ip"]) & 0xFFFFFFFF,
+    "foseg": lambda fpu: int(fpu["ds"]),
+    "fooff": lambda fpu: int(fpu["dp"]) & 0xFFFFFFFF,
+    "fop": lambda fpu: int(fpu["opcode"]),
+}
 
 
 @dataclass(frozen=True)
@@ -100,14 +142,18 @@ class Layout:
     def xml(self) -> bytes:
         """The target description."""
         parts = ['<?xml version="1.0"?>', '<!DOCTYPE target SYSTEM "gdb-target.dtd">', "<target>"]
-        parts.append(f"<architecture>{self.architecture}</architecture>")
+        parts.append(f"<architecture>{self.architecture}</architecture><osabi>none</osabi>")
         feature = ""
         for register in self.registers:
             if register.feature != feature:
                 parts += ["</feature>"] if feature else []
                 feature = register.feature
                 parts.append(f'<feature name="{feature}">')
-            group = "float" if register.name.startswith("f") and register.name in X87_CONTROL else ""
+                if feature == CORE:
+                    parts.append('<flags id="i386_eflags" size="4">')
+                    parts += [f'<field name="{name}" start="{bit}" end="{bit}"/>' for name, bit in EFLAGS.items()]
+                    parts.append("</flags>")
+            group = "float" if register.name in X87 else ""
             group = group or ("system" if feature == SYSTEM else "")
             parts.append(
                 f'<reg name="{register.name}" bitsize="{register.bits}" type="{register.type}"'
@@ -124,19 +170,25 @@ def layout(wide: bool) -> Layout:
     pointers = ("rsp", "rbp", "esp", "ebp")
     registers = [plain(name, bits, "data_ptr" if name in pointers else f"int{bits}") for name in names]
     registers.append(program_counter("rip" if wide else "eip", bits))
-    registers.append(plain("eflags", 32, "int32"))
+    registers.append(plain("eflags", 32, "i386_eflags"))
     registers += [selector(name) for name in SEGMENTS]
-    registers += [x87(f"st{i}", 80, "i387_ext") for i in range(8)]
-    registers += [x87(name, 32, "int") for name in X87_CONTROL]
+    registers += [st(number) for number in range(8)]
+    registers += [x87(name) for name in X87]
     for name in ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "dr6", "dr7"):
         registers.append(plain(name, 64, "int64", feature=SYSTEM))
     for name in (*SEGMENTS, "ldtr", "tr"):
         registers += [segment_field(name, "base", 64), segment_field(name, "limit", 32)]
     for name in ("gdtr", "idtr"):
         registers += [segment_field(name, "base", 64), segment_field(name, "limit", 32)]
-    return Layout("i386:x86-64" if wide else "i386", tuple(registers))
+    # i8086, not i386: only so does GDB obey `set architecture` both ways, since of two compatible ones it takes i386.
+    return Layout("i386:x86-64" if wide else "i8086", tuple(registers))
+
+
+def is_long(cpu: Any) -> bool:
+    """Whether the processor is in long mode."""
+    return bool(cpu.efer >> 10 & 1)
 
 
 def layout_for(cpu: Any) -> Layout:
     """The layout that fits the processor's present mode. GDB asks once a connection, so it holds for the connection."""
-    return layout(bool(cpu.efer >> 10 & 1))
+    return layout(is_long(cpu))

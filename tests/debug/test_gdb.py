@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +16,6 @@ import emu
 from asm.program import Program
 from emu.debug.gdb import GdbServer
 from emu.debug.remote import Connection, Disconnected, checksum, escape, unescape
-from emu.debug.symbol_file import symbol_elf
 from emu.machine import exit_status
 from emu.stop import Stop, StopReason
 
@@ -77,9 +78,11 @@ def rom_of(*lines: str) -> str:
 class Session:
     """A machine that serves a debugger on a thread of its own."""
 
-    def __init__(self, rom: bytes, symbols: bytes | None = None) -> None:
-        self.machine = emu.Machine(memory=1 << 20, firmware=rom, debug_exit=0xF4)
-        self.server = GdbServer(self.machine, 0, exit_status, symbols)
+    def __init__(self, rom: bytes | None = None, symbols: dict[str, int] | None = None) -> None:
+        """Without a ROM it is the built-in firmware, with its symbols."""
+        memory = 64 << 20 if rom is None else 1 << 20
+        self.machine = emu.Machine(memory=memory, firmware=rom, debug_exit=0xF4)
+        self.server = GdbServer(self.machine, 0, exit_status, self.machine.symbols if rom is None else symbols)
         self.stop: Stop | None = None
         self.thread = threading.Thread(target=self.serve, daemon=True)
         self.thread.start()
@@ -94,25 +97,34 @@ class Session:
         self.machine.close()
         return self.stop
 
-    def gdb(self, *commands: str) -> str:
-        """Runs these commands in a real gdb that is connected, and returns what it prints."""
+    @property
+    def target(self) -> str:
+        """The command that connects gdb."""
+        return f"target remote 127.0.0.1:{self.server.port}"
+
+    def start_gdb(self, *commands: str) -> subprocess.Popen[str]:
+        """Starts a real gdb that connects and does these commands."""
         if GDB is None:
             pytest.skip("gdb is not installed")
-        arguments = [
-            GDB,
-            "-nx",
-            "-batch",
-            "-ex",
-            "set confirm off",
-            "-ex",
-            f"target remote 127.0.0.1:{self.server.port}",
-        ]
-        for command in commands:
+        arguments = [GDB, "-nx", "-batch"]
+        for command in ("set confirm off", self.target, *commands):
             arguments += ["-ex", command]
         # A sanitized build preloads a library that gdb cannot live with.
         env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False, env=env)
-        return done.stdout + done.stderr
+        return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+
+    def gdb(self, *commands: str) -> str:
+        """Runs these commands in a real gdb that is connected, and returns what it prints."""
+        with self.start_gdb(*commands) as process:
+            return process.communicate(timeout=60)[0]
+
+    def wait_until_it_runs(self) -> None:
+        """Until the debugger has let the machine run."""
+        for _ in range(6000):
+            if self.machine.cpu.running:
+                return
+            time.sleep(0.01)
+        raise AssertionError("the machine stands")
 
 
 @pytest.fixture
@@ -145,7 +157,7 @@ def test_gdb_breaks_in_real_mode_and_reads_and_writes_memory(session: Session, p
 
 
 def test_gdb_fetches_the_symbols_by_itself(program: Program) -> None:
-    session = Session(program.binary, symbol_elf(program.symbols))
+    session = Session(program.binary, program.symbols)
     out = session.gdb("break leaf", "continue", "x/2i $pc", "info symbol $pc", "print/x &counted", "kill")
     assert "Breakpoint 1, " in out and " in leaf ()" in out
     assert "<leaf>:\tadd" in out
@@ -187,6 +199,142 @@ def test_gdb_sees_a_triple_fault_where_it_happened() -> None:
     out = session.gdb("continue", "print/x $eip", "kill")
     assert "triple fault" in out
     assert "SIGSEGV" in out
+    assert session.end().reason is StopReason.STOPPED
+
+
+def test_gdb_stops_at_reads_and_at_any_access() -> None:
+    rom = asm.assemble(rom_of("xor ax, ax", "mov ds, ax", "mov [600h], ax", "r: mov bx, [600h]", "w: mov [600h], cx",
+                              "mov bx, [600h]", "e: hlt"))  # fmt: skip
+    session = Session(rom.binary)
+    out = session.gdb(
+        "rwatch *(short *)0x600", "continue", "print/x $eip", "delete", "awatch *(short *)0x600", "continue",
+        "print/x $eip", "continue", "print/x $eip", "kill",
+    )  # fmt: skip
+    assert "Hardware read watchpoint 1" in out and "Hardware access (read/write) watchpoint 2" in out
+    write, end = rom.symbols["w"], rom.symbols["e"]
+    assert f"$1 = {write:#x}" in out  # the store before it is no read
+    assert f"$2 = {write + 4:#x}" in out and f"$3 = {end:#x}" in out
+    session.end()
+
+
+def test_gdb_interrupts_a_running_machine() -> None:
+    """Ctrl-C: gdb stops, shows where, steps, and can run on."""
+    rom = asm.assemble(rom_of("mov cx, 1234h", "l: inc ax", "jmp l"))
+    session = Session(rom.binary)
+    with session.start_gdb("continue", "print/x $ecx", "stepi", "print/x $ecx + 1", "kill") as process:
+        session.wait_until_it_runs()
+        process.send_signal(signal.SIGINT)
+        out = process.communicate(timeout=60)[0]
+    assert "received signal SIGINT" in out
+    assert "$1 = 0x1234" in out and "$2 = 0x1235" in out
+    assert session.end().reason is StopReason.STOPPED
+
+
+def test_gdb_knows_16_bit_code_flags_and_the_x87_unit() -> None:
+    rom = asm.assemble(rom_of("s: fninit", "mov ax, 1234h", "add ax, 0EDCCh", "jz far_", "nop",
+                              "far_: hlt"))  # fmt: skip
+    session = Session(rom.binary, rom.symbols)
+    out = session.gdb(
+        "stepi", "stepi", "set architecture i8086", "x/i $pc", "stepi", "print/x $ax", "print/x $ah", "stepi",
+        "print $eflags", "set $ax = 0x77", "print/x $eax", "set architecture i386", "x/i $pc", "info float", "kill",
+    )  # fmt: skip
+    assert "mov    $0x1234,%ax" in out
+    assert "$1 = 0x1234" in out and "$2 = 0x12" in out
+    assert "$3 = [ CF PF AF ZF ]" in out
+    assert "$4 = 0x77" in out
+    assert "Control Word:        0x037f" in out and "Tag Word:            0xffff" in out
+    assert "warning" not in out.replace("warning: File transfers from remote targets can be slow.", "")
+    session.end()
+
+
+LONG_MODE = """
+        bits 16
+        org 0F0000h
+        xor ax, ax
+        mov ds, ax
+        mov dword [1000h], 2003h        ; page tables: 2 MiB, mapped to themselves
+        mov dword [2000h], 3003h
+        mov dword [3000h], 83h
+        mov eax, 20h                    ; CR4.PAE
+        mov cr4, eax
+        mov eax, 1000h
+        mov cr3, eax
+        mov ecx, 0C0000080h             ; IA32_EFER.LME
+        mov eax, 100h
+        xor edx, edx
+        wrmsr
+        lgdt [cs:gdt_pointer - 0F0000h]
+        mov eax, cr0
+        or eax, 80000001h
+ready:  mov cr0, eax
+        jmp dword 8:long_code
+        align 8
+gdt:    dq 0, 00209B0000000000h
+gdt_pointer:
+        dw $ - gdt - 1
+        dd gdt
+        bits 64
+long_code:
+        mov r15, 123456789ABCDEF0h
+        mov rax, r15
+stay:   mov al, 9
+        out 0F4h, al
+        times 0FFF0h - ($ - $$) db 0
+        bits 16
+        jmp 0F000h:0
+        times 10000h - ($ - $$) db 0
+"""
+
+
+def test_gdb_learns_of_long_mode_when_it_connects_again() -> None:
+    """`disconnect` leaves the machine where it stands; the new connection has the 64-bit registers and symbols."""
+    program = asm.assemble(LONG_MODE)
+    session = Session(program.binary, program.symbols)
+    out = session.gdb(
+        "break ready", "continue", "stepi", "disconnect", "file", session.target, "stepi", "x/i $pc", "stepi",
+        "print/x $r15", "break stay", "continue", "print/x $rax", "print/x $eax", "continue",
+    )  # fmt: skip
+
+    assert "the processor has entered long mode" in out
+    assert "<long_code>:\tmovabs $0x123456789abcdef0,%r15" in out
+    assert "$1 = 0x123456789abcdef0" in out and "$2 = 0x123456789abcdef0" in out and "$3 = 0x9abcdef0" in out
+    assert " in stay ()" in out
+    assert "exited with code 023" in out  # in octal
+    assert session.end() == Stop(StopReason.DEBUG_EXIT, 19)
+
+
+def test_gdb_disconnects_and_another_one_finds_the_machine_where_it_was(session: Session, program: Program) -> None:
+    counted = program.symbols["counted"]
+    assert f"Breakpoint 1, {counted:#010x}" in session.gdb(f"break *{counted:#x}", "continue", "disconnect")
+    out = session.gdb("print/x $eip", "x/1dw 0x600", "continue")
+    assert f"$1 = {counted:#x}" in out and "0x600:\t5" in out
+    assert "exited with code 07" in out  # no breakpoint of the first one is left
+    assert session.end() == Stop(StopReason.DEBUG_EXIT, 7)
+
+
+def test_gdb_steps_into_interrupt_handlers_and_out_of_them() -> None:
+    """One step: an instruction, or the interrupt or exception that comes in its place, whose handler has not begun."""
+    rom = asm.assemble(rom_of("xor ax, ax", "mov ds, ax", "mov dword [0], 0F0000000h + handler - 0F0000h",
+                              "d: div al", "after: nop", "handler: inc word [2]", "iret"))  # fmt: skip
+    session = Session(rom.binary, rom.symbols)
+    out = session.gdb("break d", "continue", "stepi", "x/i $pc", "stepi", "stepi", "x/i $pc", "kill")
+    assert "=> " + f"{rom.symbols['handler']:#x} <handler>:" in out
+    assert "=> " + f"{rom.symbols['d']:#x} <d>:" in out
+    session.end()
+
+
+def test_gdb_steps_across_vm_entry_and_vm_exit() -> None:
+    """The built-in VMM: a step of VMLAUNCH ends at the guest's first instruction, one into a VM exit at the VMM's."""
+    session = Session()
+    out = session.gdb(
+        "break vmm_loop", "continue", "delete", "find /b vmm_loop, +80, 0x0f, 0x01, 0xc2", "break *$_", "continue",
+        "x/i $pc", "stepi", "print/x $eip", "print/x $cs", "break vmm_vm_exit", "continue", "print/x $cr3", "stepi",
+        "print/x $cs", "kill",
+    )  # fmt: skip
+    assert "vmlaunch" in out
+    assert "$1 = 0x10000" in out and "$2 = 0x1000" in out  # the Service VM begins in real mode
+    assert " in vmm_vm_exit ()" in out
+    assert "$4 = 0x8" in out
     assert session.end().reason is StopReason.STOPPED
 
 
@@ -247,6 +395,7 @@ def test_escapes_round_trip() -> None:
         (b"qRcmd,", None),
         (b"\xff\xfe", b""),
         (b"vMustReplyEmpty", b""),
+        (b"qSearch:memory:f0000;10;\xfa\xfc", b""),
     ],
 )
 def test_bad_packets_get_an_answer(line: socket.socket, packet: bytes, answer: bytes | None) -> None:
@@ -266,14 +415,47 @@ def test_a_wrong_checksum_is_refused_and_asked_for_again(line: socket.socket) ->
     line.sendall(b"$k#6b")
 
 
-def test_a_flood_without_end_hangs_up_and_the_machine_goes_on(session: Session) -> None:
+def leave(session: Session) -> Stop:
+    """A debugger comes and detaches: the machine runs to its end."""
+    with socket.create_connection(("127.0.0.1", session.server.port), timeout=20) as client:
+        assert exchange(client, b"D") == b"OK"
+        return session.end()
+
+
+def test_a_flood_without_end_is_hung_up_on(session: Session) -> None:
+    """And the machine waits for a debugger as before."""
     with socket.create_connection(("127.0.0.1", session.server.port), timeout=20) as client:
         try:
             for _ in range(64):
                 client.sendall(b"$" + b"a" * 65536)
         except OSError:
             pass
-    assert session.end() == Stop(StopReason.DEBUG_EXIT, 7)
+    assert leave(session) == Stop(StopReason.DEBUG_EXIT, 7)
+
+
+def test_a_connection_that_breaks_while_the_machine_runs_stops_it() -> None:
+    rom = asm.assemble(rom_of("l: inc ax", "jmp l"))
+    session = Session(rom.binary)
+    with socket.create_connection(("127.0.0.1", session.server.port), timeout=20) as client:
+        client.sendall(b"$c#63")
+        assert client.recv(1) == b"+"
+    with socket.create_connection(("127.0.0.1", session.server.port), timeout=20) as client:
+        first = exchange(client, b"qRcmd," + b"cycles".hex().encode())
+        assert exchange(client, b"qRcmd," + b"cycles".hex().encode()) == first
+        client.sendall(b"+$k#6b")
+    session.end()
+
+
+def test_whoever_sends_no_packet_leaves_a_running_machine_running() -> None:
+    rom = asm.assemble(rom_of("l: in al, 80h", "cmp al, 5Ah", "jne l", "out 0F4h, al"))
+    session = Session(rom.binary)
+    with socket.create_connection(("127.0.0.1", session.server.port), timeout=20) as client:
+        assert exchange(client, b"D") == b"OK"
+    with socket.create_connection(("127.0.0.1", session.server.port), timeout=20):
+        pass
+    session.wait_until_it_runs()
+    session.machine.stop()  # what ends the run of a machine that nobody is connected to
+    assert session.end().reason is StopReason.STOPPED
 
 
 def test_interrupt_stops_a_running_machine() -> None:
