@@ -117,6 +117,10 @@ class VmLog:
         given = names_in(self.memory) if self.order else {}
         return {self.provisional(vmcs): given.get(vmcs, f"VM {number}") for number, vmcs in enumerate(self.order)}
 
+    def ran(self) -> list[str]:
+        """What running() has been so far, VMM first; nothing where no VM was ever entered."""
+        return [VMM, *self.names().values()] if self.order else []
+
     def running(self) -> str:
         """What runs now: the name of a VM, VMM in VMX root operation, nothing outside VMX operation."""
         vmcs = self.cpu.vmcs.address

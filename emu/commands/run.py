@@ -58,7 +58,11 @@ def run(options: argparse.Namespace) -> int:
         if machine.vm_log.timeline is not None:
             machine.vm_log.finish()
             machine.vm_log.timeline.save(options.timeline)
+        ran = machine.vm_log.ran()
     summary(report, options, machine)
+    if options.trace_vm is not None and options.trace_vm not in ran and status < INTERRUPTED:
+        those = f"those that ran are {', '.join(ran)}" if ran else "none ran at all"
+        raise ConfigError(f"--trace-vm {options.trace_vm}: no VM of that name ran; {those}")
     return status
 
 

@@ -65,6 +65,32 @@ def test_mistakes_are_one_line(image: Path, arguments: tuple[str, ...], message:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["VM 1", "guest vm"])
+def test_a_vm_that_never_ran_is_said_at_the_end(tmp_path: Path, name: str) -> None:
+    """The built-in firmware's VMs have the names that its VMM gives them."""
+    command = [sys.executable, "-m", "emu", "run", "--serial", "null", "--quiet", "--trace", tmp_path / "t",
+               "--trace-range", "0-0"]  # fmt: skip
+    done = subprocess.run(
+        [*command, "--trace-vm", name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"emu: --trace-vm {name}: no VM of that name ran; those that ran are VMM, Service VM, Guest VM"
+    ]
+    assert (tmp_path / "t").read_text() == ""
+
+
+def test_without_vt_x_no_vm_can_be_traced(image: Path) -> None:
+    done = emu_run(image, "--trace", "-", "--trace-vm", "VMM")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "emu: --trace-vm VMM: no VM of that name ran; none ran at all\n"
+
+
 def test_a_real_gdb_attaches_to_the_command(image: Path) -> None:
     gdb = shutil.which("gdb")
     if gdb is None:
