@@ -246,7 +246,7 @@ class _Decoder:
         size = _FIELD_SIZES[token]
         if spec.kind == "rel":
             explicit = form.osize if form.osize not in (0, self.bits) else 0
-            has_choice = _is_jump(form) and form.mnemonic != "CALL"
+            has_choice = is_jump(form) and form.mnemonic != "CALL"
             distance = ("short" if size == 1 else "near") if has_choice else ""
             return Imm(self.reader.signed(size), explicit, distance=distance)
         value = self.reader.signed(size) if spec.signed else self.reader.unsigned(size)
@@ -268,7 +268,7 @@ class _Decoder:
         if ":" in spec.text and self.form.mnemonic in ("CALL", "JMP"):
             size = spec.size
             return memory._replace(distance="far", size=size)
-        return memory._replace(size=spec.memory_size if _needs_size(self.form, spec) else 0)
+        return memory._replace(size=spec.memory_size if needs_size(self.form, spec) else 0)
 
     def _segment(self) -> str | None:
         segments = [_SEGMENTS[prefix] for prefix in self.prefixes if prefix in _SEGMENTS]
@@ -325,7 +325,7 @@ class _Decoder:
         names: list[str] = []
         for prefix in self.prefixes:
             if prefix in (0xF2, 0xF3) and f"{prefix:X}" != form.prefix:
-                repeat, repeat_not = ("repe" if form.repz else "rep"), ("bnd" if _takes_bnd(form) else "repne")
+                repeat, repeat_not = ("repe" if form.repz else "rep"), ("bnd" if takes_bnd(form) else "repne")
                 names.append(repeat if prefix == 0xF3 else repeat_not)
             elif prefix == 0xF0:
                 names.append("lock")
@@ -344,13 +344,13 @@ class _Decoder:
         return tuple(names)
 
 
-def _takes_bnd(form: Form) -> bool:
+def takes_bnd(form: Form) -> bool:
     """NASM wants F2h before a near branch to be written ``bnd``."""
     excepted = any(":" in spec.text for spec in form.operands) or form.syntax == "JMP rel8"
-    return form.mnemonic == "RET" or (_is_jump(form) and not excepted)
+    return form.mnemonic == "RET" or (is_jump(form) and not excepted)
 
 
-def _is_jump(form: Form) -> bool:
+def is_jump(form: Form) -> bool:
     """JMP, CALL or Jcc, but not JCXZ and LOOP, which have a short form alone."""
     return form.mnemonic in ("JMP", "CALL") or (form.mnemonic[0] == "J" and "CXZ" not in form.mnemonic)
 
@@ -358,7 +358,7 @@ def _is_jump(form: Form) -> bool:
 _needed: dict[tuple[int, str], bool] = {}
 
 
-def _needs_size(form: Form, spec: OperandSpec) -> bool:
+def needs_size(form: Form, spec: OperandSpec) -> bool:
     """A memory operand's size must be written, since neither the mnemonic nor a register tells it."""
     key = (form.row, spec.text)
     if key not in _needed:

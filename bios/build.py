@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import asm
+from bios.disassembly import disassembly_include
 
 __all__ = ["build_firmware"]
 
@@ -14,6 +15,7 @@ HERE = Path(__file__).parent
 INCLUDE = HERE / "include"
 GENERATED = HERE.parent / "build" / "generated"  # vmcs.inc, made of the core's definitions
 POST_CODE = re.compile(r"^POST_\w+\s+equ\s+([0-9A-F]+)h\s*;\s*(.+)$", re.MULTILINE)
+VMCS_FIELD = re.compile(r"^(\w+)\s+equ\s+(\w+)$", re.MULTILINE)
 FLASH_BYTES = re.compile(r"^FLASH_BYTES\s+equ\s+([0-9A-F]+)h$", re.MULTILINE)
 
 # What the flash chip holds besides the firmware: the file's name there (at most 12 characters) and its source.
@@ -51,6 +53,8 @@ def build_firmware(outdir: Path) -> list[Path]:
     """
     outdir.mkdir(parents=True, exist_ok=True)
     tables = [build_table(HERE / "acpi" / f"{name}.asm", outdir / f"{name}.aml") for name in ACPI]
+    (outdir / "disassembly.inc").write_text(disassembly_include())
+    (outdir / "vmcs_names.inc").write_text(vmcs_names())
     files = {name: build_file(source, outdir) for name, source in FILES.items()}
     firmware = asm.assemble_file(HERE / "firmware" / "firmware.asm", include=folders("firmware", outdir))
     image, codes, symbols = (outdir / name for name in ("firmware.bin", "post_codes.json", "symbols.json"))
@@ -88,6 +92,17 @@ def policy_layout() -> dict[str, object]:
         "default": program.binary[at : at + symbols["policy_size"]].hex(),
         "files": [name.rstrip(b"\0").decode() for (name,) in struct.iter_unpack("12s", program.binary[files:])],
     }
+
+
+def vmcs_names() -> str:
+    """vmcs_names.inc: encoding and name of each VMCS field, in the order of vmcs.inc, whose last field is HOST_RIP."""
+    lines = ["; Encodings and names of the VMCS fields; made of vmcs.inc.", "vmcs_names:"]
+    for name, encoding in VMCS_FIELD.findall((GENERATED / "vmcs.inc").read_text()):
+        if not name.endswith("_HIGH"):
+            lines.append(f'        dw      {encoding}\n        db      "{name}", 0')
+        if name == "HOST_RIP":
+            break
+    return "\n".join([*lines, "        dw      0FFFFh", ""])
 
 
 def build_table(source: Path, target: Path) -> Path:

@@ -13,6 +13,7 @@
 ; user may do) - the tools, one a file.
 
 %include "x86.inc"
+%include "vmcs.inc"
 %include "ports.inc"
 %include "flash.inc"
 %include "vm_abi.inc"
@@ -30,6 +31,15 @@
 %include "shell.inc"
 %include "commands.inc"
 %include "machines.inc"
+%include "walk.inc"
+%include "registers.inc"
+%include "fields.inc"
+%include "disasm.inc"
+%include "operand.inc"
+%include "operand_memory.inc"
+%include "dis.inc"
+%include "memory.inc"
+%include "stack.inc"
 %include "kcs.inc"
 %include "bmc.inc"
 %include "report.inc"

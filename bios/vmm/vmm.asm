@@ -17,6 +17,7 @@
 %include "flash.inc"
 %include "handoff.inc"
 %include "vm_abi.inc"
+%include "vm_devices.inc"
 %include "layout.inc"
 %include "guests.inc"
 

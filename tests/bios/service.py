@@ -1,33 +1,18 @@
 """The Service OS's shell, driven through the console as a user drives it."""
 
-import struct
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from emu import Machine
+import asm
+from bios.build import folders
+from emu import Disk, Machine
+from emu.policy import policy_nvram
 
-from .vmm import Vmm, vmm_symbols
+from .vmm import Vmm
 
 MEMORY = 32 << 20
-SHELL = 1 << 5  # POLICY_SHELL
-BANK = 128  # of the CMOS RAM: the extended one, which has the policy
-AFTER_STAY, AFTER_RESUME, AFTER_RESTART, AFTER_STOP = range(4)
-SIZES = {"flags": 2, "idle_bytes": 2, "poll_us": 4, "exceptions": 4}  # bytes of a field of struc policy; the others: 1
-
-
-def policy(vmm: bytes, folder: Path, **fields: int | bytes) -> bytes:
-    """The built-in policy with other fields, as the CMOS RAM holds it. `vmm`: the VMM's image."""
-    symbols = vmm_symbols(folder)
-    at = symbols["policy_default"] - symbols["VMM_BASE"]
-    made = bytearray(vmm[at : at + symbols["policy_size"]])
-    for name, value in fields.items():
-        content = value if isinstance(value, bytes) else value.to_bytes(SIZES.get(name, 1), "little")
-        offset = symbols[f"policy.{name}"]
-        made[offset : offset + len(content)] = content
-    struct.pack_into("<I", made, symbols["policy.crc"], zlib.crc32(made[symbols["policy.time"] :]))
-    return bytes(made)
 
 
 class Shell:
@@ -56,12 +41,15 @@ class Shell:
 
 @contextmanager
 def shell(
-    rom: bytes, vmm: bytes, folder: Path, cpu: str = "westmere", memory: int = MEMORY, **fields: int | bytes
+    rom: bytes, folder: Path, cpu: str = "westmere", disks: Sequence[Disk] = (), **fields: Any
 ) -> Iterator[Shell]:
     """Boots to the shell; `fields` are those of the policy that differ from the built-in one."""
-    with Machine(memory, cpu, firmware=rom) as machine:
-        nvram = bytearray(machine.board.rtc.nvram)
-        stored = policy(vmm, folder, **{"flags": SHELL, **fields})
-        nvram[BANK : BANK + len(stored)] = stored
-        machine.board.rtc.nvram = bytes(nvram)
+    nvram = policy_nvram(**{"boot": "service", "flags": ["shell"], **fields})
+    with Machine(MEMORY, cpu, firmware=rom, nvram=nvram, disks=disks) as machine:
         yield Shell(machine, folder)
+
+
+def program(source: str, folder: Path, path: Path, image: str = "service") -> bytes:
+    """Assembles a source that may include what an image of bios/ includes. `path`: a file for it."""
+    path.write_text(source)
+    return asm.assemble_file(path, include=folders(image, folder)).binary

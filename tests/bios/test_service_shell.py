@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-import asm
-from bios.build import flash, folders
+from bios.build import flash
 from emu import Machine, StopReason
 
 from .conftest import Built
-from .service import AFTER_STAY, MEMORY, Shell, shell
+from .service import MEMORY, Shell, program, shell
 from .vmm import files_of
 
 HEAP_PROGRAM = """
@@ -115,7 +114,7 @@ text_vm:
 def at(built: Built) -> Iterator[Shell]:
     """A shell before any guest has run."""
     rom = built.rom()
-    with shell(rom, files_of(rom)["vmm"], built.folder) as opened:
+    with shell(rom, built.folder) as opened:
         yield opened
 
 
@@ -149,7 +148,7 @@ def test_help_teaches_every_command(at: Shell) -> None:
         ("RESUME 0x1", "the VMM says: that VM is in no state for it\n"),
         ("resume 01h", "the VMM says: that VM is in no state for it\n"),
         ("", ""),
-        ("   vms", "VM 1 runs, its last event: \n"),
+        ("   vms", "VM 1 runs    writer\n"),
     ],
 )
 def test_what_it_says_to_words(at: Shell, line: str, said: str) -> None:
@@ -171,12 +170,12 @@ def test_what_it_says_to_words(at: Shell, line: str, said: str) -> None:
 )
 def test_the_line_editor(at: Shell, keys: bytes, shown: str) -> None:
     at.do("vms")  # the line before
-    assert at.type(keys) == shown + "VM 1 runs, its last event: \r\n> "
+    assert at.type(keys) == shown + "VM 1 runs    writer\r\n> "
 
 
 def test_ctrl_c_gives_a_line_up(at: Shell) -> None:
     assert at.type(b"stop 1\x03") == "stop 1^C\r\n> "
-    assert at.do("vms") == "VM 1 runs, its last event: \n"
+    assert at.do("vms") == "VM 1 runs    writer\n"
 
 
 def test_a_line_that_is_too_long_rings_the_bell(at: Shell) -> None:
@@ -198,11 +197,9 @@ def test_memory_is_all_free_at_first(at: Shell) -> None:
 
 
 def test_the_memory_manager(built: Built, tmp_path: Path) -> None:
-    source = tmp_path / "heap.asm"
-    source.write_text(HEAP_PROGRAM)
     rom = built.rom()
-    program = asm.assemble_file(source, include=folders("service", built.folder)).binary
-    with Machine(MEMORY, "westmere", firmware=flash(rom[-0x20000:], {**files_of(rom), "service": program})) as machine:
+    image = program(HEAP_PROGRAM, built.folder, tmp_path / "heap.asm")
+    with Machine(MEMORY, "westmere", firmware=flash(rom[-0x20000:], {**files_of(rom), "service": image})) as machine:
         assert machine.run(seconds=5).reason is StopReason.POWERED_OFF
         said = machine.serial.output.decode()
     assert "NOT" not in said
@@ -224,22 +221,22 @@ def test_the_memory_manager(built: Built, tmp_path: Path) -> None:
 
 def test_go_lets_the_guests_run_and_off_turns_the_machine_off(built: Built) -> None:
     rom = built.rom()
-    with shell(rom, files_of(rom)["vmm"], built.folder, after=AFTER_STAY) as at:
+    with shell(rom, built.folder, after="stay") as at:
         at.machine.serial.send(b"go\r")
         said = at.wait()
         assert "service   VM 1 wrote to protected memory" in said
-        assert at.do("vms") == "VM 1 is stopped: wrote to protected memory\n"
+        assert at.do("vms") == "VM 1 stopped writer; last event: wrote to protected memory; events 1, restarts 0, polls 0\n"
         at.machine.serial.send(b"off\r")
         assert at.machine.run(seconds=5).reason is StopReason.POWERED_OFF
 
 
 def test_resume_and_leave(built: Built) -> None:
     rom = built.rom()
-    with shell(rom, files_of(rom)["vmm"], built.folder, after=AFTER_STAY) as at:
+    with shell(rom, built.folder, after="stay") as at:
         at.machine.serial.send(b"go\r")
         at.wait()
         assert at.do("resume 1") == ""
-        assert at.do("vms") == "VM 1 runs, its last event: wrote to protected memory\n"
+        assert at.do("vms") == "VM 1 runs    writer; last event: wrote to protected memory; events 1, restarts 0, polls 0\n"
         assert at.do("resume 1") == "the VMM says: that VM is in no state for it\n"
         at.machine.serial.send(b"leave\r")
         assert at.machine.run(seconds=5).reason is StopReason.POWERED_OFF
@@ -249,7 +246,7 @@ def test_resume_and_leave(built: Built) -> None:
 def test_leave_and_stop_without_resume_end_the_guest(built: Built) -> None:
     rom = built.rom()
     for keys in (b"leave\r", b"stop 1\rgo\r"):
-        with shell(rom, files_of(rom)["vmm"], built.folder, after=AFTER_STAY) as at:
+        with shell(rom, built.folder, after="stay") as at:
             at.machine.serial.send(b"go\r")
             at.wait()
             at.machine.serial.send(keys)
