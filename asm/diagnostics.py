@@ -64,6 +64,9 @@ class AsmError(Exception):
         self.warnings = list(warnings)
         super().__init__("\n".join(map(str, self.errors)))
 
+    def __reduce__(self) -> tuple[type[AsmError], tuple[list[Diagnostic], list[Diagnostic]]]:
+        return type(self), (self.errors, self.warnings)  # pickle would make it of its text
+
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
     """A hint at the words nearest to a misspelt one; empty where none is near."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
+from typing import NoReturn
 
 from asm import output_bin
 from asm.assembler import Assembler
@@ -33,6 +34,9 @@ class Program:
             for name, symbol in assembler.symbols.items()
             if symbol.defined and not symbol.hidden and symbol.section is not None
         }
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a program is neither copied nor pickled: take what is wanted of it, such as binary, symbols")
 
     @property
     def labels(self) -> dict[str, int]:

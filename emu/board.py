@@ -7,6 +7,7 @@ bridge can uncover the RAM from A0000h to FFFFFh instead (PAM, SMRAM).
 PCI bus 0: device 0 the host bridge; device 1 the PIIX4, as its functions ISA bridge, IDE and power management.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -232,22 +233,20 @@ class Board:
         if wrong := [port for port in ports if not 0 <= port <= 0xFFFF]:
             raise ConfigError(f"{device.name}: port {wrong[0]:#x} is not within 0 to 0xffff")
         self.clock.adopt(device)
-        mapped: list[int] = []
-        try:
+        is_new = not any(chip is device for chip in self.chips)
+        with contextlib.ExitStack() as undo:
             for port in ports:
                 self.bus.map_ports(port, 1, device)
-                mapped.append(port)
+                undo.callback(self.bus.unmap_ports, port, 1)
             if mmio is not None:
-                self.bus.map_device(mmio.start, len(mmio), device)
-        except ConfigError:
-            for port in mapped:
-                self.bus.unmap_ports(port, 1)
-            raise
+                undo.callback(self.bus.unmap, self.bus.map_device(mmio.start, len(mmio), device))
+            if is_new:
+                device.reset()
+            undo.pop_all()
         if irq is not None:
-            device.connect(device.outputs[0], *self.irq(irq))
-        if not any(chip is device for chip in self.chips):
+            device.connect(device.outputs[0], *self.irq(irq))  # which hears of a level that reset() has set
+        if is_new:
             self.chips.append(device)
-            device.reset()
         where = None if mmio is None else [mmio.start, mmio.stop]
         self.attached.append({"device": device.name, "ports": list(ports), "mmio": where, "irq": irq})
 

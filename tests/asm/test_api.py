@@ -1,6 +1,7 @@
 """What a Python program sees: `asm.assemble`, `asm.assemble_file` and what they give."""
 
 import doctest
+import pickle
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,15 @@ def test_a_name_that_cannot_be_defined(name: str) -> None:
         return
     with pytest.raises(asm.AsmError, match=r"the macro `.*' of the command line or the call"):
         asm.assemble("nop", defines={name: 1})
+
+
+def test_errors_can_be_pickled_and_programs_say_what_to_take() -> None:
+    with pytest.raises(asm.AsmError) as caught:
+        asm.assemble("mov ax\nfoo bar\n")
+    there = pickle.loads(pickle.dumps(caught.value))
+    assert len(there.errors) == 2 and there.errors == caught.value.errors and str(there) == str(caught.value)
+    with pytest.raises(TypeError, match="take what is wanted of it, such as binary, symbols"):
+        pickle.dumps(asm.assemble("nop"))
 
 
 @pytest.mark.parametrize("include", ["directory", b"directory", Path("directory")])

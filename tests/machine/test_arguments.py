@@ -196,6 +196,24 @@ def test_attaching_a_device_to_nothing(machine: emu.Machine) -> None:
     assert 100 <= ticker.ticked < 110  # at the end of an instruction
 
 
+def test_a_device_whose_reset_fails_has_taken_nothing(machine: emu.Machine) -> None:
+    class Broken(emu.Device):
+        def reset(self) -> None:
+            raise RuntimeError("mine")
+
+    class Ready(emu.Device):
+        def reset(self) -> None:
+            self.raise_irq()
+
+    with pytest.raises(RuntimeError, match="mine"):
+        machine.attach(Broken(), ports=0x300, mmio=range(0xD0000, 0xD1000), irq=5)
+    ready = Ready()
+    machine.attach(ready, ports=0x300, mmio=range(0xD0000, 0xD1000), irq=5)
+    assert ready in machine.board.chips and ready.level("irq") == 1
+    machine.board.bus.port_write(0x20, 0x0A)  # OCW3: the next read is of the IRR
+    assert machine.board.bus.port_read(0x20) & 1 << 5
+
+
 def test_exits_and_vmcs_are_mappings(machine: emu.Machine) -> None:
     exits = machine.exits
     assert isinstance(exits, Mapping) and len(exits) == len(list(exits)) == len(exits.keys()) == len(exits.values())
