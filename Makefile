@@ -12,8 +12,9 @@ ALONE = PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/$(FLAVOUR)/lib
 ifneq ($(filter-out 0,$(EMU_SANITIZE)),)
   FLAVOUR := sanitize
   # AddressSanitizer must be the first library of the process, and finds what throws C++ exceptions (matplotlib does) only
-  # where libstdc++ is there from the start; Python itself leaks on purpose at exit.
-  RUN = env ASAN_OPTIONS=detect_leaks=0 \
+  # where libstdc++ is there from the start; Python itself leaks on purpose at exit. A small quarantine of freed memory, since
+  # tests ask whether a process grows.
+  RUN = env ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=16 \
     LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so.6)" $(ALONE)
 else ifneq ($(filter-out 0,$(EMU_DEBUG)),)
   FLAVOUR := debug

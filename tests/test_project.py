@@ -27,7 +27,7 @@ EMU_LAYERS = (
     {"board"},
     {"multiboot", "vm_log"},
     {"machine"},
-    {"switch_cost"},
+    {"service_disk", "switch_cost"},
     {"debug"},
     {"commands"},
     {"cli", "pytest_plugin"},
