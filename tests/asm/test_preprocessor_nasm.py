@@ -16,20 +16,24 @@ CASES = {
     "aliases": "%defalias foo bar\n%define foo 3\n db foo, bar\n%undefalias foo\n%ifdef foo\n db 0\n%endif\n db bar\n",
     "aliases off": "%define bar 3\n%defalias foo bar\n%aliases off\n db foo\n",
     "conditional comma": "%define g(a,b,c+) a %, b * 3 %, c\n db g(1,2)\n db g(1,2,3)\n db g(1,2,3, 4)\n",
-    "names of the macro": "%imacro Foo 0\n%idefine Bar _%?\n%idefine Baz _%*?\n db '%?', %?, %??\n dw BAR, BAZ\n%endmacro\n"
+    "names of the macro": "%imacro Foo 0\n%idefine Bar _%?\n%idefine Baz _%*?\n db '%?', %?, %??\n dw BAR, BAZ\n"
+    "%endmacro\n"
     " fOO\n",
     "name in an argument": "%define label(a, b) a %+ b\n mov ax, label(%??, _1)\n",
     "parameters hide macros": "%define d 7\n%xdefine f(d) d + 1\n db f(2)\n",
     "number without a width": " db %num(1920,,16), %num(5), %abs(-3)\n",
     "name of several parts": "%push a\n%assign %$n 2\n%assign %$x%$n 5\n db %$x2, %$x%$n\n%pop\n",
-    "empty parameters": "%macro one 1\n db %0, %1, 1\n%endmacro\n%macro two 1-3 5,6\n db %0, %1, %2\n%endmacro\n%define E\n"
+    "empty parameters": "%macro one 1\n db %0, %1, 1\n%endmacro\n%macro two 1-3 5,6\n db %0, %1, %2\n%endmacro\n"
+    "%define E\n"
     " one 1,\n one E\n two 1,\n two 1,2,\n two 1,E\n",
-    "sane empty parameters": "%pragma preproc sane_empty_expansion yes\n%macro two 1-3 5,6\n db %0, %{2}1\n%endmacro\n two 1,\n",
+    "sane empty parameters": "%pragma preproc sane_empty_expansion yes\n%macro two 1-3 5,6\n db %0, %{2}1\n%endmacro\n"
+    " two 1,\n",
     "too many defaults": "%macro m 1 a\n %warning %0 %1 %2\n%endmacro\n m x\n",
     "after else": "%if 0\n db 1\n%else\n db 2\n%elif 1\n db 3\n%else\n db 4\n%endif\n db 5\n",
     "braces keep blanks": "%macro m 2\n db %1|%2|\n%endmacro\n m { 1 }, 2 \n",
     "utf without parentheses": "dw __utf16__ 'ab'\n",
-    "lines": 'nop\n%line 5+2 b.asm\nnop\nnop\n%line 1 "c d.asm" 1 2\nnop\n%line 9\n db __LINE__\n%line 20-1\n db __LINE__\n',
+    "lines": "nop\n%line 5+2 b.asm\nnop\nnop\n%line 1 \"c d.asm\" 1 2\nnop\n%line 9\n db __LINE__\n"
+    "%line 20-1\n db __LINE__\n",
     "continued": "%define x 1 \\\n + 2\n db x, \\\n  3\n\n\n nop\n",
     "structures": "struc s\n.a: resb 2\nendstruc\nx: istruc s\nat .a, dw 5\niend\n align 4\n alignb 8, db 1\n"
     "section .data\n",
