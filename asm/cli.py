@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from asm.arguments import DEBUG_FORMATS, ArgumentError, Arguments, parse_arguments
+from asm.dependencies import quoted, rule
 from asm.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -23,21 +24,27 @@ Assembles SOURCE, written in NASM's syntax. `-` reads standard input.
 
   -f FORMAT        bin (a flat binary: the default), ith (Intel HEX), srec (S-records), elf32 or elf, elf64 (objects)
   -o FILE          output file; without it the source's name, with the format's extension
-  -g [-F dwarf]    line information for a debugger in an elf32 or elf64 file
+  -g [-F dwarf]    line information for a debugger in an elf32 or elf64 file; -y lists what there is
   -l FILE          listing of addresses, bytes and source lines
   -I DIR, -i DIR   look there for %include and incbin
   -D NAME[=VALUE]  define a single-line macro; also -d
   -U NAME          forget a single-line macro; also -u
-  -P FILE          include FILE before the source; also -p
+  -P FILE          include FILE before the source; also -p, --include FILE
+  --before TEXT    assemble the line TEXT before the source; --pragma TEXT is --before "%pragma TEXT"
   -E               preprocess only: print the lines that would be assembled; also -e
-  -M, -MD FILE     print or write a make dependency; -MT, -MQ TARGET names its target, -MP adds phony targets, -MG lets
-                   a missing file be a dependency
+  --no-line        %line says nothing
+  -M, -MG          print a rule for make that names the files that the source needs, and assemble nothing
+  -MD [FILE]       write the rule as well; -MF FILE names the file, -MT or -MQ TARGET the target, -MP adds a rule for
+                   each file, -MW is for Watcom's make
   -O0 | -O1 | -Ox  choose forms as written, short immediates, or short jumps too (the default)
+  --prefix TEXT    stands before the name of each extern, common and global symbol of an object; also --gprefix;
+                   --postfix, --gpostfix behind it; --lprefix, --lpostfix for other symbols
+  --limit-rep N    the largest count of %rep; NASM's other limits are taken and change nothing
   -w+NAME, -w-NAME turn a warning on or off, -w+error=NAME makes it an error; also -Wname, -Wno-name
   -s               messages to standard output
   -X gnu|vc        form of messages
   -Z FILE          messages to FILE
-  -@ FILE          more of the command line is in FILE
+  -@ FILE          more of the command line is in FILE, an option a line; the variable NASMENV holds some too
   --no-cache       assemble even what has not changed since the last time
   --map FILE       sections and symbols with their addresses
   -v               version
@@ -49,204 +56,10 @@ Example: emu-asm -f bin -l boot.lst -o boot.bin boot.asm
 """
 
 
-OTHER_FORMATS = frozenset(("elfx32", "aout", "coff", "dbg", "obj", "win32", "win64", "macho", "macho32", "macho64"))
-
-
-class ArgumentError(Exception):
-    """A command line that makes no sense."""
-
-
-class Arguments:
-    """A command line, taken apart."""
-
-    def __init__(self) -> None:
-        self.source = ""
-        self.output = ""
-        self.listing = ""
-        self.map = ""
-        self.format = "bin"
-        self.include: list[str] = []
-        self.defines: list[tuple[str, object]] = []
-        self.undefines: list[str] = []
-        self.preinclude: list[str] = []
-        self.preprocess_only = False
-        self.dependencies: str | None = None
-        self.dependencies_only = False
-        self.targets: list[str] = []
-        self.phony = False
-        self.debug = False
-        self.debug_format = "dwarf"
-        self.optimise = 2
-        self.warnings: list[str] = []  # switches, in order
-        self.to_stdout = False
-        self.messages = ""
-        self.style = "gnu"
-        self.help = self.version = False
-        self.cache = True
-        self.words: list[str] = []  # of the command line and its response files
-
-
-_VALUED = "foliIdDuUpPXZ"
-
-
-def parse_arguments(argv: Sequence[str]) -> Arguments:
-    """Takes NASM's command line apart.
-
-    Raises:
-        ArgumentError: what is wrong with it, in one line.
-    """
-    arguments = Arguments()
-    arguments.words = list(_with_responses(argv))
-    words = iter(arguments.words)
-    only_files = False
-    for word in words:
-        if only_files or word == "-" or word[:1] != "-":
-            if arguments.source:
-                raise ArgumentError(f"more than one source: `{arguments.source}' and `{word}'")
-            arguments.source = word
-        elif word == "--":
-            only_files = True
-        elif word.startswith("--"):
-            _long_option(arguments, word, words)
-        else:
-            _option(arguments, word, words)
-    if not (arguments.source or arguments.help or arguments.version):
-        raise ArgumentError("no source file; `emu-asm -h' explains")
-    return arguments
-
-
-def _with_responses(argv: Sequence[str]) -> Iterator[str]:
-    """The command line with the words of `-@ FILE` in its place; they are split and quoted as a shell has them."""
-    words = iter(argv)
-    for word in words:
-        if word[:2] != "-@":
-            yield word
-            continue
-        with open(_value(word, words), encoding="utf-8", errors="surrogateescape") as file:
-            try:
-                yield from shlex.split(file.read(1 << 20), comments=False)
-            except ValueError as error:
-                raise ArgumentError(f"{file.name}: {error}") from None
-
-
-def _value(word: str, words: Iterator[str]) -> str:
-    value = word[2:] or next(words, "")
-    if not value:
-        raise ArgumentError(f"option `{word}' wants a value")
-    return value.strip()
-
-
-def _define(text: str) -> tuple[str, str]:
-    name, _, value = text.partition("=")
-    return name, value
-
-
-def _long_option(arguments: Arguments, word: str, words: Iterator[str]) -> None:
-    name, equals, value = word.partition("=")
-    if name == "--map":
-        arguments.map = value if equals else next(words, "")
-        if not arguments.map:
-            raise ArgumentError("option `--map' wants a value")
-    elif name == "--no-cache":
-        arguments.cache = False
-    elif name == "--help":
-        arguments.help = True
-    elif name == "--version":
-        arguments.version = True
-    elif name in ("--prefix", "--postfix", "--gprefix", "--gpostfix", "--lprefix", "--lpostfix"):
-        raise ArgumentError(f"option `{name}' is of the object formats, which this version does not make")
-    elif name.startswith("--limit-") or name in ("--keep-all", "--no-line", "--before", "--reproducible"):
-        if name in ("--before",) or (name.startswith("--limit-") and not equals):
-            next(words, "")
-    else:
-        raise ArgumentError(f"unrecognised option `{word}'")
-
-
-def _option(arguments: Arguments, word: str, words: Iterator[str]) -> None:
-    letter = word[1]
-    if letter == "M":
-        _dependency_option(arguments, word, words)
-    elif letter in _VALUED:
-        value = _value(word, words)
-        match letter:
-            case "f":
-                arguments.format = value
-            case "o":
-                arguments.output = value
-            case "l":
-                arguments.listing = value
-            case "i" | "I":
-                arguments.include.append(value)
-            case "d" | "D":
-                arguments.defines.append(_define(value))
-            case "u" | "U":
-                arguments.undefines.append(value)
-            case "p" | "P":
-                arguments.preinclude.append(value)
-            case "X":
-                if value not in ("gnu", "vc"):
-                    raise ArgumentError(f"unrecognised error reporting format `{value}'")
-                arguments.style = value
-            case "Z":
-                arguments.messages = value
-    elif letter in "eE" and len(word) == 2:
-        arguments.preprocess_only = True
-    elif letter == "O":
-        _optimisation(arguments, word)
-    elif letter in "wW":
-        _warning_option(arguments, word, words)
-    elif letter == "s" and len(word) == 2:
-        arguments.to_stdout = True
-    elif letter == "h":
-        arguments.help = True
-    elif letter in "vV":
-        arguments.version = True
-    elif letter == "g":
-        arguments.debug = True
-    elif letter == "F":
-        value = _value(word, words)
-        if value not in ("dwarf", "null"):
-            raise ArgumentError(f"debug format `{value}' is not made; there is `dwarf'")
-        arguments.debug_format = value
-    elif letter in "aLrtk":
-        pass  # NASM's other switches change nothing in a flat binary
-    else:
-        raise ArgumentError(f"unrecognised option `{word}'")
-
-
-def _dependency_option(arguments: Arguments, word: str, words: Iterator[str]) -> None:
-    kind = word[1:3]
-    if word == "-MD" and arguments.words[arguments.words.index(word) + 1 :][:1] == ["-MF"]:
-        return  # the file's name comes with -MF
-    if kind in ("MF", "MD", "MT", "MQ"):
-        value = word[3:] or next(words, "")
-        if not value:
-            raise ArgumentError(f"option `{word}' wants a value")
-        if kind in ("MT", "MQ"):
-            arguments.targets.append(value)
-        else:
-            arguments.dependencies = value
-            arguments.dependencies_only |= kind == "MF" and arguments.dependencies_only
-    elif word in ("-M", "-MG"):
-        arguments.dependencies_only = True
-    elif word == "-MP":
-        arguments.phony = True
-    elif word != "-MW":
-        raise ArgumentError(f"unrecognised option `{word}'")
-
-
-def _optimisation(arguments: Arguments, word: str) -> None:
-    level = word[2:]
-    if level in ("0", "1"):
-        arguments.optimise = int(level)
-    elif level in ("", "x", "v") or level.isdecimal():
-        arguments.optimise = 2
-    else:
-        raise ArgumentError(f"unrecognised optimisation level `{word}'")
-
-
-def _warning_option(arguments: Arguments, word: str, words: Iterator[str]) -> None:
-    arguments.warnings.append(_value(word, words))
+OTHER_FORMATS = frozenset(
+    ("elfx32", "aout", "aoutb", "as86", "coff", "dbg", "ieee", "obj", "win", "win32", "win64", "macho", "macho32",
+     "macho64")
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -278,10 +91,17 @@ def _main(argv: Sequence[str]) -> int:
     if arguments.version:
         print(f"NASM version {VERSION} compatible: emu-asm")
         return 0
+    if arguments.lists_debug_formats:
+        for output_format, kinds in DEBUG_FORMATS.items():
+            if kinds != ("null",):
+                print(f"  {output_format}: {' '.join(kinds)}")
+        return 0
     if arguments.format not in FORMATS:
         what = "is not made in this version" if arguments.format in OTHER_FORMATS else "is unknown"
         raise ArgumentError(f"output format `{arguments.format}' {what}; there are {', '.join(FORMATS)}")
-    for written in (arguments.output, arguments.listing, arguments.map, arguments.dependencies or ""):
+    for note in arguments.notes:
+        print(f"emu-asm: warning: {note} [-w+other]", file=sys.stderr)
+    for written in (arguments.output, arguments.listing, arguments.map, arguments.messages, arguments.dependency_file):
         if written not in ("", "-") and os.path.isfile(written) and _is_same_file(written, arguments.source):
             raise ArgumentError(f"will not overwrite the source, `{written}'")
     if arguments.messages:
@@ -338,22 +158,29 @@ def _assemble(arguments: Arguments, say: Callable[[str], None], colourful: bool)
         optimise=arguments.optimise,
         listing=bool(arguments.listing),
         warnings=arguments.warnings,
-        preprocess_only=arguments.preprocess_only,
+        preprocess_only=arguments.preprocess_only or arguments.dependencies_only,
+        line_directives=arguments.line_directives,
+        before=arguments.before,
+        mangle=arguments.mangle,
+        limits=arguments.limits,
     )
     if arguments.preprocess_only or arguments.dependencies_only:
         from asm.output_preprocessed import preprocess
 
         lines, assembler, dependencies = preprocess(name, text, options)
-        for diagnostic in assembler.warnings + assembler.errors:
-            show(diagnostic)
         if arguments.dependencies_only:
-            rule = _dependencies(arguments, dependencies)
-            if arguments.dependencies:
-                _write(arguments.dependencies, rule)
+            made = _dependencies(arguments, dependencies)
+            if arguments.dependency_file not in ("", "-"):
+                _write(arguments.dependency_file, made)
             else:
                 sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-                sys.stdout.write(rule.decode("utf-8", "surrogateescape"))
-        elif arguments.output:
+                sys.stdout.write(made.decode("utf-8", "surrogateescape"))
+            return 0
+        for diagnostic in assembler.warnings + assembler.errors:
+            show(diagnostic)
+        if arguments.writes_dependencies and not assembler.errors:
+            _write(_dependency_file(arguments), _dependencies(arguments, dependencies))
+        if arguments.output:
             _write(arguments.output, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
         else:
             sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
@@ -396,8 +223,8 @@ def _products(arguments: Arguments, name: str, program: Program) -> list[tuple[s
         maps.append((program.map_request[1] or "-", program.map_request[0]))
     for path, parts in maps:
         files.append((path, program.map_of(parts, files[0][0]).encode("utf-8", "surrogateescape")))
-    if arguments.dependencies:
-        files.append((arguments.dependencies, _dependencies(arguments, program.dependencies)))
+    if arguments.writes_dependencies:
+        files.append((_dependency_file(arguments), _dependencies(arguments, program.dependencies)))
     return files
 
 
@@ -414,13 +241,18 @@ def _default_output(name: str, output_format: str) -> str:
 
 
 def _dependencies(arguments: Arguments, dependencies: Sequence[str]) -> bytes:
-    """A make rule."""
-    names = [name.replace(" ", "\\ ") for name in dict.fromkeys([arguments.source, *dependencies])]
-    target = " ".join(arguments.targets) or arguments.output or _default_output(arguments.source, arguments.format)
-    text = f"{target} : {' '.join(names)}\n\n"
-    if arguments.phony:
-        text += "".join(f"{name} :\n\n" for name in names)
+    """The rule for make."""
+    output = arguments.output or _default_output(arguments.source, arguments.format)
+    target = arguments.target or quoted(output, arguments.watcom)
+    text = rule(target, [arguments.source, *dependencies], arguments.phony, arguments.watcom)
     return text.encode("utf-8", "surrogateescape")
+
+
+def _dependency_file(arguments: Arguments) -> str:
+    """Where the rule goes if the output is made too."""
+    if arguments.dependency_file:
+        return arguments.dependency_file
+    return f"{arguments.output}.d" if arguments.output else f"{os.path.splitext(arguments.source)[0]}.d"
 
 
 def _is_same_file(path: str, other: str) -> bool:

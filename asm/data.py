@@ -52,8 +52,13 @@ def _elements(
             if not tokens[-1].startswith("__") and is_infinite(constant_bytes):
                 assembler.warn("float-overflow", "overflow in floating-point constant")
             data += constant_bytes
-        elif len(shape) > 1 and shape[-2] in "nis)" and "u" not in shape and (
-            shape[-1] in "niH" or (shape[-1] == "s" and len(elements) == 1)  # it drops all that is behind a string
+        elif (
+            len(shape) > 1
+            and shape[-2] in "nis)"
+            and "u" not in shape
+            and (
+                shape[-1] in "niH" or (shape[-1] == "s" and len(elements) == 1)  # it drops all that is behind a string
+            )
         ):
             # NASM drops one word behind a value that is complete.
             message = f"`{tokens[-1]}' is left out: there is no comma before it"

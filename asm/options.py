@@ -29,6 +29,9 @@ class Options:
         debug: bool = False,
         preprocess_only: bool = False,
         line_directives: bool = True,
+        before: Sequence[str] = (),
+        mangle: Mapping[str, str] | None = None,
+        limits: Mapping[str, int] | None = None,
         watch: Callable[[Assembler], None] | None = None,
     ) -> None:
         self.bits = bits
@@ -43,4 +46,7 @@ class Options:
         self.watch = watch  # is told of the assembler of each round
         self.preprocess_only = preprocess_only  # -E: blank lines are kept, and directives are NASM's macros
         self.line_directives = line_directives  # %line counts
+        self.before = list(before)  # lines that stand before the source
+        self.mangle = dict(mangle or {})  # "gprefix", "gsuffix", "lprefix", "lsuffix" of an object's symbols
+        self.limits = dict(limits or {})  # "rep": the largest count
         self.debug = debug  # line information in an object file

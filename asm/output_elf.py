@@ -291,6 +291,8 @@ class Elf:
         self, section: Section, at: int, target: Section | Symbol | None, kind: str, size: int, addend: int
     ) -> int:
         number = self.table.get((kind, size))
+        if number is None and size == 8 and not self.wide and (number := self.table.get((kind, 4))) is not None:
+            self.assembler.warn("zext-reloc", "64-bit unsigned relocation zero-extended from 32 bits")
         if number is None:
             what = f"`wrt {kind}'" if kind.startswith("..") else f"{8 * size}-bit {kind} addresses"
             raise ExpressionError(f"{self.name} has no relocation for {what} of {size} bytes")
@@ -299,9 +301,11 @@ class Elf:
         return 0 if self.wide else addend
 
     _globals: Sequence[Symbol] = ()
+    assembler: Assembler
 
     def prepare(self, assembler: Assembler) -> None:
         """Takes note of the global symbols, before the sections' bytes are made."""
+        self.assembler = assembler
         self._globals = [symbol for symbol in assembler.definitions if symbol.name in self.attributes]
         for name in self.attributes:
             symbol = assembler.symbols.get(name)
@@ -374,7 +378,7 @@ class _File:
             self._symbol(0, 0, 0, STT_SECTION, 0, 0, number)
         wanted = [s for s in assembler.definitions if self._is_wanted(s)]
         for symbol in wanted:
-            names[symbol] = self.strings.add(symbol.name)
+            names[symbol] = self.strings.add(self._mangled(symbol.name))
         for symbol in wanted:
             if symbol.name not in elf.attributes:
                 is_tls = symbol.section is not None and symbol.section.flags & SHF_TLS
@@ -383,6 +387,13 @@ class _File:
         for symbol in wanted:
             if symbol.name in elf.attributes:
                 self._global(symbol, names[symbol])
+
+    def _mangled(self, name: str) -> str:
+        """A symbol's name with what the options put before and behind it; to NASM a common one counts as local."""
+        mangle = self.assembler.options.mangle
+        attributes = self.elf.attributes.get(name)
+        kind = "l" if attributes is None or attributes.common else "g"
+        return f"{mangle.get(f'{kind}prefix', '')}{name}{mangle.get(f'{kind}suffix', '')}" if mangle else name
 
     def _is_wanted(self, symbol: Symbol) -> bool:
         if symbol.section is not None and symbol.section.external is not None:

@@ -97,6 +97,8 @@ class Preprocessor:
             for _ in self:  # it gives no line
                 pass
             self.frames = [source]
+        if options.before:
+            self.frames.append(Frame("file", "<command line>", options.before, None))
         for included in reversed(options.preinclude):
             try:
                 with self.open(included) as file:
@@ -526,8 +528,9 @@ class Preprocessor:
             count = self.evaluate(rest)
         finally:  # a wrong count does not make its %endrep wrong
             body = self._body(frame, "rep")
-        if count > MAX_REPEAT:
-            raise DirectiveError(f"`%rep' count {count} exceeds limit ({MAX_REPEAT})")
+        limit = min(self.options.limits.get("rep", MAX_REPEAT), MAX_REPEAT)
+        if count > limit:
+            raise DirectiveError(f"`%rep' count {count} exceeds limit ({limit})")
         if count < 0:
             self.assembler.report(f"negative `%rep' count: {count}", "warning", place=place, warning="pp-rep-negative")
         if count <= 0:

@@ -12,6 +12,8 @@ from asm.cli import main
 
 ROOT = Path(__file__).parents[2]
 
+needs_nasm = pytest.mark.skipif(shutil.which("nasm") is None, reason="nasm is not installed")
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -193,13 +195,99 @@ def test_files_are_named_as_nasm_names_them(folder: Path, name: str) -> None:
 
 
 def test_more_of_the_command_line_in_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "more").write_text("-f bin\n-Iinc/ -d 'VALUE=1 + 2'\n")
+    (folder / "more").write_text("-f bin\n-Iinc/\n\n-d VALUE=1 + 2\n")
     assert main(["-@", "more", "-o", "out.bin", "good.asm"]) == 0
     assert main(["-@more", "-o", "again.bin", "good.asm"]) == 0
     assert (folder / "out.bin").read_bytes() == (folder / "again.bin").read_bytes() == bytes.fromhex("b80300 05")
-    (folder / "more").write_text("-d 'VALUE")
-    assert main(["-@more", "good.asm"]) == 2
-    assert "more: No closing quotation" in capsys.readouterr().err
+    (folder / "words").write_text("-f bin -Iinc/ -dVALUE=3\n")
+    assert main(["@words", "-o", "third.bin", "good.asm"]) == 0
+    assert (folder / "third.bin").read_bytes() == bytes.fromhex("b80300 05")
+    assert main(["-@missing", "good.asm"]) == 2
+    assert "missing: No such file" in capsys.readouterr().err
+
+
+def test_options_in_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NASMENV", "-Iinc/ -dVALUE=3")
+    assert main(["-o", "out.bin", "good.asm"]) == 0
+    monkeypatch.setenv("NASMENV", "!-Iinc/!-dVALUE=1 + 2")
+    assert main(["-o", "again.bin", "good.asm"]) == 0
+    assert (folder / "out.bin").read_bytes() == (folder / "again.bin").read_bytes() == bytes.fromhex("b80300 05")
+
+
+def test_lines_before_the_source(folder: Path) -> None:
+    (folder / "use.asm").write_text("db VALUE, OTHER\n")
+    (folder / "first.inc").write_text("%define OTHER 6\n")
+    options = ["--before", "%define VALUE 5", "--pragma=asm x", "--include", "first.inc", "--debug", "-Ov", "-O2x"]
+    assert main([*options, "-o", "out.bin", "use.asm"]) == 0
+    assert (folder / "out.bin").read_bytes() == bytes([5, 6])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-f", "bin", "-F", "dwarf"], "debug format `dwarf' is not made for output format `bin'; there is none"),
+        (["-f", "elf32", "-F", "stabs"], "debug format `stabs' is not made for output format `elf32'; there is dwarf"),
+        (["-o", "a", "-o", "b"], "more than one output file: `a' and `b'"),
+        (["--version=3"], "option `--version' takes no value"),
+        (["--before"], "option `--before' wants a value"),
+        (["-Oz"], "unrecognised optimisation level `-Oz'"),
+        (["-MX"], "unknown dependency option `-MX'"),
+        (["-t"], "TASM's dialect, option `-t', is not taken"),
+        (["-X", "other"], "unrecognised error reporting format `other'"),
+    ],
+)
+def test_options_that_make_no_sense(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert main(["good.asm", *options]) == 2
+    assert capsys.readouterr().err == f"emu-asm: {message}\n"
+
+
+def test_a_limit_on_repetitions(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "rep.asm").write_text("%rep 6\nnop\n%endrep\n")
+    assert main(["--limit-rep", "5", "rep.asm"]) == 1
+    assert "`%rep' count 6 exceeds limit (5)" in capsys.readouterr().err
+    assert main(["--limit-rep=6", "--limit-foo", "1", "rep.asm", "-o", "out.bin"]) == 0
+    assert "unknown limit: `foo'" in capsys.readouterr().err
+
+
+@needs_nasm
+@pytest.mark.parametrize(
+    "options",
+    [["-M"], ["-MG"], ["-M", "-MP"], ["-M", "-MT", "a$"], ["-M", "-MQ", "b$c d"], ["-M", "-MW"], ["-MG", "-MF", "x.d"],
+     ["-M", "-o", "a/rather/long/name/of/the/output/file.o"], ["-MD", "x.d", "-MP"],
+     ["-MD", "-MF", "y.d"], ["-MF", "y.d"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_dependencies_are_nasms(folder: Path, capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
+    (folder / "b c.bin").write_bytes(b"x")
+    # Beside its output, NASM lists the files of incbin and %depend alone; without a file's name it crashes.
+    alone = bool({"-M", "-MG"} & set(options))
+    more = '%include "inc/part.inc"\n%include "a $missing#one.inc"\nincbin "none.bin"\n' if alone else ""
+    (folder / "deps.asm").write_text(f'incbin "b c.bin"\n%depend "other.txt"\n{more}')
+    results = []
+    for run in (
+        lambda: subprocess.run(["nasm", "deps.asm", *options], capture_output=True, text=True, check=True).stdout,
+        lambda: (main(["deps.asm", *options]), capsys.readouterr().out)[1],
+    ):
+        results.append((run(), {path.name: path.read_text() for path in folder.glob("*.d")}))
+        for path in folder.glob("*.d"):
+            path.unlink()
+    assert results[0] == results[1]
+
+
+@needs_nasm
+@pytest.mark.parametrize("options", ["--prefix _", "--postfix=_x --lprefix L", "--gprefix g_ --lpostfix=_l"])
+@pytest.mark.parametrize("output", ["elf32", "elf64"])
+def test_names_in_an_object_are_prefixed_as_nasm_does(folder: Path, options: str, output: str) -> None:
+    (folder / "names.asm").write_text(
+        "global foo, bar\nextern ext\ncommon com 4\nfoo: call ext\n.in: jmp foo\nlone: mov eax, [com]\n"
+        "%macro m 0\n%%x: jmp %%x\n%endmacro\n m\nbar equ 5\n"
+    )
+    words = ["-f", output, *options.split(), "names.asm", "-o"]
+    subprocess.run(["nasm", *words, "theirs.o"], check=True)
+    assert main([*words, "ours.o"]) == 0
+    assert (folder / "ours.o").read_bytes() == (folder / "theirs.o").read_bytes()
 
 
 def test_a_dependency_file_named_apart(folder: Path) -> None:
