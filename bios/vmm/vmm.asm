@@ -52,6 +52,7 @@
 %include "restart.inc"
 %include "calls.inc"
 %include "inspect.inc"
+%include "messages.inc"
 %include "policy_calls.inc"
 
 ; --- variables ---------------------------------------------------------------------------------------------------------
