@@ -76,7 +76,8 @@ exit_linear:        dd 0
 host_timer_armed:   dd 0
 host_ier:           dd 0                ; the real UART's interrupts that are enabled
 slice_over:         dd 0                ; the guest that runs has had its time
-slice_end:          dd 0, 0             ; when; 0: no slices
+slice_vm:           dd VMM_VMS          ; the guest whose slice it is; before the first the Service VM
+slice_end:          dd 0, 0             ; when it is over
 frozen:             dd 0                ; the guests' time stands still
 frozen_since:       dd 0, 0             ; since then
 switch_reason:      dd 0                ; of the next switch
