@@ -190,7 +190,7 @@ def test_the_second_guest_s_bounds(built: Built) -> None:
 
 @pytest.mark.parametrize(("mib", "fit"), [(16, 1), (24, 2), (32, 3), (64, 3)])
 def test_the_guests_that_fit_run(built: Built, mib: int, fit: int) -> None:
-    """8 MiB each, besides the VMM's 4 and the Service VM's 2 and the first 2 of the machine; what does not fit is named."""
+    """8 MiB each, besides the VMM's 4, the Service VM's 2 and the machine's first 2; what does not fit is named."""
     codes = [
         f'mov esi, text\n call console_text\n jmp acpi_power_off\ntext: db "guest {n} ran", 13, 10, 0\n' for n in "123"
     ]

@@ -1,4 +1,4 @@
-"""Messages: between a guest and the Service VM and between guests, both ways, and what a hostile sender gets for an answer."""
+"""Messages: between a guest and the Service VM and between guests, both ways, and what a hostile sender gets."""
 
 import hashlib
 import re
@@ -36,7 +36,7 @@ receive:
         ret
 """
 
-# What the Service VM does at each event: takes a message, says it and who sent it, and answers where `answer` is to stand.
+# What the Service VM does at each event: takes a message, says it, its length and who sent it, and answers.
 TAKE = """
         mov     eax, VMCALL_RECEIVE
         mov     edi, 20000h
@@ -357,7 +357,7 @@ VMM_CONSTANT = [("VMM_DIRECTORY", 0x1000), ("VMM_NOTHING", 0x1000), ("VMM_PAGES"
 
 
 def test_random_calls_change_nothing_of_another_vm(built: Built) -> None:
-    """What the victim and the Service VM have, the VMM's and the extended page tables, and every copy of the firmware."""
+    """What the victim and the Service VM have, the VMM's page tables and the VMs', every copy of the firmware."""
     with running(built, [HOSTILE, "jmp $"]) as (machine, vmm):
         machine.run(until=vmm.symbols["call_send"], seconds=5)
         victim, size = vmm.guest_memory(2)
