@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asm import data
+from asm.address import is_rip_relative
 from asm.diagnostics import AsmError, Diagnostic, did_you_mean
 from asm.directives import DIRECTIVES
 from asm.expression import SCALAR, UNDEFINED, ExpressionError, Linear, Section, Symbol, evaluate, is_constant
@@ -16,6 +17,7 @@ from asm.macros import CONDITION_CODES
 from asm.messages import column_of, encode_message, make_diagnostic
 from asm.object_format import output_format
 from asm.operands import Encoded, EncodeError, Imm, Mem, Operand
+from asm.operand_spelling import plain_operands
 from asm.options import Options
 from asm.parse import NUMBERS, ParseError, TokenError, builder, explain
 from asm.places import at_place, without_places
@@ -159,7 +161,7 @@ class Assembler:
         before = len(self.items)
         try:
             whole = shape
-            if shape[0] in "iId" and (shape[0] == "i" or shape[1:2] == ":"):
+            if shape[0] == "i" or (shape[1:2] == ":" and shape[0] in "IdDRTEB"):
                 if shape[1:3] == ":E":
                     self.equ([tokens[0], *tokens[2:]], shape[0] + shape[2:])
                     return
@@ -305,7 +307,7 @@ class Assembler:
             return NUMBERS[tokens[0]]
         if shape == "i":
             return self.symbol(tokens[0])
-        build = builder("expr", shape) if shape else None
+        build = (builder("expr", shape) or builder("expr", shape.translate(_AS_NAMES))) if shape else None
         if build is None:
             raise self.bad_expression(tokens, shape)
         return build(tokens, self.symbol)
@@ -365,9 +367,19 @@ class Assembler:
 
     def instruction(self, tokens: Sequence[str], shape: str) -> None:
         build = builder("statement", shape)
+        if build is None and "[" in shape:
+            tokens, shape = plain_operands(tokens, shape)
+            build = builder("statement", shape)
+            if build is not None and "ptr" in map(str.lower, tokens):
+                self.warn("ptr", "`ptr' is not a NASM keyword")
+        if build is None:
+            build = builder("statement", _with_names(shape))
         if build is None:
             raise explain(tokens, shape)
         prefixes, mnemonic, operands, expressions = build(tokens, self.symbol)
+        if mnemonic == "lea" and len(operands) == 2 and type(operands[1]) is Imm:  # LEA EAX, table
+            operands = operands[0], Mem(0, None, None, None, 1, operands[1].value)
+            expressions = tuple((index, "disp", expression) for index, _, expression in expressions)
         self.operands = operands
         mode = self.mode
         if mnemonic in BRANCHES and len(operands) == 1 and type(operands[0]) is Imm:
@@ -377,6 +389,10 @@ class Assembler:
             operands, expressions = _relative(mode, operands, expressions)
         if expressions:
             expressions, operands = self.fold(expressions, operands)
+            if mode.bits == 64 and any(
+                type(o) is Mem and o.disp is not None and is_rip_relative(o, 64, mode.default_rel) for o in operands
+            ):
+                self.warn("ea-absolute", "absolute address can not be RIP-relative")
         if not expressions:
             code = encoded(mode, mnemonic, operands, prefixes)
             for text in code.warnings:
@@ -595,6 +611,15 @@ class Assembler:
                 defined = [name for name, symbol in self.symbols.items() if symbol.defined]
                 message += did_you_mean(word, defined)
         self.report(message, place=self.places[index], text=self.texts.get(index), word=word)
+
+
+_AS_NAMES = str.maketrans(dict.fromkeys("IDRTEB", "i"))  # a label may be named like an instruction
+
+
+def _with_names(shape: str) -> str:
+    """The shape of an instruction with the keywords in its operands taken for names."""
+    at = shape.find("I") + 1
+    return shape[:at] + shape[at:].translate(_AS_NAMES)
 
 
 _branches: dict[Any, Any] = {}

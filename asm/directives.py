@@ -67,8 +67,6 @@ def _section(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     while (at + 1 < len(tokens) and shape[at + 1] == "-") or (at + 1 < len(tokens) and tokens[at][-1:] == "-"):
         at += 1  # a name with a dash in it comes as several tokens
         name += tokens[at]
-    if shape[1] == "s":
-        name = unquote(name)
     section = assembler.enter_section(name)
     assembler.format.section_attributes(assembler, section, tokens[at + 1 :], shape[at + 1 :])
     if not section.declared:
@@ -132,6 +130,8 @@ def _warning(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
 
 
 def _map(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    if not assembler.format.has_origin:
+        raise TokenError(f"{assembler.format.name} has no `map'", tokens[0])
     words = list(tokens[1:])
     parts: set[str] = set()
     while words and words[0].lower() in _MAP_PARTS:
@@ -293,6 +293,7 @@ DIRECTIVES: dict[str, Callable[[Assembler, Sequence[str], str], None]] = {
     "list": _list,
     "warning": _warning,
     "map": _map,
+    "pragma": lambda assembler, tokens, shape: None,  # what %pragma becomes in -E; none changes bytes
     "align": _align,
     "alignb": _align,
     "alignmode": _alignmode,

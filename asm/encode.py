@@ -438,7 +438,7 @@ class _Choice:
                         number = 1
         data, fields, fixups, length, tail = self._variants[number] or self.variant(number)
         warnings: tuple[str, ...] = ()
-        for index, size, mask, low, high, kind, _ in fields:
+        for index, size, mask, low, high, kind, signed in fields:
             operand = operands[index]
             value: int | None
             if kind == _VALUE:
@@ -453,10 +453,15 @@ class _Choice:
                 value -= address + length
                 if size == 1 and not -0x80 <= value <= 0x7F:
                     raise EncodeError("short jump is out of range")
-            elif not low <= value <= high:
+            elif not low <= value <= high and not (signed and size == 1 and self._extends(value)):
                 warnings += (_warning(value, size, low),)
             data += (value & mask).to_bytes(size, "little")
         return _new_tuple(Encoded, (data + tail if tail else data, fixups, warnings))
+
+    def _extends(self, value: int) -> bool:
+        """A byte that the processor extends by its sign gives this value at the operand's size."""
+        width = self.template.form.operand_size or self.template.bits
+        return (1 << width) - 0x80 <= value < 1 << width
 
 
 def _vex(form: Form, rex: int, vvvv: int) -> bytes:
@@ -518,6 +523,11 @@ def _make_plan(
         operand._replace(rel=True) if type(operand) is Mem and is_rip_relative(operand, bits, default_rel) else operand
         for operand in operands
     )
+    if bits == 64 and "a32" in prefix_names:
+        operands = tuple(
+            operand._replace(addr_size=32) if type(operand) is Mem and is_offset(operand) else operand
+            for operand in operands
+        )
     key: list[object] = [mnemonic, bits, prefix_names, optimise, level]
     for operand in operands:
         if type(operand) is Reg:

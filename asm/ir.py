@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol, TypeAlias, Union
 
+from asm.address import is_rip_relative
 from asm.encode import encode
 from asm.expression import SCALAR, Expression, ExpressionError, Linear, Section, Symbol, evaluate
 from asm.match import ANY, LEVELS
@@ -67,14 +68,20 @@ class Sink(Protocol):
         ...
 
 
-def address_of(value: int | Linear) -> int:
+def address_of(value: int | Linear, here: Section | None = None) -> int:
     """The number that a value is once the sections have been placed.
+
+    Args:
+        here: a section from whose start the value may count.
 
     Raises:
         ExpressionError: it is not an address in one section.
     """
     if isinstance(value, int):
         return value
+    if here is not None and value.terms.get(here) == -1:
+        terms = {term: count for term, count in value.terms.items() if term is not here}
+        return address_of(Linear(terms, value.const, value.scaled, value.wrt)) - here.base
     section, *others = value.terms
     if others or not isinstance(section, Section) or value.terms[section] != 1:
         raise ExpressionError("expression is not simple or relocatable")
@@ -96,7 +103,7 @@ def address_field(value: int | Linear, section: Section, start: int, end: int, a
     Raises:
         ExpressionError: the value is not an address in one section.
     """
-    return address_of(value) - (section.base + end if kind == "rel" else 0)
+    return address_of(value, section) - (section.base + end if kind == "rel" else 0)
 
 
 class Patch(NamedTuple):
@@ -195,7 +202,7 @@ class Branch:
 class Instruction:
     """An instruction with an expression that is no constant, so that its form may depend on the value."""
 
-    __slots__ = ("_values", "code", "expressions", "fixed", "mnemonic", "mode", "operands", "prefixes")
+    __slots__ = ("_values", "absolute", "code", "expressions", "fixed", "mnemonic", "mode", "operands", "prefixes")
 
     def __init__(
         self,
@@ -211,6 +218,7 @@ class Instruction:
         self.prefixes = prefixes
         self.expressions = expressions
         self.fixed = False  # every value is an address in a section: no later pass changes the form
+        self.absolute = False  # what was to be relative to RIP is no address in a section
         self._values: list[object] | None = None
         self.code = Encoded(b"")
 
@@ -225,14 +233,23 @@ class Instruction:
         if known != self._values or any(field == "address" for _, field, _ in self.expressions):
             operands = list(self.operands)
             for (index, field, _), value in zip(self.expressions, values, strict=True):
-                operands[index] = _with_value(operands[index], field, value)
+                operands[index] = _with_value(operands[index], field, value, section)
             self.code = encoded(self.mode, self.mnemonic, tuple(operands), self.prefixes)
             self._values = known  # type: ignore[assignment]
+            self.absolute = self.mode.bits == 64 and any(
+                type(operand) is Mem
+                and is_rip_relative(operand, 64, self.mode.default_rel)
+                and type(operands[index]) is Mem
+                and (operands[index].rel is False or operands[index].disp is not None)  # type: ignore[union-attr]
+                for index, operand in enumerate(self.operands)
+            )
             self.fixed = all(value == "address" for value in known)
         return len(self.code.data)
 
     def emit(self, section: Section, offset: int, sink: Sink, start: int | None = None) -> bytes:
         self.size(section, offset if start is None else start)
+        if self.absolute:
+            sink.warn("ea-absolute", "absolute address can not be RIP-relative")
         for text in self.code.warnings:
             sink.warn("number-overflow", text)
         return patched(self.code.data, self.patches(), section, offset, sink, start)
@@ -262,12 +279,16 @@ def _constant_of(operand: Operand, kind: str) -> int:
     return (operand.disp if isinstance(operand, Mem) else operand.value) or 0  # type: ignore[union-attr]
 
 
-def _with_value(operand: Operand, field: str, value: int | Linear | None) -> Operand:
-    """The operand with the value of an expression put in."""
+def _with_value(operand: Operand, field: str, value: int | Linear | None, section: Section) -> Operand:
+    """The operand with the value of an expression put in.
+
+    Args:
+        section: where the statement is: the distance of an address elsewhere from here is relocatable too.
+    """
     if isinstance(value, Linear) and field != "address":
         if any(isinstance(term, str) for term in value.terms):
             raise ExpressionError("a register cannot be part of this expression")
-        if len(value.terms) != 1 or 1 not in value.terms.values():
+        if sorted(count for term, count in value.terms.items() if (term, count) != (section, -1)) != [1]:
             raise ExpressionError("expression is not simple or relocatable")
     number = value if isinstance(value, int) else None
     relocatable = isinstance(value, Linear)
@@ -279,11 +300,17 @@ def _with_value(operand: Operand, field: str, value: int | Linear | None) -> Ope
     if not isinstance(operand, Mem):
         raise ExpressionError("a register has no value")
     if field == "disp":
+        if isinstance(value, Linear) and value.terms.get(section) == -1:  # a distance already
+            return operand._replace(disp=None, relocatable=True, rel=False)
         return operand._replace(disp=number, relocatable=relocatable)
     if not isinstance(value, Linear):
         return operand._replace(disp=number)
     registers: dict[object, int] = {term: count for term, count in value.terms.items() if isinstance(term, str)}
-    places = [(term, count) for term, count in value.terms.items() if not isinstance(term, str)]
+    places = [
+        (term, count)
+        for term, count in value.terms.items()
+        if not isinstance(term, str) and (term, count) != (section, -1)
+    ]
     if len(places) > 1 or any(count != 1 for _, count in places):
         raise ExpressionError("invalid effective address: impossible segment base multiplier")
     base, index, scale = base_and_index(registers, value.scaled)

@@ -150,8 +150,8 @@ def _fit_memory(form: Form, spec: OperandSpec, mem: Mem, bits: int) -> int | Non
     if not spec.takes_memory or vector_index(mem) != (spec.register if spec.kind == "vsib" else ""):
         return None
     if spec.kind == "moffs":
-        wants_long = mem.disp_size == 64 and mem.addr_size != 32 and not mem.rel
-        if not is_offset(mem) or (bits == 64 and not wants_long):
+        wanted = (mem.disp_size == 64) == (mem.addr_size != 32) and not mem.rel  # an offset of the address's size
+        if not is_offset(mem) or (bits == 64 and not wanted):
             return None
     is_pointer = ":" in spec.text
     if form.mnemonic in ("CALL", "JMP") and is_pointer != (mem.distance == "far"):

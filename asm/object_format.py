@@ -77,6 +77,7 @@ class Flat:
         from asm import ir, output_bin, output_text
 
         self.name = name
+        self.special: set[str] = set()  # symbols that `global` says more of than their name
         self.section_attributes = output_bin.section_attributes
         self.place = output_bin.place
         self.resolve = ir.address_field
@@ -88,13 +89,20 @@ class Flat:
     def declare(self, assembler: Assembler, kind: str, name: str, tokens: Sequence[str], shape: str) -> None:
         if kind == "common":
             raise TokenError("binary output format does not support common variables", name)
-        if tokens:
+        if tokens and kind in ("extern", "required"):
             raise TokenError("binary output format does not support any special symbol types", tokens[0])
+        if tokens:
+            self.special.add(name)
         if kind in ("extern", "required"):
             assembler.enter_external(name)
 
     def prepare(self, assembler: Assembler) -> None:
-        pass
+        """A symbol that is more than global is a fault where it is defined, as NASM has it."""
+        for name in self.special:
+            symbol = assembler.symbols.get(name)
+            if symbol is not None and symbol.defined:
+                message = "binary output format does not support any special symbol types"
+                assembler.report(message, place=symbol.where, word=name)  # type: ignore[arg-type]
 
 
 def output_format(options: Options) -> OutputFormat:

@@ -44,11 +44,12 @@ def section_attributes(assembler: Assembler, section: Section, tokens: Sequence[
         ParseError, TokenError, ExpressionError: an attribute is wrong.
     """
     at = 0
+    has_type = bool(section.attributes)  # from a line before
     while at < len(tokens):
         word = tokens[at].lower()
         if word in ("progbits", "nobits"):
             nobits = word == "nobits"
-            if nobits != section.nobits and (section.attributes or section.name in (".text", ".data", ".bss")):
+            if nobits != section.nobits and (has_type or section.name in (".text", ".data", ".bss")):
                 raise TokenError(f"attempt to change the type of section {section.name}", tokens[at])
             section.nobits = nobits
             section.attributes.append(word)
