@@ -88,6 +88,7 @@ class Assembler:
         self.spaces: dict[int, list[tuple[int, int]]] = {}  # by line of the listing: constant `absolute` space
         self.offsets: list[int] = []  # of each item in its section, once it is settled
         self.load_order: list[Section] = []
+        self.warnings_met = 0  # those that are off too: a line that is warned of is not remembered
         self.switches = options.warnings.copy()
         self.saved_switches: list[Warnings] = []  # what [warning push] saves
         self.switch_points: list[tuple[int, Warnings]] = [(0, options.warnings)]  # from which item on they are so
@@ -118,6 +119,7 @@ class Assembler:
             column: in `text`, from 1; or else `word` is looked for.
         """
         if severity == "warning":
+            self.warnings_met += 1
             severity = self.switches.severity(warning)
             if not severity:
                 return
@@ -159,6 +161,7 @@ class Assembler:
             text: the line after preprocessing.
         """
         before = len(self.items)
+        met = self.warnings_met
         try:
             whole = shape
             if shape[0] == "i" or (shape[1:2] == ":" and shape[0] in "IdDRTEB"):
@@ -186,7 +189,7 @@ class Assembler:
                     raise self.unknown_instruction(tokens[0])
             self.statement(tokens, shape)
             if len(self.items) == before + 1 and whole is shape and type(self.items[before]) is bytes:
-                if len(self.plain) < 200_000 and self.absolute is None and self.preprocessor.record is None:
+                if met == self.warnings_met and len(self.plain) < 200_000 and self.absolute is None and self.preprocessor.record is None:
                     self.plain[text] = self.items[before]  # type: ignore[assignment]
             elif len(self.items) > before and text is not self.preprocessor.raw:
                 self.texts[before] = text
@@ -395,8 +398,8 @@ class Assembler:
                 self.warn("ea-absolute", "absolute address can not be RIP-relative")
         if not expressions:
             code = encoded(mode, mnemonic, operands, prefixes)
-            for text in code.warnings:
-                self.warn("number-overflow", text)
+            for name, text in code.warnings:
+                self.warn(name, text)
             self.items.append(code.data)
             return
         self.items.append(Instruction(mode, mnemonic, operands, prefixes, expressions))

@@ -109,7 +109,7 @@ def _main(argv: Sequence[str]) -> int:
             return _assemble(arguments, lambda text: print(text, file=messages), False)
     stream = sys.stdout if arguments.to_stdout else sys.stderr
     if hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors="backslashreplace")
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # a source's bytes come out as they are
     from asm import colour
 
     return _assemble(arguments, lambda text: print(text, file=stream), colour.wanted(stream))

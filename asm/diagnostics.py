@@ -35,21 +35,26 @@ class Diagnostic(NamedTuple):
     def __str__(self) -> str:
         option = f" [-w+{self.warning}]" if self.warning else ""
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        parts = [f"{place}: {self.severity}: {self.message}{option}"]
+        parts = [f"{place}: {self.severity}: {_clipped(self.message)}{option}"]
         parts += _quote(self.text, self.column)
         for note in self.notes:
-            parts.append(f"{note.file}:{note.line}: note: {note.message}")
+            parts.append(f"{note.file}:{note.line}: note: {_clipped(note.message)}")
             parts += _quote(note.text, note.column)
         return "\n".join(parts)
+
+
+MAX_SHOWN = 300  # characters of a source line or of a message
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _quote(text: str, column: int) -> list[str]:
     """The line and a caret under its column; tabs are kept so that the caret stands under its character."""
     if not text.strip():
         return []
-    text = text.rstrip()
-    if len(text) > 300:
-        text = text[:300] + "..."
+    text = _clipped(text.rstrip())
     if not 0 < column <= len(text) + 1:
         return [f"    {text}"]
     lead = "".join(c if c == "\t" else " " for c in text[: column - 1])

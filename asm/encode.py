@@ -211,6 +211,15 @@ class _Prefixes:
         return made
 
     @property
+    def locks(self) -> bool:
+        return bool(self.values[_LOCK])
+
+    @property
+    def segment(self) -> str:
+        value = self.values[_SEGMENT]
+        return next((name for name, known in _PREFIXES.items() if known == (_SEGMENT, value)), "") if value else ""
+
+    @property
     def operand_size(self) -> int:
         return self.values[_OPERAND]
 
@@ -324,6 +333,7 @@ class _Choice:
         self.wrap = 0xFFFFFFFF
         self._variants: list[_Variant | None] = [None, None, None]
         self.ready = False
+        self.warnings: tuple[tuple[str, str], ...] = ()
         self.address: EffectiveAddress | None = None
 
     def _fill(self) -> None:
@@ -359,6 +369,8 @@ class _Choice:
             segment = mem.seg
             address = self.address = _address(mem, template, self.default_rel)
             asize = address.size
+            if is_offset(mem) and mem.disp_size not in (0, 16 if asize == 16 else 32):
+                self.warnings += (("ea-dispsize", "displacement size ignored on absolute address"),)
             if template.form.asize and template.form.asize != asize:
                 raise EncodeError("mismatch in address sizes")
             self.forced = address.forced
@@ -371,6 +383,12 @@ class _Choice:
             segment = mem.seg
             asize = offset_size(mem, template.bits, template.prefixes.address_size)
             self.fields = [_field(template.offset, asize // 8, _DISPLACEMENT), *template.fields]
+        if template.prefixes.locks and not (form.lock and type(operands[0]) is Mem):
+            self.warnings += (("prefix-lock", "instruction is not lockable"),)
+        ignored = segment or template.prefixes.segment
+        if template.bits == 64 and ignored in ("es", "cs", "ss", "ds"):
+            message = f"{ignored} segment base generated, but will be ignored in 64-bit mode"
+            self.warnings += (("prefix-seg", message),)
         head = template.head(asize, segment)
         self.tail = bytes((is4 << 4,)) if is4 >= 0 else bytes((form.suffix,)) if form.suffix >= 0 else b""
         self.modrm = modrm
@@ -437,7 +455,7 @@ class _Choice:
                     elif displacement + 0x80 & self.wrap < 0x100:
                         number = 1
         data, fields, fixups, length, tail = self._variants[number] or self.variant(number)
-        warnings: tuple[str, ...] = ()
+        warnings = self.warnings
         for index, size, mask, low, high, kind, signed in fields:
             operand = operands[index]
             value: int | None
@@ -454,7 +472,7 @@ class _Choice:
                 if size == 1 and not -0x80 <= value <= 0x7F:
                     raise EncodeError("short jump is out of range")
             elif not low <= value <= high and not (signed and size == 1 and self._extends(value)):
-                warnings += (_warning(value, size, low),)
+                warnings += (("number-overflow", _warning(value, size, low)),)
             data += (value & mask).to_bytes(size, "little")
         return _new_tuple(Encoded, (data + tail if tail else data, fixups, warnings))
 
@@ -547,7 +565,7 @@ def _make_plan(
     first = plan[0]
     if len(plan) == 1 and first.mem < 0 and first.template.offset < 0 and not first.template.fields:
         variant = first.variant(0)
-        return Encoded(variant.head + variant.tail)
+        return Encoded(variant.head + variant.tail, (), first.warnings)
     return plan
 
 

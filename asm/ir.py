@@ -250,8 +250,8 @@ class Instruction:
         self.size(section, offset if start is None else start)
         if self.absolute:
             sink.warn("ea-absolute", "absolute address can not be RIP-relative")
-        for text in self.code.warnings:
-            sink.warn("number-overflow", text)
+        for name, text in self.code.warnings:
+            sink.warn(name, text)
         return patched(self.code.data, self.patches(), section, offset, sink, start)
 
     def patches(self) -> tuple[Patch, ...]:

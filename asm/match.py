@@ -151,7 +151,7 @@ def _fit_memory(form: Form, spec: OperandSpec, mem: Mem, bits: int) -> int | Non
         return None
     if spec.kind == "moffs":
         wanted = (mem.disp_size == 64) == (mem.addr_size != 32) and not mem.rel  # an offset of the address's size
-        if not is_offset(mem) or (bits == 64 and not wanted):
+        if not is_offset(mem) or mem.disp_size == 8 or (bits == 64 and not wanted):
             return None
     is_pointer = ":" in spec.text
     if form.mnemonic in ("CALL", "JMP") and is_pointer != (mem.distance == "far"):

@@ -90,12 +90,12 @@ class Encoded(NamedTuple):
     """An encoded instruction.
 
     data: its bytes; unknown fields hold zero. fixups: the fields to patch. warnings: what NASM warns of (a value that
-    does not fit its field), one text each.
+    does not fit its field and the like), each with its class.
     """
 
     data: bytes
     fixups: tuple[Fixup, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[tuple[str, str], ...] = ()
 
 
 class EncodeError(Exception):

@@ -48,16 +48,20 @@ def _message(pre: Preprocessor, rest: str) -> str:
     return unquote(text) if len(parts) == 1 and text[:1] in ("'", '"', "`") and len(text) > 1 else text
 
 
+def _said(pre: Preprocessor, directive: str, rest: str) -> str:
+    return _message(pre, rest) or f"`%{directive}' without a text"
+
+
 def _error(pre: Preprocessor, rest: str) -> None:
-    pre.assembler.report(_message(pre, rest), place=pre.place)
+    pre.assembler.report(_said(pre, "error", rest), place=pre.place)
 
 
 def _warning(pre: Preprocessor, rest: str) -> None:
-    pre.assembler.report(_message(pre, rest), "warning", place=pre.place, warning="user")
+    pre.assembler.report(_said(pre, "warning", rest), "warning", place=pre.place, warning="user")
 
 
 def _fatal(pre: Preprocessor, rest: str) -> None:
-    pre.assembler.report(_message(pre, rest), "fatal", place=pre.place)
+    pre.assembler.report(_said(pre, "fatal", rest), "fatal", place=pre.place)
 
 
 def _rotate(pre: Preprocessor, rest: str) -> None:

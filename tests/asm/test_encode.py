@@ -151,9 +151,15 @@ def test_jumps_grow_at_the_limits_of_a_byte() -> None:
 
 
 def test_values_that_do_not_fit_are_cut_with_a_warning() -> None:
-    assert encode("mov", (Reg("al"), Imm(300)), 32) == Encoded(b"\xb0\x2c", (), ("byte value 0x12c exceeds bounds",))
-    assert encode("add", (EAX, Imm(200, 8)), 32).warnings == ("signed byte value 0xc8 exceeds bounds",)
-    assert encode("mov", (Reg("ax"), Imm(-70000)), 16).warnings == ("word value -0x11170 exceeds bounds",)
+    assert encode("mov", (Reg("al"), Imm(300)), 32) == Encoded(
+        b"\xb0\x2c", (), (("number-overflow", "byte value 0x12c exceeds bounds"),)
+    )
+    assert encode("add", (EAX, Imm(200, 8)), 32).warnings == (
+        ("number-overflow", "signed byte value 0xc8 exceeds bounds"),
+    )
+    assert encode("mov", (Reg("ax"), Imm(-70000)), 16).warnings == (
+        ("number-overflow", "word value -0x11170 exceeds bounds"),
+    )
     assert encode("mov", (Reg("al"), Imm(-256)), 32).warnings == ()
     assert encode("mov", (Reg("al"), Imm(-257)), 32).warnings != ()
 

@@ -32,7 +32,7 @@ CASES = {
     "after else": "%if 0\n db 1\n%else\n db 2\n%elif 1\n db 3\n%else\n db 4\n%endif\n db 5\n",
     "braces keep blanks": "%macro m 2\n db %1|%2|\n%endmacro\n m { 1 }, 2 \n",
     "utf without parentheses": "dw __utf16__ 'ab'\n",
-    "lines": "nop\n%line 5+2 b.asm\nnop\nnop\n%line 1 \"c d.asm\" 1 2\nnop\n%line 9\n db __LINE__\n"
+    "lines": 'nop\n%line 5+2 b.asm\nnop\nnop\n%line 1 "c d.asm" 1 2\nnop\n%line 9\n db __LINE__\n'
     "%line 20-1\n db __LINE__\n",
     "continued": "%define x 1 \\\n + 2\n db x, \\\n  3\n\n\n nop\n",
     "structures": "struc s\n.a: resb 2\nendstruc\nx: istruc s\nat .a, dw 5\niend\n align 4\n alignb 8, db 1\n"
