@@ -86,9 +86,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     made = DEBUG_FORMATS.get(arguments.format, ())
     if arguments.debug_format and arguments.debug_format != "null" and arguments.debug_format not in made:
         known = "none" if made == ("null",) else " ".join(made)
-        raise ArgumentError(
-            f"debug format `{arguments.debug_format}' is not made for output format `{arguments.format}'; there is {known}"
-        )
+        what = f"debug format `{arguments.debug_format}'"
+        raise ArgumentError(f"{what} is not made for output format `{arguments.format}'; there is {known}")
     return arguments
 
 

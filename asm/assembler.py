@@ -16,8 +16,8 @@ from asm.layout import Layout
 from asm.macros import CONDITION_CODES
 from asm.messages import column_of, encode_message, make_diagnostic
 from asm.object_format import output_format
-from asm.operands import Encoded, EncodeError, Imm, Mem, Operand
 from asm.operand_spelling import plain_operands
+from asm.operands import Encoded, EncodeError, Imm, Mem, Operand
 from asm.options import Options
 from asm.parse import NUMBERS, ParseError, TokenError, builder, explain
 from asm.places import at_place, without_places
@@ -164,7 +164,7 @@ class Assembler:
         met = self.warnings_met
         try:
             whole = shape
-            if shape[0] == "i" or (shape[1:2] == ":" and shape[0] in "IdDRTEB"):
+            if shape[0] == "i" or (shape[1:2] == ":" and (shape[0] in "IDRTEB" or self.names_label(tokens[0]))):
                 if shape[1:3] == ":E":
                     self.equ([tokens[0], *tokens[2:]], shape[0] + shape[2:])
                     return
@@ -189,7 +189,8 @@ class Assembler:
                     raise self.unknown_instruction(tokens[0])
             self.statement(tokens, shape)
             if len(self.items) == before + 1 and whole is shape and type(self.items[before]) is bytes:
-                if met == self.warnings_met and len(self.plain) < 200_000 and self.absolute is None and self.preprocessor.record is None:
+                plain = self.absolute is None and self.preprocessor.record is None and met == self.warnings_met
+                if plain and len(self.plain) < 200_000:
                     self.plain[text] = self.items[before]  # type: ignore[assignment]
             elif len(self.items) > before and text is not self.preprocessor.raw:
                 self.texts[before] = text
@@ -212,6 +213,11 @@ class Assembler:
         finally:
             while len(self.places) < len(self.items):
                 self.places.append(self.place)
+
+    def names_label(self, name: str) -> bool:
+        """Whether a directive's name and a colon are a label: not of those that are macros to NASM."""
+        word = name.lower()
+        return word == "alignmode" or (word == "org" and not self.format.has_origin)
 
     @staticmethod
     def unknown_instruction(name: str) -> TokenError:
@@ -443,8 +449,11 @@ class Assembler:
                 return
             self.leave_constant_absolute()
         elif not self.section.nobits and self.section is not SCALAR:
-            self.warn("zeroing", f"uninitialized space declared in {self.section.name} section: zeroing")
+            self.warn_of_zeroing()
         self.items.append(Reserve(expression if count is None else count, unit))
+
+    def warn_of_zeroing(self) -> None:
+        self.warn("zeroing", f"uninitialized space declared in {self.section.name} section: zeroing")
 
     def skip(self, size: int) -> None:
         """Reserves space at a constant place of `absolute`."""

@@ -33,6 +33,8 @@ def _if_defined(pre: Preprocessor, text: str) -> bool:
 def _if_macro(pre: Preprocessor, text: str) -> bool:
     name, counts = pre.split_name(text)
     choices = pre.choices_of(name) or []
+    if not choices and not pre.verbatim:  # the directives are macros to NASM
+        choices = pre.standard_of(name.lower())
     if not counts.strip():
         return bool(choices)
     match = re.match(r"\s*(\d+)(?:-(\d+|\*))?(\+)?", counts)

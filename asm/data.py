@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from asm.expression import ExpressionError
-from asm.floats import float_bytes, is_infinite
+from asm.floats import DIGITS, float_bytes, is_cut, is_infinite
 from asm.ir import MAX_IMAGE, Fixed, Patch
 from asm.parse import NUMBERS, TokenError, explain
 from asm.tokens import DATA, SIZES, string_bytes, unquote
@@ -32,6 +32,9 @@ def data(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     else:
         elements = [([text], kind) for text, kind in zip(tokens[1::2], shape[1::2], strict=True)]
     data, patches = _elements(assembler, elements, width)
+    if "?" in shape and assembler.section.nobits and not shape[1:].replace("nu", "").strip("?,()"):
+        assembler.reserve_bytes(len(data), 1)
+        return
     assembler.items.append(Fixed(data, tuple(patches)) if patches else data)
 
 
@@ -46,10 +49,14 @@ def _elements(
             string = string_bytes(tokens[0])
             data += string + bytes(-len(string) % width)
         elif shape == "?":
+            if not assembler.section.nobits and assembler.absolute is None:
+                assembler.warn_of_zeroing()
             data += bytes(width)
         elif shape in ("f", "-f", "+f"):
             constant_bytes = float_bytes("".join(tokens), width, assembler.rounding)
-            if not tokens[-1].startswith("__") and is_infinite(constant_bytes):
+            if is_cut(tokens[-1]):
+                assembler.warn("other", f"packed BCD truncated to {DIGITS} digits")
+            elif not tokens[-1].startswith("__") and is_infinite(constant_bytes):
                 assembler.warn("float-overflow", "overflow in floating-point constant")
             data += constant_bytes
         elif (

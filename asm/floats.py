@@ -28,6 +28,7 @@ FORMATS = {
     10: Format(15, 63, True, 10),
     16: Format(15, 112, False, 16),
 }
+DIGITS = 18  # of a packed decimal constant
 BFLOAT16 = Format(8, 7, False, 2)
 ROUNDINGS = ("near", "up", "down", "zero")
 _RADIX = {"0x": (16, 4), "0h": (16, 4), "$": (16, 4), "0b": (2, 1), "0y": (2, 1), "0o": (8, 3), "0q": (8, 3)}
@@ -45,10 +46,16 @@ def float_bytes(text: str, width: int, rounding: str = "near") -> bytes:
     sign = digits[:1] == "-"
     body = digits.lstrip("+-").strip()
     if width == 10 and (packed := _PACKED.fullmatch(body)):
-        return _packed_decimal(packed.group(1) or packed.group(2), sign, text)
+        return _packed_decimal(packed.group(1) or packed.group(2), sign)
     if width not in FORMATS:
         raise TokenError("floating-point constant in a size that has none", text)
     return encode(body, sign, FORMATS[width], text, rounding)
+
+
+def is_cut(text: str) -> bool:
+    """Whether a packed decimal constant has more digits than there is room for."""
+    packed = _PACKED.fullmatch(text.lower().lstrip("+-"))
+    return packed is not None and len((packed.group(1) or packed.group(2)).replace("_", "")) > DIGITS
 
 
 def is_infinite(data: bytes) -> bool:
@@ -89,6 +96,8 @@ def _value(body: str) -> Fraction:
         whole, _, part = mantissa.partition(".")
         number = Fraction(int((whole + part) or "0", radix), radix ** len(part))
         return number * Fraction(2) ** _exponent(power)
+    if prefix in ("0d", "0t"):
+        body = body[2:]
     mantissa, _, power = body.partition("e")
     return Fraction(mantissa.rstrip(".") or "0") * Fraction(10) ** _exponent(power)
 
@@ -128,9 +137,6 @@ def _power(like: Fraction, exponent: int) -> Fraction:
     return type(like)(2) ** exponent
 
 
-def _packed_decimal(digits: str, sign: bool, text: str) -> bytes:
-    digits = digits.replace("_", "")
-    if len(digits) > 18:
-        raise TokenError(f"packed decimal constant `{text}' has more than 18 digits", text)
-    padded = digits.rjust(18, "0")
+def _packed_decimal(digits: str, sign: bool) -> bytes:
+    padded = digits.replace("_", "")[-DIGITS:].rjust(DIGITS, "0")
     return bytes(int(padded[n : n + 2], 16) for n in range(16, -1, -2)) + (b"\x80" if sign else b"\0")

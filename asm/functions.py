@@ -92,7 +92,10 @@ PERCENT: dict[str, Function] = {
 
 def _encoded(codec: str) -> Function:
     def function(evaluate: Evaluate, arguments: Sequence[str]) -> str:
-        data = string_of(",".join(arguments)).encode(codec, "surrogatepass")
+        try:
+            data = encode_text(string_of(",".join(arguments))).decode("utf-8").encode(codec)
+        except UnicodeError:
+            raise MacroError(f"{arguments[0]} is no text in UTF-8") from None
         return "`" + "".join(f"\\x{byte:02x}" for byte in data) + "`"
 
     return function
@@ -114,7 +117,8 @@ def _bfloat16(evaluate: Evaluate, arguments: Sequence[str]) -> str:
     from asm.floats import BFLOAT16, encode
 
     text = "".join(arguments).replace(" ", "").lower()
-    data = encode(text.lstrip("+-").replace("_", ""), text[:1] == "-", BFLOAT16, text)
+    body = text.lstrip("+-")
+    data = encode(body if "__" in body else body.replace("_", ""), text[:1] == "-", BFLOAT16, text)
     return hex(int.from_bytes(data, "little"))
 
 

@@ -89,6 +89,8 @@ class Flat:
     def declare(self, assembler: Assembler, kind: str, name: str, tokens: Sequence[str], shape: str) -> None:
         if kind == "common":
             raise TokenError("binary output format does not support common variables", name)
+        if tokens and shape[0] != ":":
+            raise TokenError(f"`{name}' may have a colon and its type behind it, not `{tokens[0]}'", tokens[0])
         if tokens and kind in ("extern", "required"):
             raise TokenError("binary output format does not support any special symbol types", tokens[0])
         if tokens:

@@ -21,20 +21,6 @@ if TYPE_CHECKING:
 DEFAULT_ALIGN = 4
 _NUMERIC = ("align", "valign", "start", "vstart")
 _NAMES = ("follows", "vfollows")
-_OTHER_FORMATS = (
-    "code",
-    "data",
-    "rdata",
-    "bss",
-    "text",
-    "exec",
-    "noexec",
-    "write",
-    "nowrite",
-    "alloc",
-    "noalloc",
-    "tls",
-)
 
 
 def section_attributes(assembler: Assembler, section: Section, tokens: Sequence[str], shape: str) -> None:
@@ -66,8 +52,7 @@ def section_attributes(assembler: Assembler, section: Section, tokens: Sequence[
             section.attributes.append(word)
             at = end
         else:
-            if word not in _OTHER_FORMATS:
-                assembler.warn("other", f'ignoring unknown section attribute: "{tokens[at]}"')
+            assembler.warn("other", f'ignoring unknown section attribute: "{tokens[at]}"')
             at += 1
 
 

@@ -65,9 +65,11 @@ R_386 = {
 R_X86_64 = {
     ("abs", 8): 1, ("rel", 4): 2, ("abs", 4): 10, ("signed", 4): 11, ("abs", 2): 12, ("rel", 2): 13, ("abs", 1): 14,
     ("rel", 1): 15, ("rel", 8): 24, ("..plt", 4): 4, ("..got", 4): 9, ("..gottpoff", 4): 22, ("..gotoff", 8): 25,
-    ("..gotpc", 4): 26, ("..got", 8): 28, ("..gotpc", 8): 29, ("..sym", 8): 1, ("..sym", 4): 10, ("signed", 2): 12,
-    ("signed", 1): 14, ("signed", 8): 1,
+    ("..gotpc", 4): 26, ("..got", 8): 28, ("abs ..got", 4): 3, ("abs ..got", 8): 27, ("..gotpc", 8): 29,
+    ("..sym", 8): 1, ("..sym", 4): 10, ("signed", 2): 12, ("signed", 1): 14, ("signed", 8): 1,
 }  # fmt: skip
+
+_SYMBOLIC = frozenset(("..got", "..plt", "..sym", "..tlsie", "..gottpoff"))  # what is of a symbol, not of a section
 
 
 class Relocation(NamedTuple):
@@ -262,21 +264,29 @@ class Elf:
         if len(terms) != 1 or 1 not in terms.values() or not isinstance(target := next(iter(terms)), Section):
             raise ExpressionError("expression is not simple or relocatable")
         if wrt:
-            if wrt == "..sym":
-                symbol = self._symbol_at(target, const)
-                return self._note(section, at, symbol, "abs" if kind != "rel" else kind, size, 0)
+            if wrt in _SYMBOLIC:
+                place = value.const if isinstance(value, Linear) else value
+                symbol = self._symbol_at(target, place, wrt)
+                addend = const - (symbol.offset if isinstance(symbol, Symbol) else 0)
+                if wrt == "..sym":
+                    wrt = kind if kind == "rel" else "abs"
+                elif wrt == "..got" and self.wide and kind != "rel":
+                    wrt = "abs ..got"
+                return self._note(section, at, symbol, wrt, size, addend)
             if wrt == "..gotpc" and kind != "rel":  # counts from the field
                 const += at
             return self._note(section, at, target, wrt, size, const)
         return self._note(section, at, target, kind, size, const)
 
-    def _symbol_at(self, section: Section, offset: int) -> Section | Symbol:
+    def _symbol_at(self, section: Section, offset: int, wrt: str) -> Section | Symbol:
+        """The global symbol at a place, or, for ``..sym``, the last one before it; an external one is its section."""
         if section.external is not None:
             return section
-        for symbol in self._globals:
-            if symbol.section is section and symbol.offset == offset:
-                return symbol
-        raise ExpressionError("`wrt ..sym' wants a global symbol")
+        symbols = [symbol for symbol in self._globals if symbol.section is section and symbol.offset <= offset]
+        symbol = max(symbols, key=lambda s: s.offset, default=None)
+        if symbol is None or (wrt != "..sym" and symbol.offset != offset):
+            raise ExpressionError(f"`wrt {wrt}' wants a global symbol")
+        return symbol
 
     def refer(self, section: Section, at: int, target: Section, size: int, addend: int) -> int:
         """The number for a field that holds an address in another section, after noting the relocation."""

@@ -295,6 +295,18 @@ class Preprocessor:
             found = self.multi_insensitive.get(name.lower())
         return found
 
+    def standard_of(self, name: str) -> list[MultiLineMacro]:
+        """What a directive is to NASM: the macro that -E has for it."""
+        for line in standard_macros(self.assembler.format.has_origin):
+            match = re.match(rf"%imacro {re.escape(name)} (\d+)(?:-(\d+|\*))?(\+?)", line)
+            if match is not None:
+                macro = MultiLineMacro(name)
+                macro.least = int(match.group(1))
+                macro.most = float("inf") if match.group(2) == "*" else int(match.group(2) or macro.least)
+                macro.greedy = bool(match.group(3))
+                return [macro]
+        return []
+
     def _call(self, text: str) -> bool:
         """Enters a multi-line macro if the line calls one; a label before it is kept."""
         match = NAME.match(text)

@@ -13,9 +13,9 @@ from asm import table
 # One match a token; a comment matches without the group, so that findall gives an empty string for it.
 TOKEN = re.compile(
     r"""\s*(?:(
-      [A-Za-z_.?@$][\w.$\#@~?]*
-    | (?:0[xXhHbByYoOqQ]|\$)[\dA-Fa-f_]*\.?[\dA-Fa-f_]*[pP][+-]?\d+
-    | \d[\d_]*\.[\d_]*(?:[eE][+-]?\d+)?(?![\w.]) | \d+[eE][+-]\d+
+      (?!\$\d[\dA-Fa-f_]*(?:\.|[pP]))[A-Za-z_.?@$][\w.$\#@~?]*
+    | (?:0[xXhHbByYoOqQ]|\$)[\dA-Fa-f_]*(?:\.?[\dA-Fa-f_]*[pP][+-]?\d[\d_]*|\.[\dA-Fa-f_]*)
+    | (?:0[dDtT])?\d[\d_]*(?:\.[\d_]*(?:[eE][+-]?\d[\d_]*)?(?![\w.])|[eE][+-]\d[\d_]*)
     | \d[\w]*
     | '[^']*' | "[^"]*" | `(?:\\.|[^\\`])*`
     | <<<|>>>|<=>|<<|>>|<=|>=|<>|!=|==|//|%%|&&|\|\||\^\^
@@ -180,7 +180,7 @@ def classify(text: str) -> str:
             "." in text
             or _BINARY_FLOAT.match(text)
             or _PACKED_DECIMAL.fullmatch(text)
-            or (text[:2].lower() not in _PREFIX_RADIX and re.fullmatch(r"[\d_]+[eE][+-]?\d+", text))
+            or (text[:2].lower() not in _PREFIX_RADIX and re.fullmatch(r"[\d_]+[eE][+-]?\d[\d_]*", text))
         ):
             return "f"
         return "n"

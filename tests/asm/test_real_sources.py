@@ -23,7 +23,8 @@ CASES = {
     "base and index apart": ("bin", "bits 32\nmov [eax,ecx], ebx\nmov eax, [eax+8,ecx*4]\nmov al, [ebx,esi]\n"),
     "lea of a name": ("bin", "bits 32\nlea eax, foo\nlea eax, 5\nlea ebx, [foo]\nfoo:\nbits 64\nlea rax, foo\n"),
     "labels like keywords": (
-        "bin", "do: jmp dq+2\n dw do, add, sub, dq\nadd: jmp add-2\nsub: jmp near sub\ndq: call dq\nrest: mov ax, [rest]\n",
+        "bin",
+        "do: jmp dq+2\n dw do, add, sub, dq\nadd: jmp add-2\nsub: jmp near sub\ndq: call dq\nrest: mov ax, [rest]\n",
     ),
     "type behind an alignment": ("bin", "nop\nsection .stack align=16 nobits\nstack resb 512\n"),
     "distance from here": (
