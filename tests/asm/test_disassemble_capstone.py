@@ -1,4 +1,4 @@
-"""Lengths and mnemonics compared with Capstone, which shares no table with us, on random and on real code."""
+"""Lengths, mnemonics and operands compared with Capstone, which shares no table with us, on random and real code."""
 
 import platform
 import random
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from asm.disassemble import decode
+from asm.disassemble import Instruction, decode
+from asm.operands import Far, Imm, Mem, Operand, Reg
 
 capstone = pytest.importorskip("capstone", reason="capstone, of the extra [test], is not installed")
 
@@ -29,9 +30,24 @@ DIFFERENCES = (
 )
 
 
+# The same of operands: a pattern of the form's syntax, and why nothing is compared.
+OTHER_OPERANDS = (
+    ("(rep[a-z]* )?(MOVS|CMPS|SCAS|LODS|STOS|INS|OUTS)[BWDQ]", "Capstone writes the operands that are always the same"),
+    ("XLATB?", "the same"),
+    ("MOV Sreg, r/m16|MOV r32/m16, Sreg|MOV r64/m16, Sreg", "Capstone shows 16 bits of a register in its full width"),
+    ("F.*ST.*", "Capstone leaves ST(0) out of some forms"),
+    ("V?CMP[PS][SD] .*|V?PCLMULQDQ .*", "Capstone has the immediate in the name"),
+    ("V?(BLENDV|PBLENDVB).*", "Capstone leaves XMM0 out"),
+    ("ENTER .*|.* ptr16:(16|32)", "Capstone counts far pointers and ENTER's operands its own way"),
+)
+
+
 PREFIXES = frozenset(("lock", "rep", "repe", "repne", "repz", "repnz", "xacquire", "xrelease", "bnd", "notrack"))
 # Prefixes that do nothing before an opcode: how far they count is each disassembler's own choice.
 PREFIX_RUN = re.compile(rb"[\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3\x40-\x4f]", re.DOTALL)
+
+
+ADDRESS = 0x1000
 
 
 def condition_folded(mnemonic: str) -> str:
@@ -39,17 +55,92 @@ def condition_folded(mnemonic: str) -> str:
     return match[1] + CONDITIONS.get(match[2], match[2]) if match else mnemonic
 
 
+Shown = str | int | tuple[str, frozenset[str], int]
+
+
+def our_operands(instruction: Instruction, address_mask: int) -> list[Shown]:
+    """Operands in a form of neither: names of registers, numbers, and addresses: segment, registers, displacement."""
+
+    def shown(operand: Operand) -> Shown:
+        if isinstance(operand, Reg):
+            return operand.name
+        if isinstance(operand, Mem):
+            parts = {f"{operand.base}*1"} if operand.base else set()
+            parts |= {f"{operand.index}*{operand.scale}"} if operand.index else set()
+            if operand.base and operand.base == operand.index:
+                parts = {f"{operand.base}*{operand.scale + 1}"}
+            return operand.seg or "", frozenset(parts), (operand.disp or 0) & address_mask
+        assert isinstance(operand, Imm | Far)
+        return (operand.value if isinstance(operand, Imm) else operand.off) or 0
+
+    return [shown(operand) for operand in instruction.operands]
+
+
+def their_operands(theirs: object, address_mask: int) -> list[Shown]:
+    """The same of Capstone's; an address that counts from RIP is what it comes to, as we have it."""
+    name = theirs.reg_name  # type: ignore[attr-defined]
+    found: list[Shown] = []
+    for operand in theirs.operands:  # type: ignore[attr-defined]
+        if operand.type == capstone.x86.X86_OP_REG:
+            found.append(name(operand.reg).replace("(", "").replace(")", ""))
+        elif operand.type == capstone.x86.X86_OP_IMM:
+            found.append(operand.imm)
+        else:
+            memory = operand.mem
+            base, index = (name(register) if register else "" for register in (memory.base, memory.index))
+            parts = {f"{base}*1"} if base else set()
+            parts |= {f"{index}*{memory.scale}"} if index and index not in ("riz", "eiz") else set()
+            if base and base == index:
+                parts = {f"{base}*{memory.scale + 1}"}
+            displacement = memory.disp
+            if base in ("rip", "eip"):
+                parts, displacement = set(), displacement + theirs.address + theirs.size  # type: ignore[attr-defined]
+            segment = name(memory.segment) if memory.segment else ""
+            found.append((segment, frozenset(parts), displacement & address_mask))
+    return found
+
+
+def same_operands(ours: list[Shown], theirs: list[Shown]) -> bool:
+    """Numbers are the same if they are so in the narrower of the widths in which the two write them."""
+    if len(ours) != len(theirs):
+        return False
+    for mine, other in zip(ours, theirs, strict=True):
+        if isinstance(mine, int) and isinstance(other, int):
+            if not any(
+                (mine - other) % (1 << width) == 0 and abs(mine - other) <= 1 << width for width in (8, 16, 32, 64)
+            ):
+                return False
+        elif mine != other:
+            return False
+    return True
+
+
+def test_other_operands_are_seen() -> None:
+    memory: Shown = ("", frozenset(("eax*1",)), 4)
+    assert same_operands(["eax", 0xD2, memory], ["eax", -0x2E, memory])
+    assert not same_operands(["eax"], ["ebx"])
+    assert not same_operands(["eax", 5], ["eax", 6])
+    assert not same_operands([memory], [("", frozenset(("eax*2",)), 4)])
+    assert not same_operands([memory], [memory, "eax"])
+
+
 def difference(code: bytes, bits: int, engine: object) -> str:
     """What the two say of the first instruction, where that is not the same and not known."""
-    ours = decode(code, bits)
-    theirs = next(engine.disasm_lite(code, 0x1000, 1), None)  # type: ignore[attr-defined]
+    ours = decode(code, bits, ADDRESS)
+    theirs = next(engine.disasm(code, ADDRESS, 1), None)  # type: ignore[attr-defined]
     if ours is None:
         return ""  # Capstone knows extensions that the table does not have
     name = ours.form.mnemonic.lower()
-    length, text = (theirs[1], f"{theirs[2]} {theirs[3]}".strip()) if theirs else (0, "")
+    length, text = (theirs.size, f"{theirs.mnemonic} {theirs.op_str}".strip()) if theirs else (0, "")
     their_name = next((word for word in text.split() if word not in PREFIXES), text)
     if length == ours.length and condition_folded(name) == condition_folded(their_name):
-        return ""
+        if any(re.fullmatch(pattern, ours.form.syntax) for pattern, _ in OTHER_OPERANDS):
+            return ""
+        mask = (1 << 8 * theirs.addr_size) - 1
+        mine, others = our_operands(ours, mask), their_operands(theirs, mask)
+        if same_operands(mine, others) or (name == "xchg" and same_operands(mine, others[::-1])):
+            return ""
+        return f"{code[:length].hex()}: {ours.form.syntax} {mine}, Capstone {text} {others}"
     if any(re.fullmatch(mine, name) and re.fullmatch(other, text) for mine, other, _ in DIFFERENCES):
         return ""
     return f"{code[: max(ours.length, length)].hex()}: {name} {ours.length}, Capstone {text or 'refuses it'} {length}"
@@ -58,6 +149,7 @@ def difference(code: bytes, bits: int, engine: object) -> str:
 @pytest.mark.parametrize("bits", [32, 64])
 def test_random_bytes(bits: int) -> None:
     engine = capstone.Cs(capstone.CS_ARCH_X86, MODES[bits])
+    engine.detail = True
     chooser = random.Random(bits)
     cases = [chooser.randbytes(15) for _ in range(6000)]
     cases = [case for case in cases if not PREFIX_RUN.match(case)]
@@ -77,6 +169,7 @@ def test_real_code(library: str, tmp_path: Path) -> None:
     subprocess.run(["objcopy", "-O", "binary", "-j", ".text", found, text], check=True)
     code = text.read_bytes()[50_000:110_000]
     engine = capstone.Cs(capstone.CS_ARCH_X86, MODES[64])
+    engine.detail = True
     at, count, wrong = 0, 0, []
     while at < len(code) - 15:
         piece = code[at : at + 15]

@@ -40,11 +40,13 @@ CASES = {
     "distance between sections": ("bin", "bits 32\nmov eax, [baz - $]\nmov ecx, baz - $\nsection .data\nbaz: dd 1\n"),
     "wide address in a narrow object": ("elf32", "bits 64\nmov rsi, msg\nsection .data\nmsg: db 1\n"),
     "nothing relative to RIP": (
-        "bin", "bits 64\ndefault rel\nmov eax, [5]\nmov eax, [rel 5]\nmov rax, [abs 5]\nmov eax, [fs:5]\nmov ecx, [rel x]\n"
+        "bin",
+        "bits 64\ndefault rel\nmov eax, [5]\nmov eax, [rel 5]\nmov rax, [abs 5]\nmov eax, [fs:5]\nmov ecx, [rel x]\n"
         "x equ 7\n",
     ),
     "short addresses in 64 bits": (
-        "bin", "bits 64\nmov al, [a32 foo]\nmov al, [a32 5]\nmov al, [a32 fs:5]\na32 mov al, [foo]\nmov [a32 foo], rax\n"
+        "bin",
+        "bits 64\nmov al, [a32 foo]\nmov al, [a32 5]\nmov al, [a32 fs:5]\na32 mov al, [foo]\nmov [a32 foo], rax\n"
         "mov bl, [a32 foo]\nmov al, [a32 qword 5]\nfoo:\n",
     ),
     "displacement sizes that mean nothing": (
@@ -57,10 +59,12 @@ CASES = {
     ),
     "prefixes that mean nothing": (
         "bin", "bits 32\nlock mov eax, ebx\nlock add [ebx], eax\nlock add eax, [ebx]\nlock xchg eax, [ebx]\n"
-        "lock xchg [ebx], eax\nlock nop\nlock inc dword [5]\nbits 64\nmov ax, [es:ebx]\nes mov ax, [ebx]\nmov ax, [fs:ebx]\n",
+        "lock xchg [ebx], eax\nlock nop\nlock inc dword [5]\nbits 64\nmov ax, [es:ebx]\nes mov ax, [ebx]\n"
+        "mov ax, [fs:ebx]\n",
     ),
     "warnings switched": (
-        "bin", "[warning push]\n[warning -user]\n%warning a\n[warning pop]\n%warning b\ndb 300\n[warning -number-overflow]\n"
+        "bin",
+        "[warning push]\n[warning -user]\n%warning a\n[warning pop]\n%warning b\ndb 300\n[warning -number-overflow]\n"
         "db 300\n[warning *number-overflow]\ndb 300\n[warning pop]\nmov al, 300\n[warning -all]\nmov al, 300\nlone\n",
     ),
 }  # fmt: skip
