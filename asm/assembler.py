@@ -11,7 +11,21 @@ from asm.diagnostics import AsmError, Diagnostic, did_you_mean
 from asm.directives import DIRECTIVES
 from asm.expression import SCALAR, UNDEFINED, ExpressionError, Linear, Section, Symbol, evaluate, is_constant
 from asm.frames import Place
-from asm.ir import MAX_IMAGE, Branch, Equ, Fixed, Instruction, Item, Mode, Patch, Reserve, Switch, Times, encoded
+from asm.ir import (
+    MAX_IMAGE,
+    Branch,
+    Equ,
+    Fixed,
+    Instruction,
+    Item,
+    Mode,
+    Patch,
+    Reserve,
+    Switch,
+    Times,
+    encoded,
+    repetitions,
+)
 from asm.layout import Layout
 from asm.macros import CONDITION_CODES
 from asm.messages import column_of, encode_message, make_diagnostic
@@ -483,6 +497,7 @@ class Assembler:
         if count is not None and count < 0:
             del self.items[before:]
             raise ExpressionError(f"TIMES value {count} is negative")
+        count = None if count is None else repetitions(count)
         if start is not None and self.absolute is not None:
             if count is None:
                 raise ExpressionError("times in absolute space needs a constant count")

@@ -162,6 +162,12 @@ def _align(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
         _pad(assembler, gap)
     elif assembler.align_mode is not None:
         assembler.items.append(Padding(size, *assembler.align_mode, assembler.mode))
+        calls = assembler.preprocessor.calls
+        assembler.preprocessor.count_calls(1)  # NASM's macro jumps to a label of its own
+        assembler.places.append(assembler.place)
+        end = assembler.define(f"..@{calls}.end")
+        end.hidden = not assembler.format.has_symbols
+        assembler.items.append(end)
     else:
         assembler.items.append(Times(gap, b"\x90"))
 

@@ -575,6 +575,8 @@ def _make_templates(
     forms = [form for form in table.load().forms_of(mnemonic) if form.encodes]
     if not forms:
         raise EncodeError(f"unknown instruction {mnemonic!r}")
+    if {"xacquire", "xrelease"} & set(prefix_names):  # the hint is of stores with ModRM alone
+        forms = [form for form in forms if not form.operands or form.operands[0].kind != "moffs"]
     prefixes = _Prefixes(prefix_names, bits)
     fits = matching_forms(forms, operands, bits, optimise, prefixes.operand_size)
     if level < ANY:

@@ -318,6 +318,11 @@ def _with_value(operand: Operand, field: str, value: int | Linear | None, sectio
     return operand._replace(base=base, index=index, scale=scale, disp=disp, relocatable=bool(places))
 
 
+def repetitions(value: int) -> int:
+    """How often `times` repeats: NASM keeps the low 32 bits of the count, and none is less than none."""
+    return max((value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000, 0) if value > 0 else 0
+
+
 class Times:
     """A statement repeated as often as an expression says; ``$`` keeps the value it has at the first."""
 
@@ -332,7 +337,7 @@ class Times:
         value = evaluate(self.expression, section, offset)
         if isinstance(value, Linear):
             raise ExpressionError("non-constant argument supplied to TIMES")
-        self.count = max(value or 0, 0)
+        self.count = repetitions(value or 0)
         if isinstance(self.body, bytes):
             return _bounded(self.count * len(self.body))
         if isinstance(self.body, Fixed):

@@ -26,6 +26,7 @@ PIECE = re.compile(
 pieces = PIECE.findall
 NAME = re.compile(r"\s*(%\$+[\w.?@~#]+|[A-Za-z_.?@$][\w.$#@~?]*)")
 
+LOCAL_AT_END = re.compile(r"%(\$+[\w.?@~#]+)$")
 CHAIN = re.compile(r"%\$+[\w.?@~#]+(%\$+[\w.?@~#]+)(?!%\$)")
 # What stands for a macro's parameter or local label in its body; strings and comments are let through.
 REFERENCE = re.compile(
@@ -181,6 +182,8 @@ class Call:
         for n in range(1, len(parts), 2):
             if parts[n][0] == "%":
                 result[n] = self.resolve(parts[n])
+                if "%$" in parts[n - 1] and (local := LOCAL_AT_END.search(parts[n - 1])) is not None:
+                    result[n - 1] = f"{parts[n - 1][: local.start()]}%{{{local.group(1)}}}"  # its name ends here
         return "".join(result)
 
 
@@ -319,6 +322,8 @@ class Expander:
 
     def expand_known(self, name: str) -> str:
         """A name expanded, but for one of a context that is not defined there."""
+        if name.startswith("%{$"):
+            name = "%" + name[2:-1]
         if name.startswith("%$"):
             context, bare = self.context_name(name)
             if bare not in context.macros:
@@ -371,6 +376,10 @@ class Expander:
             out += pieces(value)
         elif part[1] == "{":
             inner_name = "%" + part[2:-1]
+            if inner_name[1] == "$" and parts[at : at + 1] and parts[at][0] not in " \t%":
+                context, bare = self.context_name(inner_name)
+                if bare not in context.macros and re.fullmatch(r"[\w.?@~#]+", parts[at]):
+                    inner_name, at = inner_name + parts[at], at + 1
             if inner_name[1:2] in ("$", "!", "?"):
                 return self._special(parts, at, inner_name, active, depth, out)
             out.append(part)

@@ -180,9 +180,11 @@ def _use(pre: Preprocessor, rest: str) -> None:
         raise DirectiveError(f"unknown `%use' package: `{name}'", name)
     if name == "smartalign":
         pre.assembler.align_mode = "generic", THRESHOLDS["generic"]
+        if not pre.verbatim:
+            pre.count_calls(1)  # NASM's package calls alignmode
     text = USE_PACKAGES[name]
     if pre.verbatim and name == "smartalign":
-        text = "%imacro alignmode 1-2.nolist\n%endmacro"
+        text = "%imacro alignmode 1-2.nolist\n%endmacro\nalignmode generic"
     elif pre.verbatim and name == "masm":  # keywords that the assembler itself takes as nothing
         text = re.sub(r"%idefine (ptr|flat)$", r"%idefine \1 __?masm_\1?__", text, flags=re.MULTILINE)
     if text:

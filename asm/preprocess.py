@@ -43,7 +43,8 @@ MAX_REPEAT = 1_000_000
 MAX_LINES = 1_000_000  # with macros or directives that macros and %rep may make: beyond it is no source but a bomb
 
 
-PARTS_OF_NAME = re.compile(r"(?:%\$*[A-Za-z_.?@~#][\w.?@~#]*)+")
+# A name that a directive defines; one of several parts is put together from what they expand to.
+NAME_OF_PARTS = re.compile(r"\s*((?:%\{\$+[\w.?@~#]+\}|%\$+[\w.?@~#]+|%[A-Za-z_]\w*|[\w.$#@~?]+)+)")
 DIRECTIVE = re.compile(r"\s*%([a-zA-Z]\w*)(?![\w.])")
 BODY_END = {
     "macro": re.compile(r"\s*%(?:([ir]*macro)\b|(endm(?:acro)?)\b)", re.IGNORECASE),
@@ -497,6 +498,8 @@ class Preprocessor:
         if match is None or match.group(2) is None:
             raise DirectiveError(f"`%{directive}' expects a name and a parameter count")
         name, least, most, greedy, nolist, defaults = match.groups()
+        if "%" in name and len(parts := pieces(name)) > 1:
+            name = "".join(map(self.expander.expand_known, parts))
         macro = MultiLineMacro(name)
         macro.least = int(least or 0)
         macro.most = float("inf") if most == "*" else int(most or least or 0)
@@ -661,14 +664,12 @@ class Preprocessor:
         Raises:
             DirectiveError: there is no name.
         """
-        match = NAME.match(rest)
-        if match is None:
+        match = NAME_OF_PARTS.match(rest)
+        parts = pieces(match.group(1)) if match is not None else []
+        if match is None or not (parts[0][0] == "%" or NAME.fullmatch(parts[0])):
             raise DirectiveError("a macro's name is wanted")
-        name, rest = match.group(1), rest[match.end() :]
-        if rest[:1] == "%" and (more := PARTS_OF_NAME.match(rest)):  # a name of several parts is expanded
-            parts = [name, *pieces(more.group())]
-            return "".join(map(self.expander.expand_known, parts)), rest[more.end() :]
-        return name, rest
+        name = parts[0] if len(parts) == 1 else "".join(map(self.expander.expand_known, parts))
+        return f"%{name[2:-1]}" if name.startswith("%{") else name, rest[match.end() :]
 
     def define(self, macro: Macro) -> None:
         """Adds a single-line macro; one of the same name and number of parameters is replaced.

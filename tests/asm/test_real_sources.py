@@ -62,6 +62,40 @@ CASES = {
         "lock xchg [ebx], eax\nlock nop\nlock inc dword [5]\nbits 64\nmov ax, [es:ebx]\nes mov ax, [ebx]\n"
         "mov ax, [fs:ebx]\n",
     ),
+    "macros named in parts": (
+        "bin",
+        "%macro forms 2-*\n%push p\n%xdefine %$prefix %1\n%rep %0-1\n%macro %$prefix%2 1\ndb '%?', %1\n%endmacro\n"
+        "%rotate 1\n%endrep\n%pop\n%endmacro\nforms aa, pd, ps\naapd 5\naaps 6\n"
+        "%macro d 1\n%push q\n%define %$x%1 4\n%assign %$y 3\n db %$x%1, %$y\n%pop\n%endmacro\nd 1\n",
+    ),
+    "repeated 32 bits' worth": (
+        "bin", "times 1<<32 db 4\ntimes (1<<32)+2 db 5\na: times ((a-$)>>31)+1 db 8\nnop\ntimes ((a-$)>>31)+1 db 9\n",
+    ),
+    "labels of smartalign": (
+        "elf32",
+        "bits 32\n%use smartalign\n%macro m 0\n%%a: nop\n%endmacro\nm\nalign 16, db 4\nm\nalign 8\nm\nalignb 4\n"
+        "m\nalign 16\ntimes 3 nop\nalignmode p6, 4\nalign 16\nm\n",
+    ),
+    "numbers with a point": (
+        "bin",
+        "dd 0x1.8, 0x1.8p3, $1.8p+1, 0b1.1, 0d3.5e+1, 0t3.5, 1e+1_0, 1_0.5e1_0\ndt 98765432109876543210p, 0p12\n"
+        "%use fp\nbf16 1.5, Inf\n",
+    ),
+    "text in UTF-16": ("bin", "dw __utf16__ `\\xe3\\x81\\xaa`, __utf16le__('ab')\n%assign x __?ilog2f?__(9)\ndb x\n"),
+    "space without contents": ("elf32", "section .bss\na: db ?\nb: dw ?, ?\nc: dd 4 dup (?)\nd:\n"),
+    "uninitialised in the code": ("bin", "db ?\ndw 3 dup (?)\nresb 2\n"),
+    "entries of the module's own symbols": (
+        "elf64",
+        "global foo\nfoo: nop\nmov eax, [foo wrt ..got]\nmov rax, [qword foo wrt ..got]\n"
+        "dq foo wrt ..sym\n",
+    ),
+    "hints before stores": ("bin", "bits 32\nmov [5], eax\nxrelease mov [5], eax\nxrelease lock dec dword [5]\n"),
+    "a directive is a macro": (
+        "bin", "%ifmacro org\ndb 1\n%endif\n%ifmacro section 1\ndb 2\n%endif\n%ifmacro align 5\ndb 3\n%endif\n"
+        "%ifmacro nothing\ndb 4\n%endif\n",
+    ),
+    "attributes of other formats": ("bin", "section .text code\nnop\nsection .x progbits rdata\nnop\n"),
+    "section names in quotes": ("elf32", "section \".data\"\ndb 1\n"),
     "warnings switched": (
         "bin",
         "[warning push]\n[warning -user]\n%warning a\n[warning pop]\n%warning b\ndb 300\n[warning -number-overflow]\n"
