@@ -46,10 +46,20 @@
 %include "io.inc"
 %include "vpic.inc"
 %include "vpit.inc"
+%include "vports.inc"
+%include "vuart.inc"
+%include "vi8042.inc"
+%include "vkeyboard.inc"
+%include "vvga.inc"
+%include "vrtc.inc"
+%include "vpm.inc"
 %include "vdevices.inc"
 %include "vata.inc"
 %include "vata_commands.inc"
 %include "disk.inc"
+%include "iostring.inc"
+%include "input.inc"
+%include "front.inc"
 %include "protect.inc"
 %include "traps.inc"
 %include "events.inc"
@@ -78,7 +88,7 @@ exit_qualification: dd 0
 exit_address:       dd 0                ; guest-physical, of a violation
 exit_linear:        dd 0
 host_timer_armed:   dd 0
-host_ier:           dd 0                ; the real UART's interrupts that are enabled
+host_ier:           dd 0                ; the interrupts of the real COM1 and COM2 that are enabled, a byte each
 slice_over:         dd 0                ; the guest that runs has had its time
 slice_vm:           dd VMM_VMS          ; the guest whose slice it is; before the first the Service VM
 slice_end:          dd 0, 0             ; when it is over

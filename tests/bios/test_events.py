@@ -139,7 +139,7 @@ name:   db      "return address ", 0
 @pytest.mark.parametrize(
     ("what", "region", "code"),
     [
-        ("a display's memory", (1, "w", 0xB8000, 0xB8FFF), "mov byte [0B8000h], 1"),
+        ("a display's planes", (1, "w", 0xA0000, 0xA0FFF), "mov byte [0A0000h], 1"),
         ("a ROM's", (1, "w", 0xC0000, 0xC0FFF), "mov byte [0C0000h], 1"),
         ("the firmware's", (1, "w", 0xF0000, 0xF0FFF), "mov byte [0F0000h], 1"),
     ],
