@@ -105,6 +105,9 @@ class VmLog:
             self.count += 1
             self.costs.append(cycle - self.left_at)
             self.raw.append((cycle, self.vmcs, vmcs, *self.left))
+            if self.timeline is not None:
+                why = self.left[0] or "no VM exit"
+                self.timeline.switched(cycle, self.provisional(self.vmcs), self.provisional(vmcs), why)
         self.vmcs, self.since = vmcs, cycle
 
     @staticmethod
@@ -144,12 +147,6 @@ class VmLog:
         ]
 
     def finish(self) -> None:
-        """Writes the switches and the names into the timeline."""
-        if self.timeline is None:
-            return
-        names = self.names()
-        for lane in self.timeline.lanes.values():
-            lane.name = names.get(lane.name, lane.name)
-        self.timeline.lanes = {lane.name: lane for lane in self.timeline.lanes.values()}
-        for one in self.switches():
-            self.timeline.switched(one.cycle, one.source, one.target, one.reason or "no VM exit")
+        """Writes the names into the timeline."""
+        if self.timeline is not None:
+            self.timeline.rename(self.names())

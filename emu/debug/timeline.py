@@ -7,8 +7,8 @@ import bisect
 import io
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from emu.errors import ConfigError
@@ -23,7 +23,9 @@ FORMATS = (".json", ".svg", ".png")
 MOST_SPANS = 20_000  # of a lane; beyond that, neighbours are drawn as one
 MOST_SWITCHES = 100_000
 FINEST = 2_000  # a picture fills gaps shorter than this part of the whole: they would be thinner than a line
-MOST_LABELS = 14  # causes written beside their marks in a picture
+MOST_ARROWS = 400  # of a picture
+LABEL_ROWS = 2  # of causes above the lanes of a picture
+CHARACTER = 0.0078  # how wide one of them is, as a part of the picture's span
 PALETTE = ("#8a8f98", "#e8833a", "#3a6fb0", "#3f9a6b", "#8e5ea2", "#b5536b")  # by lane, top to bottom
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
@@ -117,6 +119,16 @@ class Timeline:
         else:
             self.switches_left_out += 1
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Gives lanes and switches other names, where there are some."""
+        for lane in self.lanes.values():
+            lane.name = names.get(lane.name, lane.name)
+        self.lanes = {lane.name: lane for lane in self.lanes.values()}
+        self.switches = [
+            replace(one, source=names.get(one.source, one.source), target=names.get(one.target, one.target))
+            for one in self.switches
+        ]
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the file: its ending decides the format.
 
@@ -131,7 +143,12 @@ class Timeline:
     def render(self, kind: str) -> bytes:
         """The content of a file with the ending `kind`, one of FORMATS."""
         if kind == ".json":
-            return json.dumps({"traceEvents": list(self.events()), "displayTimeUnit": "ns"}).encode()
+            other = {
+                "switches": len(self.switches) + self.switches_left_out,
+                "switches left out": self.switches_left_out,
+            }
+            events = list(self.events())
+            return json.dumps({"traceEvents": events, "displayTimeUnit": "ns", "otherData": other}).encode()
         return self.draw(kind[1:])
 
     # --- Perfetto -----------------------------------------------------------------------------------------------------
@@ -174,7 +191,7 @@ class Timeline:
         axes = figure.add_subplot()
         scale, unit = self.scale()
         rows = {name: row for row, name in enumerate(self.lanes)}
-        grain = self.length // FINEST
+        grain = (self.extent[1] - self.extent[0]) // FINEST
         for (name, row), colour in zip(rows.items(), PALETTE * (len(rows) // len(PALETTE) + 1), strict=False):
             spans = self.lanes[name].merged(grain)
             bars = [(start * scale, (end - start) * scale) for start, end in spans]
@@ -182,6 +199,8 @@ class Timeline:
         self.draw_switches(axes, rows, scale)
         axes.set_yticks(list(rows.values()), [f"{name}\n{lane.cycles:,} cycles" for name, lane in self.lanes.items()])
         axes.set_ylim(len(rows) - 0.4, -0.9)
+        first, last = self.extent
+        axes.set_xlim((first - 0.02 * (last - first)) * scale, (last + 0.02 * (last - first)) * scale)
         axes.set_xlabel(f"guest time ({unit})")
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
@@ -193,33 +212,51 @@ class Timeline:
         return picture.getvalue()
 
     @property
-    def length(self) -> int:
-        """Cycles from the first span to the end of the last."""
+    def extent(self) -> tuple[int, int]:
+        """The cycles at which the first span or switch begins and the last one ends; 0 and 1 where there is none."""
         lanes = [lane for lane in self.lanes.values() if lane.ends]
-        return max((lane.ends[-1] for lane in lanes), default=0) - min((lane.starts[0] for lane in lanes), default=0)
+        first = [lane.starts[0] for lane in lanes] + [one.cycle for one in self.switches[:1]]
+        last = [lane.ends[-1] for lane in lanes] + [one.cycle for one in self.switches[-1:]]
+        return min(first, default=0), max(max(last, default=0), min(first, default=0) + 1)
 
     def scale(self) -> tuple[float, str]:
         """Units a cycle, and the unit: one in which the run's end is a number that can be read."""
-        last = max(
-            [lane.ends[-1] for lane in self.lanes.values() if lane.ends] + [s.cycle for s in self.switches] + [1]
-        )
-        seconds = last / self.hz
+        seconds = self.extent[1] / self.hz
         size, unit = next((unit for unit in UNITS if seconds >= unit[0]), UNITS[-1])
         return 1 / (self.hz * size), unit
 
     def draw_switches(self, axes: "Axes", rows: dict[str, int], scale: float) -> None:
-        """An arrow a switch from lane to lane, and the cause beside the first ones, in turns of height."""
-        shown = self.switches[:: max(1, len(self.switches) // 400)]
-        for switch in shown:
+        """An arrow a switch from lane to lane, and above the lanes its cause where there is room; what is left out is
+        said."""
+        step = len(self.switches) // MOST_ARROWS | 1  # odd, so that two VMs in turns show both directions
+        for switch in self.switches[::step]:
             arrow = {"arrowstyle": "-|>", "color": "#20242a", "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
             x = switch.cycle * scale
             axes.annotate("", (x, rows[switch.target]), (x, rows[switch.source]), arrowprops=arrow)
-        for index, switch in enumerate(self.switches[:MOST_LABELS]):
-            x = switch.cycle * scale
+        first, last = self.extent
+        free = [first] * LABEL_ROWS  # the cycle from which each row is free
+        for number, switch in enumerate(self.switches, 1):
+            row = min(range(LABEL_ROWS), key=free.__getitem__)
+            if switch.cycle < free[row]:
+                continue
+            text = f"{number} {switch.why}"
+            free[row] = switch.cycle + int((last - first) * CHARACTER * (len(text) + 2))
             axes.annotate(
-                f"{index + 1} {switch.why}", (x, -0.42), xytext=(2, 3 + 11 * (index % 2)), textcoords="offset points",
+                text, (switch.cycle * scale, -0.42), xytext=(2, 3 + 11 * row), textcoords="offset points",
                 fontsize=7, color="#20242a", rotation=0, annotation_clip=False,
             )  # fmt: skip
+        if note := self.note(step):
+            axes.set_title(note, loc="right", fontsize=8, color="#20242a")
+
+    def note(self, step: int) -> str:
+        """What a picture with an arrow every `step` switches says of what it does not show."""
+        if not any(lane.cycles for lane in self.lanes.values()):
+            return "no VM ran"
+        count = len(self.switches) + self.switches_left_out
+        if not count:
+            return "no VM switches"
+        left_out = f"; none of the last {self.switches_left_out:,}" if self.switches_left_out else ""
+        return f"{count:,} VM switches, an arrow for one in {step}{left_out}" if step > 1 or left_out else ""
 
 
 def format_of(path: str | os.PathLike[str]) -> str:

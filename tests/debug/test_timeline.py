@@ -4,11 +4,14 @@ import itertools
 import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 import emu
 from emu.debug.timeline import MOST_SPANS, Lane, Timeline, format_of
+from emu.vm_log import KEPT, VmLog
 
 MHZ = 1_000_000
 
@@ -53,8 +56,82 @@ def test_png_is_one() -> None:
     assert picture == story().render(".png")
 
 
-def test_an_empty_timeline_can_be_drawn() -> None:
-    assert ElementTree.fromstring(Timeline(MHZ).render(".svg")).tag.endswith("svg")
+def texts(picture: bytes) -> str:
+    """What is written in an SVG picture."""
+    return " ".join(ElementTree.fromstring(picture).itertext())
+
+
+def test_a_timeline_without_vms_or_switches_says_so() -> None:
+    timeline = Timeline(MHZ, ("VMM",))
+    assert "no VM ran" in texts(timeline.render(".svg"))
+    assert timeline.render(".png").startswith(b"\x89PNG")
+    assert [event["name"] for event in json.loads(timeline.render(".json"))["traceEvents"]] == [
+        "process_name", "thread_name", "thread_sort_index",
+    ]  # fmt: skip
+    assert "no VM ran" in texts(Timeline(MHZ).render(".svg"))
+    timeline.ran("Guest VM", 5, 5000)
+    assert "no VM switches" in texts(timeline.render(".svg"))
+
+
+def test_thousands_of_switches_are_drawn_sparsely_and_that_is_said() -> None:
+    """An arrow for some, in both directions; causes where there is room; every one of them in the JSON."""
+    timeline = Timeline(MHZ)
+    for at in range(5000):
+        source, target = ("Guest VM", "Service VM") if at % 2 else ("Service VM", "Guest VM")
+        timeline.ran(source, at * 100, at * 100 + 90)
+        timeline.switched(at * 100 + 90, source, target, "HLT")
+    drawn = texts(timeline.render(".svg"))
+    assert "5,000 VM switches, an arrow for one in 13" in drawn
+    assert 10 < drawn.count("HLT") < 60
+    assert len(timeline.render(".svg")) < 400_000
+    document = json.loads(timeline.render(".json"))
+    assert sum(event["ph"] == "i" for event in document["traceEvents"]) == 5000
+    assert document["otherData"] == {"switches": 5000, "switches left out": 0}
+
+
+def test_switches_beyond_what_is_kept_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emu.debug.timeline.MOST_SWITCHES", 100)
+    timeline = story()
+    for at in range(105):
+        timeline.switched(500 + at, "Service VM", "Guest VM", "HLT")
+    assert len(timeline.switches) == 100
+    assert json.loads(timeline.render(".json"))["otherData"] == {"switches": 107, "switches left out": 7}
+    assert "none of the last 7" in texts(timeline.render(".svg"))
+
+
+class Recorded:
+    """A processor's record of VM entries and exits, as VmLog reads it: two VMs in turns, each entered for 5 cycles."""
+
+    def __init__(self, entries: int) -> None:
+        self.record = [
+            SimpleNamespace(kind=kind, cycle=10 * at + 5 * (kind == "exit"), vmcs=0x1000 * (1 + at % 2), reason="HLT",
+                            qualification=0, rip=0)
+            for at in range(entries) for kind in ("entry", "exit")
+        ]  # fmt: skip
+        self.transition_count = len(self.record)
+
+    def transitions(self, since: int) -> list[SimpleNamespace]:
+        return self.record[since:]
+
+
+def test_the_timeline_has_more_switches_than_the_log_keeps() -> None:
+    log = VmLog(cast(Any, Recorded(3 * KEPT)), cast(Any, b""))
+    log.timeline = Timeline(MHZ, ("VMM",))
+    log.poll()
+    assert len(log.raw) == KEPT
+    assert len(log.timeline.switches) == 3 * KEPT - 1
+    assert log.timeline.switches[0].cycle == 10
+    log.timeline.rename({"VMCS 0x1000": "One", "VMCS 0x2000": "Two"})
+    assert {(one.source, one.target, one.why) for one in log.timeline.switches} == {
+        ("One", "Two", "HLT"), ("Two", "One", "HLT"),
+    }  # fmt: skip
+
+
+def test_new_names_reach_lanes_and_switches() -> None:
+    timeline = story()
+    timeline.rename({"Guest VM": "Linux"})
+    assert list(timeline.lanes) == ["VMM", "Service VM", "Linux"]
+    assert [(one.source, one.target) for one in timeline.switches] == [("Service VM", "Linux"), ("Linux", "Service VM")]
 
 
 def test_a_lane_stays_bounded_and_its_sum_exact() -> None:
