@@ -180,6 +180,7 @@ class Board:
         self.com1.connect("INTR", *self.irq(4))
         self.com2.connect("INTR", *self.irq(3))
         self.rtc.connect("IRQ", *self.irq(8))
+        self.rtc.connect("IRQ8", self.pm, 1)
         self.rtc.connect("NMI_DISABLE", self.port61, 2)
         self.pm.connect("SCI", *self.irq(9))
         self.bmc.connect("RESET", cpu.pins, Pins.RESET)

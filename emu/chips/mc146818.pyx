@@ -62,12 +62,13 @@ cdef uint8_t[13] DAYS = [0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 cdef class MC146818(Isa8):
     """The clock and its battery-backed RAM, at 70h (index) and 71h (data); the extended RAM at 72h and 73h.
 
-    Pins: IRQ out, and NMI_DISABLE, which is bit 7 of the index port.
+    Pins: IRQ out, NMI_DISABLE, which is bit 7 of the index port, and IRQ8, by which the PIIX4 tells its power management
+    of the same request.
 
     It starts at 2000-01-01 00:00:00, a Saturday, in BCD and 24-hour mode; set_time() sets another time.
     """
 
-    cdef Irq irq, nmi_disable
+    cdef Irq irq, irq8, nmi_disable
     cdef uint8_t ram[128]      # registers A to C in their places, without UIP
     cdef uint8_t extended[128]
     cdef uint8_t index, extended_index
@@ -95,9 +96,11 @@ cdef class MC146818(Isa8):
     cdef Irq *output(self, str name) except NULL:
         if name == "IRQ":
             return &self.irq
+        if name == "IRQ8":
+            return &self.irq8
         if name == "NMI_DISABLE":
             return &self.nmi_disable
-        raise ConfigError(f"{self.name} has no output {name!r}: IRQ, NMI_DISABLE")
+        raise ConfigError(f"{self.name} has no output {name!r}: IRQ, IRQ8, NMI_DISABLE")
 
     def set_time(self, int year, int month, int day, int hour, int minute, int second):
         """Sets the time, which goes on from here; day of the week and century byte follow.
@@ -255,6 +258,7 @@ cdef class MC146818(Isa8):
         else:
             self.ram[C] &= ~<uint8_t>C_IRQF
         set_irq(&self.irq, self.ram[C] & C_IRQF != 0)
+        set_irq(&self.irq8, self.ram[C] & C_IRQF != 0)
         if self.running() and not self.ram[C] & C_IRQF:
             if enabled & B_PIE and period:
                 due = self.seen + period - (self.seen - self.base) % period
@@ -336,5 +340,6 @@ cdef class MC146818(Isa8):
         f.u64("next_update", &self.next_update)
         f.flag("fallen_back", &self.fallen_back)
         f.level("irq", &self.irq.level)
+        self.irq8.level = self.irq.level
         self.index &= INDEX
         return 0

@@ -198,6 +198,23 @@ handler:
     assert {code for _, code in made.post.codes} == {0xC0}
 
 
+def test_the_clock_s_alarm_is_an_event_of_power_management() -> None:
+    """82371AB, "PMSTS": RTC_STS is set by the assertion of IRQ8#, and with RTC_EN and SCI_EN raises SCI."""
+    made = board()
+    bus = made.bus
+    bus.port_write(PM_BASE + 2, 0x0400, 2)
+    bus.port_write(PM_BASE + 4, 0x0001, 2)
+    for index, value in ((0x05, 0xC0), (0x03, 0xC0), (0x01, 0x02), (0x0B, 0x22)):
+        bus.port_write(0x70, index)
+        bus.port_write(0x71, value)
+    made.clock.advance(19 * made.clock.hz // 10)
+    assert (bus.port_read(PM_BASE, 2) & 0x0400, made.pm.level("SCI")) == (0, 0)
+    made.clock.advance(2 * made.clock.hz // 10)
+    assert (bus.port_read(PM_BASE, 2) & 0x0400, made.pm.level("SCI")) == (0x0400, 1)
+    bus.port_write(PM_BASE, 0x0400, 2)  # the event is over, whether IRQ 8 is acknowledged or not
+    assert (bus.port_read(PM_BASE, 2) & 0x0400, made.pm.level("SCI")) == (0, 0)
+
+
 def test_a20_by_port_92() -> None:
     made = board(
         """
