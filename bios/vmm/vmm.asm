@@ -65,6 +65,7 @@
 %include "front.inc"
 %include "protect.inc"
 %include "traps.inc"
+%include "poll.inc"
 %include "events.inc"
 %include "restart.inc"
 %include "calls.inc"
