@@ -1,4 +1,4 @@
-"""What the Service VM asks the VMM about a guest, and the policy that it sets; and that none of it disturbs the guest."""
+"""What the Service VM asks about a guest, and the policy that it sets; and that none of it disturbs the guest."""
 
 import re
 
@@ -55,7 +55,8 @@ def called(console: str) -> list[int]:
 @pytest.mark.parametrize(
     ("field", "name"),
     [
-        (0x681E, "GUEST_RIP"), (0x4402, "EXIT_REASON"), (0x2400, "GUEST_PHYSICAL_ADDRESS"), (0x0802, "GUEST_CS_SELECTOR"),
+        (0x681E, "GUEST_RIP"), (0x4402, "EXIT_REASON"), (0x2400, "GUEST_PHYSICAL_ADDRESS"),
+        (0x0802, "GUEST_CS_SELECTOR"),
         (0x2010, "TSC_OFFSET"), (0x6800, "GUEST_CR0"), (0x4004, "EXCEPTION_BITMAP"),
     ],
 )  # fmt: skip
@@ -151,7 +152,7 @@ def test_a_policy_that_is_set_is_in_force_at_once(built: Built) -> None:
     }  # fmt: skip
     look = f"cmp dword [set_already], 0\n jne set_done\n inc dword [set_already]\n{SET}\nset_done:"
     data = DATA + set_policy(**fields) + "\nalign 4\nset_already: dd 0"
-    with running(built, code, [ALLOW] * 4, look=look, data=data, regions=REGION, exceptions=[]) as (machine, vmm):
+    with running(built, code, [ALLOW] * 4, look=look, data=data, regions=REGION, exceptions=[]) as (machine, _):
         console = console_of(machine)
         kinds = [event.kind for event in events_of(console)]
         assert kinds[:4] == [TRAP_MEMORY, PORT, TRAP_MEMORY, 8]
