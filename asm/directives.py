@@ -32,13 +32,20 @@ def _bits(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     value = assembler.evaluate_now(tokens[1:], shape[1:])
     if value not in (16, 32, 64):
         raise TokenError(f"`{value}' is not a valid segment size; must be 16, 32 or 64", tokens[-1])
-    assembler.set_mode(bits=value)
+    _set_bits(assembler, value, tokens[-1])
+
+
+def _set_bits(assembler: Assembler, bits: int, word: str) -> None:
+    least = {16: "8086", 32: "386", 64: "x64"}[bits]
+    if assembler.mode.level < LEVELS.index(least):
+        raise TokenError(f"cannot specify {bits}-bit segment on processor below {least}", word)
+    assembler.set_mode(bits=bits)
 
 
 def _use(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     if len(shape) > 1:
         raise TokenError(f"`{tokens[0]}' takes no operand", tokens[1])
-    assembler.set_mode(bits=int(tokens[0][3:]))
+    _set_bits(assembler, int(tokens[0][3:]), tokens[0])
 
 
 def _default(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:

@@ -261,6 +261,7 @@ class Expander:
         self.use_aliases = True
         self.contexts = contexts
         self.evaluate = evaluate
+        self.warn: Callable[[str, str], None] = lambda name, message: None
         self.environment: Callable[[str], str | None] = lambda name: None
         self.functions: Mapping[str, Callable[[Callable[[str], int], Sequence[str]], str]] = {}
         self._budget = 0
@@ -372,8 +373,8 @@ class Expander:
             name = part[2:].strip("'\"")
             value = self.environment(name)
             if value is None:
-                raise MacroError(f"nonexistent environment variable `{name}'")
-            out += pieces(value)
+                self.warn("pp-environment", f"nonexistent environment variable `{name}'")
+            out += pieces(value or "")
         elif part[1] == "{":
             inner_name = "%" + part[2:-1]
             if inner_name[1] == "$" and parts[at : at + 1] and parts[at][0] not in " \t%":

@@ -69,6 +69,7 @@ class Preprocessor:
         self.frame = StackFrame()
         self.expander = Expander(self.evaluate, self.contexts)
         self.expander.environment = self.environment
+        self.expander.warn = lambda name, message: assembler.report(message, "warning", self.place, warning=name)
         self.expander.functions = functions.PERCENT
         self.multi: dict[str, list[MultiLineMacro]] = {}
         self.multi_insensitive: dict[str, list[MultiLineMacro]] = {}

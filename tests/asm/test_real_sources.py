@@ -96,6 +96,7 @@ CASES = {
     ),
     "attributes of other formats": ("bin", "section .text code\nnop\nsection .x progbits rdata\nnop\n"),
     "section names in quotes": ("elf32", "section \".data\"\ndb 1\n"),
+    "a variable that is not set": ("bin", "db '%!NOT_SET', %!NOT_SET 5\n%ifenv NOT_SET\ndb 1\n%endif\n"),
     "warnings switched": (
         "bin",
         "[warning push]\n[warning -user]\n%warning a\n[warning pop]\n%warning b\ndb 300\n[warning -number-overflow]\n"
@@ -132,6 +133,13 @@ def test_a_global_symbol_is_no_more_than_global_in_a_flat_binary() -> None:
     with pytest.raises(asm.AsmError) as caught:
         asm.assemble("global a:function\nnop\na: nop\n")
     assert [error.line for error in caught.value.errors] == [3]
+
+
+def test_code_sizes_that_a_processor_does_not_have() -> None:
+    source = "cpu 286\nbits 16\nuse32\ncpu 386\nbits 32\nbits 64\ncpu x64\nbits 64\n"
+    with pytest.raises(asm.AsmError) as caught:
+        asm.assemble(source)
+    assert [error.line for error in caught.value.errors] == [3, 6]
 
 
 def test_bytes_that_are_no_text_come_out_as_they_are(tmp_path: Path) -> None:
