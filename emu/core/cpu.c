@@ -1,32 +1,30 @@
 /* The processor as a whole: its life, its mode, its flags, its faults and wires. */
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "block.h"
 #include "flags.h"
 
-/* The processor, its tables and (behind them) its block cache lie in one anonymous mapping: zeros of which the host gives
- * memory only for the pages that are touched. */
+/* The processor, its tables and (behind them) its block cache lie in one piece of memory. */
 typedef struct Tables {
     CPU cpu;
+    TlbContext contexts[TLB_CONTEXTS];
     _Alignas(PAGE_SIZE) TlbEntry tlb[TLB_CONTEXTS][2][TLB_SIZE];
     TlbEntry none[TLB_SIZE];
-    TlbContext contexts[TLB_CONTEXTS];
     VmTransition transitions[TRANSITIONS];
     JumpCacheEntry jumps[JUMP_CACHE_SIZE];
 } Tables;
 
-CPU *cpu_create(Bus *bus, Clock *clock, const Model *model)
+size_t cpu_bytes(void) { return sizeof(Tables) + blocks_bytes(); }
+
+size_t cpu_hot_bytes(void) { return offsetof(Tables, tlb); }
+
+CPU *cpu_create(Bus *bus, Clock *clock, const Model *model, void *memory)
 {
     struct CPU **cpus = realloc(bus->cpus, (bus->cpu_count + 1) * sizeof *cpus);
     if (!cpus)
         return NULL;
     bus->cpus = cpus;
-    /* Without MAP_NORESERVE, which guest memory has: the host would join the two mappings, and have to split them again. */
-    Tables *tables = mmap(NULL, sizeof *tables + blocks_bytes(), PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (tables == MAP_FAILED)
-        return NULL;
+    Tables *tables = memory;
     CPU *cpu = &tables->cpu;
     blocks_create(cpu, tables + 1);
     cpu->bus = bus;
@@ -62,7 +60,6 @@ void cpu_destroy(CPU *cpu)
             bus->cpus[i] = bus->cpus[--bus->cpu_count];
             break;
         }
-    munmap(cpu, sizeof(Tables) + blocks_bytes());
 }
 
 /* SDM Vol. 3, "Processor State After Reset". */

@@ -304,8 +304,11 @@ typedef struct Model {
     EventClocks event_clocks;
 } Model;
 
-/* Life. cpu_create allocates; NULL when memory is exhausted. */
-CPU *cpu_create(Bus *bus, Clock *clock, const Model *model);
+/* Life. The processor lives in `memory`, cpu_bytes() zeros of which the first cpu_hot_bytes(), whole pages, are touched at
+ * once and the others as they are used; NULL when there is no more for the bus. cpu_destroy leaves the memory as it is. */
+size_t cpu_bytes(void);
+size_t cpu_hot_bytes(void);
+CPU *cpu_create(Bus *bus, Clock *clock, const Model *model, void *memory);
 void cpu_destroy(CPU *cpu);
 /* State after power-up or RESET (SDM Vol. 3, "Processor State After Reset"). */
 void cpu_reset(CPU *cpu);

@@ -46,17 +46,15 @@ cdef class Memory:
         self._saved = {}
         cdef uint64_t bytes = memory_size(size)
         self.pages = <uint8_t *>calloc(bytes // PAGE_SIZE, 1)
-        cdef void *host = MAP_FAILED
         if self.pages != NULL:
-            host = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-        if host == MAP_FAILED:
+            self.host = mapping_create(&spare_memory, bytes, MAP_NORESERVE)
+        if self.host == NULL:
             raise MemoryError(f"no room for a memory of {bytes} bytes")
-        self.host = <uint8_t *>host
         self.size = bytes
 
     def __dealloc__(self):
         if self.host != NULL:
-            munmap(self.host, self.size)
+            mapping_destroy(&spare_memory, self.host, self.size, 0)
         free(self.pages)
 
     def __len__(self):

@@ -84,7 +84,9 @@ cdef extern from "emu/core/cpu.h" nogil:
         void *hook_owner
         uint64_t hook_skip
         uint64_t fallen_to
-    CpuState *cpu_create(CBus *bus, CClock *clock, const CModel *model)
+    size_t cpu_bytes()
+    size_t cpu_hot_bytes()
+    CpuState *cpu_create(CBus *bus, CClock *clock, const CModel *model, void *memory)
     void cpu_destroy(CpuState *cpu)
     void cpu_reset(CpuState *cpu)
     void cpu_update_mode(CpuState *cpu)
@@ -144,8 +146,13 @@ cdef class Processor:
         self._polls = []
         self._hooks = {}
         self._slice = FIRST_SLICE
-        self.c = cpu_create(&bus.c, &bus.clock.c, model.c)
+        # Without MAP_NORESERVE, which guest memory has: the host would join the two, and split them again later.
+        cdef uint8_t *memory = mapping_create(&spare_processor, cpu_bytes(), 0)
+        if memory != NULL:
+            self.c = cpu_create(&bus.c, &bus.clock.c, model.c, memory)
         if self.c == NULL:
+            if memory != NULL:
+                mapping_destroy(&spare_processor, memory, cpu_bytes(), 0)
             raise MemoryError("no room for a processor")
         bus._touched = 1  # whatever views exist may have written
         return 0
@@ -153,6 +160,7 @@ cdef class Processor:
     def __dealloc__(self):
         if self.c != NULL:
             cpu_destroy(self.c)
+            mapping_destroy(&spare_processor, <uint8_t *>self.c, cpu_bytes(), cpu_hot_bytes())
         free(self._ranges)
 
     def __reduce__(self):

@@ -345,6 +345,37 @@ def test_ten_thousand_processors_leave_nothing() -> None:
     assert resident() - before < 2000
 
 
+def test_a_processor_has_nothing_of_the_one_before() -> None:
+    """A new one gets the mappings of one that is gone: its memory, translations, blocks and registers must not show."""
+    page_tables = asm.assemble("dd 0x3003\ntimes 1023 dd 0\n dd 0x4003, 0x4003, 0x2003", bits=32).binary
+
+    def outcome(code: str) -> tuple[Any, ...]:
+        cpu = emu.Cpu(memory=1 << 20)
+        fresh = cpu.save()
+        empty = cpu.memory.save()
+        cpu.load(0x1000, asm.assemble(code, bits=32).binary)
+        with pytest.raises(emu.CpuFault) as caught:
+            cpu.run(instructions=1000)
+        return fresh, empty, cpu.cycles, cpu.eax, cpu.memory.save(), str(caught.value)
+
+    def use_up() -> None:
+        cpu = emu.Cpu(memory=1 << 20)
+        cpu.memory.write(0x2000, page_tables)
+        cpu.memory.write(0x4000, asm.assemble("mov eax, 7\nl: inc eax\npush eax\njmp l", bits=32).binary)
+        cpu.cr3, cpu.cr0 = 0x2000, cpu.cr0 | 1 << 31
+        cpu.esp, cpu.rip = 0x3000, 0x1000  # both at other places than the linear addresses say
+        cpu.run(instructions=300)
+        cpu.rax = cpu.r15 = cpu.cr2 = 0xDEAD
+        cpu.memory.view(writable=True)[0x80000:] = 0xEE
+
+    codes = ("add eax, [0x1000]\nmov [0x80000], eax\nud2", "push eax\npop ebx\nud2")
+    before = [outcome(code) for code in codes]
+    for _ in range(3):
+        use_up()
+        assert [outcome(code) for code in codes] == before
+    assert before[0][1] == {}
+
+
 def test_machines_leave_nothing() -> None:
     def use(count: int) -> None:
         for _ in range(count):
