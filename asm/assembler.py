@@ -311,6 +311,8 @@ class Assembler:
 
     def label(self, name: str) -> None:
         """Defines a label here."""
+        if name.lower() == "ptr":
+            self.warn_of_ptr()
         if name[0] != ".":
             self.scope = name[1:] if name[0] == "$" else name
         symbol = self.define(name)
@@ -393,13 +395,13 @@ class Assembler:
         if build is None and "[" in shape:
             tokens, shape = plain_operands(tokens, shape)
             build = builder("statement", shape)
-            if build is not None and "ptr" in map(str.lower, tokens):
-                self.warn("ptr", "`ptr' is not a NASM keyword")
         if build is None:
             build = builder("statement", _with_names(shape))
         if build is None:
             raise explain(tokens, shape)
         prefixes, mnemonic, operands, expressions = build(tokens, self.symbol)
+        if "ptr" in tokens or "PTR" in tokens:
+            self.warn_of_ptr()
         if mnemonic == "lea" and len(operands) == 2 and type(operands[1]) is Imm:  # LEA EAX, table
             operands = operands[0], Mem(0, None, None, None, 1, operands[1].value)
             expressions = tuple((index, "disp", expression) for index, _, expression in expressions)
@@ -468,6 +470,9 @@ class Assembler:
 
     def warn_of_zeroing(self) -> None:
         self.warn("zeroing", f"uninitialized space declared in {self.section.name} section: zeroing")
+
+    def warn_of_ptr(self) -> None:
+        self.warn("ptr", "`ptr' is not a NASM keyword")
 
     def skip(self, size: int) -> None:
         """Reserves space at a constant place of `absolute`."""

@@ -137,7 +137,7 @@ def patched(
         if kind == "rel":
             if size == 1 and not -128 <= value <= 127:
                 raise ExpressionError("short jump is out of range")
-        elif size < 8 and not -(1 << (width - 1)) <= value < 1 << width:
+        elif size < 8 and isinstance(known, int) and not -(1 << (width - 1)) <= value < 1 << width:
             names = {1: "byte", 2: "word", 4: "dword"}
             sink.warn("number-overflow", f"{names.get(size, '')} data exceeds bounds")
         result[place : place + size] = (value & ((1 << width) - 1)).to_bytes(size, "little")

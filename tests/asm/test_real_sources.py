@@ -97,6 +97,12 @@ CASES = {
     "attributes of other formats": ("bin", "section .text code\nnop\nsection .x progbits rdata\nnop\n"),
     "section names in quotes": ("elf32", "section \".data\"\ndb 1\n"),
     "a variable that is not set": ("bin", "db '%!NOT_SET', %!NOT_SET 5\n%ifenv NOT_SET\ndb 1\n%endif\n"),
+    "addresses that are cut": (
+        "bin",
+        "org 0x10000\ndb foo\ndw foo\nmov al, foo\nmov byte [foo], foo\nmov ax, foo+70000\ndb 300, foo-$$\n"
+        "mov al, foo-$$\npush byte foo\ntimes 300 db 0\nfoo:\n",
+    ),
+    "a label named ptr": ("bin", "bits 32\nmov eax, dword ptr\nmov eax, [ptr]\nptr: ret\n"),
     "warnings switched": (
         "bin",
         "[warning push]\n[warning -user]\n%warning a\n[warning pop]\n%warning b\ndb 300\n[warning -number-overflow]\n"
