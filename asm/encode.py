@@ -8,7 +8,7 @@ left for each instruction is to test the conditions and to put the values in.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from asm import table
@@ -188,6 +188,7 @@ class _Prefixes:
     def __init__(self, names: Sequence[str], bits: int) -> None:
         self.bits = bits
         self.values = [0] * 6
+        self.hint = next((name for name in names if name in ("xacquire", "xrelease")), "")  # of lock elision
         for name in names:
             if name == "osp":
                 name = "o32" if bits == 16 else "o16"
@@ -383,12 +384,7 @@ class _Choice:
             segment = mem.seg
             asize = offset_size(mem, template.bits, template.prefixes.address_size)
             self.fields = [_field(template.offset, asize // 8, _DISPLACEMENT), *template.fields]
-        if template.prefixes.locks and not (form.lock and type(operands[0]) is Mem):
-            self.warnings += (("prefix-lock", "instruction is not lockable"),)
-        ignored = segment or template.prefixes.segment
-        if template.bits == 64 and ignored in ("es", "cs", "ss", "ds"):
-            message = f"{ignored} segment base generated, but will be ignored in 64-bit mode"
-            self.warnings += (("prefix-seg", message),)
+        self.warnings += tuple(_prefix_warnings(template, operands, segment))
         head = template.head(asize, segment)
         self.tail = bytes((is4 << 4,)) if is4 >= 0 else bytes((form.suffix,)) if form.suffix >= 0 else b""
         self.modrm = modrm
@@ -480,6 +476,29 @@ class _Choice:
         """A byte that the processor extends by its sign gives this value at the operand's size."""
         width = self.template.form.operand_size or self.template.bits
         return (1 << width) - 0x80 <= value < 1 << width
+
+
+def _prefix_warnings(
+    template: _Template, operands: tuple[Operand, ...], segment: str | None
+) -> Iterator[tuple[str, str]]:
+    """What there is to warn of prefixes that the form or the mode makes nothing of."""
+    form, prefixes = template.form, template.prefixes
+    in_memory = bool(operands) and type(operands[0]) is Mem
+    if prefixes.locks and not (form.lock and in_memory):
+        yield "prefix-lock", "instruction is not lockable"
+    if prefixes.hint and not (in_memory and (form.mnemonic == "XCHG" or (prefixes.hint, form.mnemonic) == _RELEASE)):
+        if not (form.lock and in_memory):
+            yield "prefix-hle", f"{prefixes.hint} invalid with this instruction"
+        elif not prefixes.locks:
+            yield "prefix-hle", f"{prefixes.hint} with this instruction requires lock"
+    if form.osize in (16, 32) and prefixes.operand_size not in (0, form.osize):
+        yield "prefix-opsize", f"invalid operand size prefix, must be o{form.osize}"
+    ignored = segment or prefixes.segment
+    if template.bits == 64 and ignored in ("es", "cs", "ss", "ds"):
+        yield "prefix-seg", f"{ignored} segment base generated, but will be ignored in 64-bit mode"
+
+
+_RELEASE = "xrelease", "MOV"  # a store may end an elided lock
 
 
 def _vex(form: Form, rex: int, vvvv: int) -> bytes:

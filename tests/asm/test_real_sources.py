@@ -89,7 +89,18 @@ CASES = {
         "global foo\nfoo: nop\nmov eax, [foo wrt ..got]\nmov rax, [qword foo wrt ..got]\n"
         "dq foo wrt ..sym\n",
     ),
-    "hints before stores": ("bin", "bits 32\nmov [5], eax\nxrelease mov [5], eax\nxrelease lock dec dword [5]\n"),
+    "hints of lock elision": (
+        "bin",
+        "bits 32\nmov [5], eax\nxrelease mov [5], eax\nxacquire mov [ebx], eax\nxacquire add [ebx], eax\n"
+        "xacquire lock add [ebx], eax\nxrelease lock mov [eax], ecx\nxacquire xchg [ebx], eax\n"
+        "xacquire add ecx, [eax]\n"
+        "xrelease lock dec dword [ebx]\nxrelease inc eax\n",
+    ),
+    "operand sizes that contradict": (
+        "bin",
+        "bits 32\no16 push eax\no32 push ax\no16 mov ax, bx\no32 mov ax, bx\no16 movsb\no16 ret\nbits 64\n"
+        "o16 push rax\no64 mov rax, rbx\no32 mov rax, [rbx]\n",
+    ),
     "a directive is a macro": (
         "bin", "%ifmacro org\ndb 1\n%endif\n%ifmacro section 1\ndb 2\n%endif\n%ifmacro align 5\ndb 3\n%endif\n"
         "%ifmacro nothing\ndb 4\n%endif\n",
