@@ -37,7 +37,7 @@ BUILT := build/$(FLAVOUR)/.stamp
 .PHONY: run test test-slow bench bench-peers lint build clean
 
 run: build
-	@$(RUN) $(BIN)/emu run
+	@$(RUN) $(BIN)/emu scenarios story --console --keep build/scenarios
 
 test: build
 	@$(RUN) $(BIN)/pytest -n auto --dist worksteal $(TESTS)

@@ -24,6 +24,7 @@ FILES = {
     "vmm": "vmm/vmm.asm",
     "service": "service/service.asm",
     "guest": "guest/guest.asm",
+    **{name: f"guest/{name}.asm" for name in ("healthy", "hung", "double", "machine", "triple", "diskfail", "crashy", "hostile", "aware")},
 }
 # What policy.json is made of.
 POLICY = """

@@ -68,6 +68,21 @@ examples:
   emu bench switch                         every model: VM exits by reason, and the switch in software
   emu bench switch --cpu westmere pentium3 --output switch.svg
 """
+SCENARIOS_TEXT = """\
+Runs the built-in firmware through scenarios: each boots a machine with a policy and guests, does something to it, and
+looks at what came of it. The same happens at the same cycle each time.
+
+examples:
+  emu scenarios --list
+  emu scenarios                            all of them
+  emu scenarios trap-memory --console
+  emu scenarios two-guests --keep seen     seen/two-guests/ has console.txt, timeline.json and timeline.svg
+
+exit status:
+  0      each ended as it should
+  1      one did not; the lines below its name say what was not as it should be
+  2      there is none of this name
+"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -137,6 +152,13 @@ def parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--timing", default="static", metavar="HOW", help="as of `emu run` (default static)")
     bench.add_argument("--output", metavar="FILE", help="the figures as .json, or a picture of them as .svg or .png")
+    scenarios = command("scenarios", SCENARIOS_TEXT, "scenarios", "scenarios", "run the built-in firmware's scenarios")
+    scenarios.add_argument("name", nargs="*", metavar="NAME", help="only these")
+    scenarios.add_argument("--list", action="store_true", help="say what each shows, and run none")
+    scenarios.add_argument("--console", action="store_true", help="show the console of each")
+    scenarios.add_argument(
+        "--keep", metavar="FOLDER", help="write console, timeline and disk of each to a folder of its name in this one"
+    )
     return top
 
 
@@ -169,6 +191,10 @@ def add_run(run: argparse.ArgumentParser) -> None:
     lines.add_argument(
         "--display", choices=("terminal", "none"), default="none",
         help="terminal: shows the text screen here and types on the keyboard what is typed here (default none)",
+    )  # fmt: skip
+    lines.add_argument(
+        "--pace", choices=("auto", "on", "off"), default="auto",
+        help="waiting in HLT lasts its time on the host; auto: where a terminal is the guest's input (default)",
     )  # fmt: skip
     lines.add_argument("--nvram", metavar="FILE", help="keeps the CMOS RAM from run to run; made where it is missing")
     lines.add_argument("--debugcon", metavar="PORT:FILE", help="what is written to this I/O port; FILE `-` is stdout")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from emu.host.disk import Disk
     from emu.host.display import TerminalDisplay
     from emu.host.nvram_file import NvramFile
+    from emu.host.pace import Pacer
     from emu.multiboot import Kernel
 
 __all__ = ["Console", "Machine", "builtin_firmware", "exit_status", "parse_size"]
@@ -248,6 +249,7 @@ class Machine:
         self.screen = Screen(self.board.vga)
         self.bmc = self.board.bmc
         self.display: TerminalDisplay | None = None
+        self.pacer: Pacer | None = None
         self.debugcon: OutputLine | None = None
         if self.board.debugcon is not None:
             self.debugcon = OutputLine(self.board.debugcon, Backend())
@@ -305,6 +307,8 @@ class Machine:
         self.vm_log.poll()
         if self.display is not None:
             self.display.poll()
+        if self.pacer is not None and self.cpu.running:
+            self.pacer.poll()
 
     @property
     def cpu(self) -> BoardCpu:

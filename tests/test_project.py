@@ -29,6 +29,8 @@ EMU_LAYERS = (
     {"machine"},
     {"service_disk", "switch_cost"},
     {"debug"},
+    {"scenario"},
+    {"scenarios"},
     {"commands"},
     {"cli", "pytest_plugin"},
     {"__init__", "__main__"},

@@ -23,20 +23,19 @@ WORK            equ 100000h
 WORK_BYTES      equ 40000h
 PROTECTED       equ 200010h
 MARK            equ 0C0FFEE01h
-TICKS           equ 5
-TIMER_HZ        equ 100
-IRQ_BASE        equ 20h
 TIME_LIMIT      equ 2000000             ; time-stamp counts that the write may take where time stands still
 
 %include "console.inc"
 %include "acpi_off.inc"
+%include "idt.inc"
 %include "timer.inc"
+%include "paging.inc"
 %include "work.inc"
 
 ; In:       32-bit protected mode
 ; Out:      does not return
 main:
-        mov     esi, text_start
+        mov     esi, text_name
         call    console_text
         call    processor_suffices
         mov     esi, text_old
@@ -182,7 +181,7 @@ fpu_before:
 fpu_after:
         times 512 db 0
 
-text_start:
+text_name:
         db      "guest     ", 0
 text_under_vmm:
         db      "started under the VMM", 13, 10, 0

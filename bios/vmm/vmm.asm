@@ -4,7 +4,7 @@
 ; interrupts off, EBX = handoff block (handoff.inc). POST has loaded it to the top 4 MiB of RAM; it maps itself to VMM_BASE.
 ; layout.inc has its memory map. It wants VT-x; what it does without EPT or unrestricted guests, shadow.inc and paged.inc say.
 ;
-; Order of things: start.inc (paging, tables, VMX operation) - create.inc (the VMs) - run.inc (schedule, enter, exit, switch)
+; Order of things: start.inc (paging, tables, VMX operation) - decision.inc (Service OS or native boot) - create.inc (the VMs) - run.inc (schedule, enter, exit, switch)
 ; - exits.inc and io.inc (what is done about an exit) - events.inc (policy, what wakes the Service VM) - calls.inc (VMCALL).
 
         bits 32
@@ -24,7 +24,9 @@
         org VMM_BASE
 
 %include "start.inc"
+%define CONSOLE_SCREEN
 %include "console.inc"
+%include "screen_text.inc"
 %include "crc32.inc"
 %include "files.inc"
 %include "ata.inc"
@@ -72,6 +74,14 @@
 %include "inspect.inc"
 %include "messages.inc"
 %include "policy_calls.inc"
+%include "policy_line.inc"
+%include "policy_values.inc"
+%include "policy_text.inc"
+%include "keyboard.inc"
+%include "typed.inc"
+%include "decision.inc"
+%include "setup.inc"
+%include "unload.inc"
 
 ; --- variables ---------------------------------------------------------------------------------------------------------
         align 8
@@ -102,6 +112,10 @@ switch_reason:      dd 0                ; of the next switch
 switch_rip:         dd 0
 event_buffer:       dd 0                ; where the Service VM wants the next event
 policy_now:         times policy_size db 0  ; the policy in force
+setup_policy:       times policy_size db 0  ; as the set-up screen shows it
+setup_line:         times SETUP_LINE + 1 db 0
+                    align 4
+var_cursor:         dd 0                ; next cell of the display; 0: nothing is written there
                     align 4
 io_time:            dd 0, 0             ; the VM's time of the access
 io_mask:            dd 0                ; of the address size of INS and OUTS

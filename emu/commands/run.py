@@ -98,8 +98,18 @@ def build(options: argparse.Namespace) -> Machine:
             from emu.host.display import TerminalDisplay
 
             machine.display = TerminalDisplay(machine.screen, machine.keyboard, StdioBackend())
+        if options.pace == "on" or (options.pace == "auto" and interactive(options)):
+            from emu.host.pace import Pacer
+
+            machine.pacer = Pacer(machine.cpu, machine.board.clock.hz)
         undo.pop_all()
     return machine
+
+
+def interactive(options: argparse.Namespace) -> bool:
+    """Whether somebody types on a terminal what the guest reads."""
+    has_user = options.display == "terminal" or "stdio" in (options.serial, options.modem)
+    return has_user and sys.stdin is not None and sys.stdin.isatty()
 
 
 def is_builtin(options: argparse.Namespace) -> bool:

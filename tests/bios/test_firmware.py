@@ -12,6 +12,7 @@ import pytest
 
 from bios.build import FILES, GENERATED, HERE
 from emu import Machine, StopReason
+from emu.policy import policy_nvram
 
 from .conftest import Built
 
@@ -209,7 +210,7 @@ def test_another_pc_boots_it(built: Built, tmp_path: Path) -> None:
 
 
 def test_labels_of_firmware_and_vmm_are_symbols_of_the_machine() -> None:
-    with Machine() as machine:
+    with Machine(nvram=policy_nvram(boot="service")) as machine:
         assert machine.run(until="enter32").reason is StopReason.BREAKPOINT
         assert machine.cpu.cs.base + machine.cpu.rip == machine.symbols["enter32"] < 1 << 20
         assert machine.run(until="vmm_exit_ept_violation", seconds=1).reason is StopReason.BREAKPOINT

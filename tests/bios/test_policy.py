@@ -40,7 +40,7 @@ def policy_seen(built: Built, nvram: bytes) -> tuple[bytes, str]:
     """The policy that the VMM has in force and what the console says."""
     with Machine(MEMORY, firmware=built.rom(), nvram=nvram) as machine:
         vmm = Vmm(machine, built.folder)
-        machine.run(seconds=5, until=vmm.symbols["memory_guests"])
+        machine.run(seconds=5, until=vmm.symbols["decision"])
         policy = vmm.read("policy_now", layout().symbols["policy_size"])
         return zero_crc(policy), machine.serial.output.decode()
 

@@ -1,0 +1,169 @@
+"""A scenario: the built-in firmware with a policy, what is done to the machine meanwhile, and what must come of it.
+
+Everything happens at the same cycle each time: what is typed or injected comes at the first of the moments, a few
+milliseconds of guest time apart, at which its line is on the console.
+"""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from emu.debug.timeline import Timeline
+from emu.host.disk import Disk
+from emu.machine import Machine
+from emu.policy import policy_nvram
+from emu.service_disk import image_with_header, make_disk, service_image
+from emu.stop import Stop, StopReason
+
+__all__ = ["Outcome", "Scenario", "Step", "run_scenario"]
+
+LOOK_SECONDS = 0.005  # of guest time, between two looks at the console
+DISK_BYTES = 16 << 20
+DUMP_BYTES = 4 << 20
+
+
+class Step(NamedTuple):
+    """What is done when a line of the console has come, after that of the step before.
+
+    Args:
+        after: part of the line.
+        keys: typed on COM1.
+        press: name of a key of the keyboard.
+        modem: what comes on the modem line.
+        machine_check: one is injected.
+        wait: seconds of guest time between the line and this.
+    """
+
+    after: str
+    keys: str = ""
+    press: str = ""
+    modem: str = ""
+    machine_check: bool = False
+    wait: float = 0.0
+
+
+class Scenario(NamedTuple):
+    """A run and what must come of it.
+
+    Args:
+        about: what it shows, in one line.
+        policy: fields of the policy, as `emu.policy.policy_nvram` takes them.
+        lines: parts of lines that the console must show, in this order.
+        never: what it must not show.
+        switches: those between VMs that there must be among others, in this order, as "VM > VM: exit reason".
+        end: why the run ends.
+        steps: what is done meanwhile.
+        disk: none, or `plain`, `partition` (with the Service OS on it), `hpa` (with the Service OS and room for a dump).
+        bad_sectors: of the disk, whose writes fail.
+        cpu: the processor model.
+        seconds: of guest time, at most.
+    """
+
+    about: str
+    policy: Mapping[str, Any]
+    lines: Sequence[str]
+    never: Sequence[str] = ()
+    switches: Sequence[str] = ()
+    end: StopReason = StopReason.POWERED_OFF
+    steps: Sequence[Step] = ()
+    disk: str = ""
+    bad_sectors: Sequence[int] = ()
+    cpu: str = "westmere"
+    seconds: float = 20.0
+
+
+class Outcome(NamedTuple):
+    """What came of it. `problems` has a line for each thing that is not as it should be."""
+
+    problems: list[str]
+    stop: Stop
+    guest_seconds: float
+    switches: int
+    console: str
+    timeline: Timeline
+
+
+def run_scenario(scenario: Scenario, folder: Path) -> Outcome:
+    """Runs it. The folder is for its disk."""
+    with contextlib.ExitStack() as open_files:
+        disks = [open_files.enter_context(disk_of(scenario, folder / "disk.img"))] if scenario.disk else []
+        nvram = policy_nvram(**scenario.policy)
+        machine = open_files.enter_context(Machine(cpu=scenario.cpu, nvram=nvram, disks=disks))
+        timeline = machine.vm_log.timeline = Timeline(machine.board.clock.hz, ("VMM",))
+        seen: list[str] = []
+        stop = follow(machine, scenario, seen)
+        machine.poll()
+        machine.vm_log.finish()
+        console = machine.serial.output.decode(errors="replace")
+        problems = [*seen, *missing(scenario, console, machine)]
+        if stop.reason is not scenario.end:
+            problems.append(f"it ended with {stop.reason} in place of {scenario.end}")
+        seconds = machine.cycles / machine.board.clock.hz
+        return Outcome(problems, stop, seconds, machine.vm_log.count, console, timeline)
+
+
+def disk_of(scenario: Scenario, path: Path) -> Disk:
+    """Makes the scenario's disk."""
+    service = service_image()
+    make_disk(
+        path,
+        size=DISK_BYTES,
+        partition=0 if scenario.disk == "plain" else 8 << 20,
+        files={"SERVICE.BIN": image_with_header(service)} if scenario.disk == "partition" else {},
+        image=service if scenario.disk == "hpa" else None,
+        dump=DUMP_BYTES if scenario.disk == "hpa" else 0,
+    )
+    disk = Disk(path)
+    for sector in scenario.bad_sectors:
+        disk.fail(sector, "write_fault")
+    return disk
+
+
+def follow(machine: Machine, scenario: Scenario, problems: list[str]) -> Stop:
+    """Runs the machine and does what the steps say."""
+    hz = machine.board.clock.hz
+    last = round(scenario.seconds * hz)
+    look = round(LOOK_SECONDS * hz)
+    at = 0  # of the console, where the next step's line may begin
+    for step in scenario.steps:
+        wanted = step.after.encode()
+        while (found := machine.serial.output.find(wanted, at)) < 0:
+            stop = machine.run(cycles=min(look, last - machine.cycles)) if machine.cycles < last else None
+            if stop is None or stop.reason is not StopReason.LIMIT:
+                problems.append(f"{step.after!r} did not come, so a step was not taken")
+                return stop or machine.run(cycles=0)
+        at = found + len(wanted)
+        if step.wait:
+            machine.run(seconds=step.wait)
+        act(machine, step)
+    return machine.run(cycles=max(0, last - machine.cycles))
+
+
+def act(machine: Machine, step: Step) -> None:
+    """Does what a step says."""
+    if step.keys:
+        machine.serial.send(step.keys.encode())
+    if step.press:
+        machine.keyboard.hotkey(step.press)
+    if step.modem:
+        machine.modem.send(step.modem.encode())
+    if step.machine_check:
+        machine.cpu.inject_machine_check()
+
+
+def missing(scenario: Scenario, console: str, machine: Machine) -> list[str]:
+    """What of the console's lines and the switches is not as it should be."""
+    problems = []
+    at = 0
+    for line in scenario.lines:
+        found = console.find(line, at)
+        if found < 0:
+            where = "though earlier, it" if line in console else "it"
+            problems.append(f"the console lacks {line!r}: {where} did not come in its turn")
+            break
+        at = found + len(line)
+    problems += [f"the console has {text!r}" for text in scenario.never if text in console]
+    switches = iter(f"{one['from']} > {one['to']}: {one['reason']}" for one in machine.switches)
+    problems += [f"no switch {wanted!r} in its turn" for wanted in scenario.switches if wanted not in switches]
+    return problems

@@ -1,0 +1,163 @@
+"""The scenarios of `emu scenarios`: every event, every guest, every place of the Service OS, by name."""
+
+from collections.abc import Mapping
+
+from emu.scenario import Scenario, Step
+from emu.stop import StopReason
+
+__all__ = ["SCENARIOS", "STORY"]
+
+STORY = "story"
+"""The scenario that tells the whole story; `make run` shows it."""
+
+OFF = "service   no guest left: power off through ACPI"
+BACK = "Service VM > Guest VM: VMCALL"
+
+SCENARIOS: Mapping[str, Scenario] = {
+    "story": Scenario(
+        "the whole story: the query, a trap that disturbs nothing, a crash that stops its guest alone",
+        {"guests": ["writer", "triple"], "exceptions": [], "after": "resume"},
+        ["Service OS?", "decision  Service OS, as the user says", "service   VM 2 triple fault",
+         "service   VM 1 wrote to protected memory", "undisturbed: registers, flags, FPU, memory", OFF],
+        never=["DISTURBED", "UNEXPECTED", "TIME WENT ON"],
+        switches=["Guest VM > Service VM: EPT_VIOLATION", "Service VM > Guest VM: VMCALL"],
+        steps=[Step("then yes", keys="y", wait=0.5)],
+    ),
+    "trap-memory": Scenario(
+        "a write to protected memory brings the Service OS, which looks and lets it through: nothing was disturbed",
+        {"boot": "service", "guests": ["writer"]},
+        ["guest     started under the VMM", "service   VM 1 wrote to protected memory", "service   SEL record 1",
+         "guest     undisturbed: registers, flags, FPU, memory", "guest     ends well", OFF],
+        switches=["Guest VM > Service VM: EPT_VIOLATION", BACK],
+    ),
+    "trap-exception": Scenario(
+        "a double fault is trapped before the guest takes it, then delivered",
+        {"boot": "service", "guests": ["double"]},
+        ["double    causes a double fault", "service   VM 1 an exception that the policy traps",
+         "qualification 00000008", "double    took the double fault", "double    ends well", OFF],
+        switches=["Guest VM > Service VM: EXCEPTION_OR_NMI", BACK],
+    ),
+    "trap-interrupt": Scenario(
+        "the guest's first timer interrupt is trapped by its vector",
+        {"boot": "service", "guests": ["healthy"], "vectors": [0x20], "after": "resume"},
+        ["service   VM 1 an interrupt that the policy traps", "qualification 00000020",
+         "healthy   5 timer interrupts at 100 Hz", "healthy   ends well", OFF],
+    ),
+    "trap-port": Scenario(
+        "the guest's access to a port is trapped",
+        {"boot": "service", "guests": ["healthy"], "ports": [(0x43, 0x43)], "after": "resume"},
+        ["service   VM 1 reached an I/O port that the policy traps", "healthy   ends well", OFF],
+        switches=["Guest VM > Service VM: IO_INSTRUCTION", BACK],
+    ),
+    "trap-triple-fault": Scenario(
+        "a triple fault stops the guest, and only it",
+        {"boot": "service", "guests": ["triple"], "exceptions": [], "after": "resume"},
+        ["triple    causes a triple fault", "service   VM 1 triple fault", OFF],
+        switches=["Guest VM > Service VM: TRIPLE_FAULT"],
+    ),
+    "machine-check": Scenario(
+        "a machine check that is injected is trapped, then the guest takes it",
+        {"boot": "service", "guests": ["machine"]},
+        ["machine   waits for a machine check", "service   VM 1 an exception that the policy traps",
+         "qualification 00000012", "machine   took the machine check", OFF],
+        steps=[Step("waits for a machine check", machine_check=True, wait=0.1)],
+    ),
+    "aware-alone": Scenario(
+        "a guest that knows of the VMM, on the bare machine: there is nobody to talk to",
+        {"boot": "native", "guests": ["aware"]},
+        ["VMM       unloaded, VMX off", "aware     started on the bare machine", "aware     there is nobody to talk to",
+         "aware     ends well"],
+    ),
+    "hostile": Scenario(
+        "a guest that knows the VMM's source tries to get out, and gets nothing",
+        {"boot": "service", "guests": ["hostile"], "after": "resume"},
+        ["VMX instructions refused: 11 of 11", "VMCALLs that succeeded: 0", "hostile   5 timer interrupts at 100 Hz",
+         "hostile   reads the VMM's memory", "service   VM 1 reached outside its memory", OFF],
+        never=["GOT", "UNEXPECTED"],
+    ),
+    "two-guests": Scenario(
+        "two guests share the time; a triple fault of one does not disturb the other",
+        {"boot": "service", "guests": ["triple", "writer"], "exceptions": [], "after": "resume"},
+        ["service   VM 1 triple fault", "undisturbed: registers, flags, FPU, memory", "ends well", OFF],
+        switches=["Guest VM > Service VM: TRIPLE_FAULT"],
+    ),
+    "stop": Scenario(
+        "the policy stops a guest at its first fault",
+        {"boot": "service", "guests": ["double"], "after": "stop"},
+        ["service   VM 1 an exception that the policy traps", OFF],
+        never=["took the double fault"],
+    ),
+    "crash-stop": Scenario(
+        "a guest that crashes is stopped, as the policy says",
+        {"boot": "service", "guests": ["crashy"], "exceptions": [], "after": "stop"},
+        ["crashy    5 timer interrupts", "crashy    causes a triple fault", "service   VM 1 triple fault", OFF],
+    ),
+    "query-service": Scenario(
+        "the user says yes to the query",
+        {"guests": ["healthy"]},
+        ["Service OS?", "decision  Service OS, as the user says", "healthy   started under the VMM", OFF],
+        steps=[Step("then yes", keys="y", wait=0.5)],
+    ),
+    "query-time-out": Scenario(
+        "nobody answers the query: the Service OS is booted",
+        {"guests": ["healthy"], "query_seconds": 5},
+        ["Service OS?", "decision  Service OS: no answer", "healthy   started under the VMM", OFF],
+    ),
+    "native": Scenario(
+        "the user says no on the keyboard: the VMM is unloaded, and the guest has the bare machine",
+        {"guests": ["writer"]},
+        ["Service OS?", "VMM       unloaded, VMX off", "the guest runs on the bare machine: the user says so",
+         "guest     started on the bare machine", "guest     ends well"],
+        never=["service   "],
+        steps=[Step("then yes", press="n", wait=0.5)],
+    ),
+    "native-stored": Scenario(
+        "the stored policy says native boot",
+        {"boot": "native", "guests": ["healthy"]},
+        ["decision  native boot, as the policy says", "healthy   started on the bare machine", "healthy   ends well"],
+        disk="plain",
+    ),
+    "no-vtx": Scenario(
+        "a processor without VT-x boots the guest natively",
+        {"guests": ["double"]},
+        ["the guest runs on the bare machine: the processor has no VT-x", "double    took the double fault"],
+        cpu="pentium3",
+    ),
+    "no-ept": Scenario(
+        "a processor without EPT runs the guests on shadow page tables",
+        {"boot": "service", "guests": ["writer"]},
+        ["VMM       no EPT", "service   VM 1 wrote to protected memory", "guest     undisturbed", OFF],
+        cpu="prescott",
+    ),
+    "set-up": Scenario(
+        "the set-up screen changes the guest and the decision, refuses what is out of range, and stores it",
+        {},
+        ["set-up    the policy", "polls refused: without progress are a hang: 1 to 255", "guests      healthy",
+         "boot        native", "set-up    the policy is stored", "healthy   started on the bare machine"],
+        steps=[
+            Step("then yes", keys="s", wait=0.5),
+            Step("set-up> ", keys="polls 0\r"),
+            Step("set-up> ", keys="guests healthy\r"),
+            Step("set-up> ", keys="boot native\r"),
+            Step("set-up> ", keys="save\r"),
+        ],
+    ),
+    "native-triple-fault": Scenario(
+        "without a VMM a guest's triple fault is the machine's",
+        {"boot": "native", "guests": ["triple"]},
+        ["triple    causes a triple fault"],
+        end=StopReason.TRIPLE_FAULT,
+    ),
+    "native-hang": Scenario(
+        "without a VMM nobody notices that a guest hangs",
+        {"boot": "native", "guests": ["hung"]},
+        ["hung      5 timer interrupts", "hung      hangs, with interrupts off"],
+        end=StopReason.LIMIT, seconds=5,
+    ),
+    "native-failed-write": Scenario(
+        "without a VMM nobody but the guest knows of its failed write",
+        {"boot": "native", "guests": ["diskfail"]},
+        ["diskfail  write of LBA 3000 failed", "diskfail  reads on as before"],
+        disk="plain", bad_sectors=[3000],
+    ),
+}  # fmt: skip
