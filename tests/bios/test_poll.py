@@ -68,7 +68,7 @@ def test_on_other_processors(built: Built, period: int, cpu: str, mhz: int) -> N
         tsc = int.from_bytes(machine.memory.read(event + 32, 8), "little")
         taken = guest_time_of_event(vmm, tsc) - hung_at(machine, vmm)
         assert kind == HUNG and (effective == period or (period == 1 and 1 <= effective < 60))
-        assert taken <= 2 * effective * mhz + 30 * mhz  # port accesses make prescott's switch longer
+        assert taken <= 2 * effective * mhz + 50 * mhz  # besides the periods: the round trip is measured first
 
 
 def test_a_stretched_period_leaves_the_guest_half_of_the_time(built: Built) -> None:
