@@ -425,7 +425,7 @@ class Expander:
         arguments = [_trim(argument) for argument in untrimmed]
         chosen = None
         for macro in choices:
-            if macro.arity == len(arguments) or (macro.arity == 0 and arguments == [[]]):
+            if macro.arity == len(arguments) or (macro.arity == 0 and len(arguments) == 1):
                 chosen = macro
                 break
             if macro.greedy and len(arguments) == macro.arity - 1:
@@ -439,6 +439,9 @@ class Expander:
                 arguments = [*arguments[: macro.arity - 1], _trim(joined)]
                 break
         if chosen is None:
+            plural = "" if len(arguments) == 1 else "s"
+            message = f"single-line macro `{name}' exists, but not taking {len(arguments)} parameter{plural}"
+            self.warn("pp-macro-params-single", message)
             out.append(name)
             return at
         values = []

@@ -43,6 +43,7 @@ CASES = {
     "assembler": " BITS 32\n[bits 16]\ndefault rel\n use32\n cpu 386\n org 5\n incbin 'part.inc', 1, 2\n"
     "%pragma asm x\n",
     "alternatives": "%if 0\n nop\n%elif 1\n ret\n\n%endif\n%rep 2\n inc ax\n\n dec ax\n%endrep\n",
+    "single-line macros with other parameters": "%define f(a,b) a+b\n%define h() 3\n db f(1), h(1), h(), f(1,2)\n",
     "undefined with a word too many": "%define a 1\n%undef a b\n db a\n",
 }
 
