@@ -114,8 +114,10 @@ def base_and_index(terms: dict[object, int], scaled: frozenset[str]) -> tuple[st
     if len(terms) > 2 or len(others) > 1 or any(count < 0 for _, count in others):
         raise ExpressionError("invalid effective address")
     base = str(plain[0]) if plain else None
-    if others:
+    if others and others[0][1]:
         return base, str(others[0][0]), others[0][1]
+    if others:  # [ebx+0*ecx] is [ebx]
+        return base, None, 1
     return base, str(plain[1]) if len(plain) == 2 else None, 1
 
 
@@ -129,7 +131,7 @@ def _two(first: str, second: str) -> tuple[str | None, str | None, int]:
 
 def _plain_and_scaled(plain: str, register: str, scale: int) -> tuple[str | None, str | None, int]:
     if plain == register:
-        return None, register, scale + 1
+        return (None, register, scale + 1) if scale else (plain, None, 1)
     if scale < 1:
         return base_and_index({plain: 1, register: scale}, frozenset((register,)))
     return plain, register, scale

@@ -114,6 +114,11 @@ CASES = {
         "mov al, foo-$$\npush byte foo\ntimes 300 db 0\nfoo:\n",
     ),
     "a label named ptr": ("bin", "bits 32\nmov eax, dword ptr\nmov eax, [ptr]\nptr: ret\n"),
+    "registers times nothing": (
+        "bin",
+        "bits 32\nmov eax, [ebx+0*ecx]\nmov eax, [0*ecx]\nmov eax, [ecx*0+5]\nmov eax, [ecx+ecx*0]\n"
+        "mov eax, [ecx*0+foo]\nmov eax, [ecx-ecx+foo]\nmov eax, [ebx+ecx*0+foo]\nfoo:\n",
+    ),
     "warnings switched": (
         "bin",
         "[warning push]\n[warning -user]\n%warning a\n[warning pop]\n%warning b\ndb 300\n[warning -number-overflow]\n"
