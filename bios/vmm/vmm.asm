@@ -120,6 +120,7 @@ var_cursor:         dd 0                ; next cell of the display; 0: nothing i
 io_time:            dd 0, 0             ; the VM's time of the access
 io_mask:            dd 0                ; of the address size of INS and OUTS
 io_bytes:           dd 0
+io_elements:        dd 0                ; of INS and OUTS that are moved at once
 io_port:            dd 0
 
         times -($ - $$ > VMM_IMAGE_LIMIT) db 0       ; a negative count where the image is too long
