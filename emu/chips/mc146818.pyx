@@ -62,8 +62,8 @@ cdef uint8_t[13] DAYS = [0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 cdef class MC146818(Isa8):
     """The clock and its battery-backed RAM, at 70h (index) and 71h (data); the extended RAM at 72h and 73h.
 
-    Pins: IRQ out, NMI_DISABLE, which is bit 7 of the index port, and IRQ8, by which the PIIX4 tells its power management
-    of the same request.
+    Pins: IRQ out, NMI_DISABLE, which is bit 7 of the index port, and IRQ8, by which the PIIX4 tells its power
+    management of the same request.
 
     It starts at 2000-01-01 00:00:00, a Saturday, in BCD and 24-hour mode; set_time() sets another time.
     """

@@ -86,7 +86,7 @@ cdef enum:
 
 
 cdef class Piix4Pm(PciFunction):
-    """Power management. Pin: SCI out. Input lines: 0 the power button, 1 the RTC's alarm, 2 THRM#, 3 USB, 4 GPI1#,
+    """Power management. Pin: SCI out. Input lines: 0 the power button, 1 the RTC's IRQ8#, 2 THRM#, 3 USB, 4 GPI1#,
     5 RI#, 6 LID; each sets its status bit when it rises (1: asserted).
 
     A write of SUS_EN with SUS_TYP 0 powers the machine off. The other sleep types are not entered.

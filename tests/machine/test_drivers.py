@@ -11,6 +11,7 @@ import pytest
 
 import asm
 from emu import Disk, Machine, StopReason
+from emu.host.backend import Backend
 
 # The common part: interrupt controllers at 20h and 28h with everything masked, a handler for each request that counts
 # in COUNTS and ends it, and `want`, which compares AL with a value and ends the run where they differ.
@@ -136,7 +137,13 @@ HANDLERS
 """
 
 
-def run(body: str, handlers: dict[int, str], disk: Path | None = None, time: datetime | None = None) -> Machine:
+def run(
+    body: str,
+    handlers: dict[int, str],
+    disk: Path | None = None,
+    time: datetime | None = None,
+    modem: str | Backend = "null",
+) -> Machine:
     """Runs the program to its end, which must be the good one.
 
     Args:
@@ -144,6 +151,7 @@ def run(body: str, handlers: dict[int, str], disk: Path | None = None, time: dat
         handlers: what interrupt requests do besides being counted, by number.
         disk: the image of the primary channel's drive 0.
         time: what the clock says at first.
+        modem: what COM2 is connected to.
     """
     lines = ["        align 2", "handlers:"]
     lines += [f"        dw {f'irq_{at}' if at in handlers else 'none'}" for at in range(16)]
@@ -152,7 +160,7 @@ def run(body: str, handlers: dict[int, str], disk: Path | None = None, time: dat
     source = FRAME.replace("BODY", body).replace("HANDLERS", table)
     machine = Machine(
         memory=2 << 20, cpu="pentium3", firmware=asm.assemble(source).binary, debugcon=0xE9, debug_exit=0xF4,
-        disks=[Disk(disk, snapshot=True)] if disk else [],
+        disks=[Disk(disk, snapshot=True)] if disk else [], modem=modem,
     )  # fmt: skip
     if time is not None:
         machine.board.rtc.set_time(*time.timetuple()[:6])
@@ -291,6 +299,43 @@ def test_a_serial_driver_finds_a_16550a() -> None:
     machine = run(UART_PROBE, {4: "        get 3FAh\n        mov [STATUS], al"})
     assert counts(machine) == {4: 2}
     assert machine.serial.output == b"x"
+
+
+MODEM_PROBE = """
+        put 2FBh, 3
+        put 2F9h, 8                     ; the interrupt of the modem's lines alone
+        put 2FCh, 0Bh                   ; DTR, RTS, OUT2
+        get 2FEh
+        get 2FEh
+        want 10h                        ; CTS: the modem is there, nobody calls
+        put 21h, 0F3h
+        sti
+.call:  cmp byte [COUNTS + 3], 1
+        jb .call
+        mov al, [STATUS]
+        want 0BAh                       ; DCD, DSR and CTS; DCD and DSR have changed
+.end:   cmp byte [COUNTS + 3], 2
+        jb .end
+        cli
+        mov al, [STATUS]
+        want 1Ah
+"""
+
+
+class Caller(Backend):
+    """Somebody who is connected for a while."""
+
+    looks = 0
+
+    @property
+    def connected(self) -> bool:
+        self.looks += 1
+        return 20 < self.looks < 40
+
+
+def test_a_modem_driver_hears_of_callers_by_interrupts() -> None:
+    machine = run(MODEM_PROBE, {3: "        get 2FEh\n        mov [STATUS], al"}, modem=Caller())
+    assert counts(machine) == {3: 2}
 
 
 KEYBOARD_PROBE = """
