@@ -25,6 +25,7 @@ FILES = {
     "service": "service/service.asm",
     "guest": "guest/guest.asm",
     **{name: f"guest/{name}.asm" for name in ("healthy", "hung", "double", "machine", "triple", "diskfail", "crashy", "hostile", "aware")},
+    "runtime": "runtime/runtime.asm",
 }
 # What policy.json is made of.
 POLICY = """

@@ -39,6 +39,7 @@ STACK_TOP       equ 8000h
 %include "post_codes.inc"
 %include "flash.inc"
 %include "handoff.inc"
+%include "runtime.inc"
 %include "variables.inc"
 
 ; --- 32-bit part -------------------------------------------------------------------------------------------------------
@@ -70,6 +71,8 @@ STACK_TOP       equ 8000h
 %include "realcall.inc"
 %include "optionrom.inc"
 %include "servicesinit.inc"
+%include "runtime_place.inc"
+%include "runtime_init.inc"
 %include "boot.inc"
 %include "power.inc"
         times REAL_BASE - ROM_BASE - ($ - $$) db 0FFh

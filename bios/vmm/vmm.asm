@@ -18,6 +18,7 @@
 %include "handoff.inc"
 %include "vm_abi.inc"
 %include "vm_devices.inc"
+%include "runtime.inc"
 %include "layout.inc"
 %include "guests.inc"
 
@@ -73,6 +74,9 @@
 %include "calls.inc"
 %include "inspect.inc"
 %include "messages.inc"
+%include "variable_store.inc"
+%include "runtime_place.inc"
+%include "runtime_calls.inc"
 %include "policy_calls.inc"
 %include "policy_line.inc"
 %include "policy_values.inc"

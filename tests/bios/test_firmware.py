@@ -117,11 +117,11 @@ def test_an_option_rom_with_a_wrong_checksum_is_not_run(built: Built) -> None:
 def test_the_memory_map_that_a_guest_is_told(native: Any) -> None:
     machine, _, _ = native
     at = machine.memory.read(0xF0000, 0x10000).index(b"SVCS")
-    _, display, count, *words = struct.unpack("<4s2I" + "QQI" * 5, machine.memory.read(0xF0000 + at, 12 + 100))
-    assert (display, count) == (0, 5)
+    _, display, count, *words = struct.unpack("<4s2I" + "QQI" * 6, machine.memory.read(0xF0000 + at, 12 + 120))
+    assert (display, count) == (0, 6)
     entries = [tuple(words[3 * n : 3 * n + 3]) for n in range(count)]
     assert entries == [
-        (0, 0xA0000, 1), (0x100000, 0xEF0000, 1), (0xFF0000, 0x10000, 3),
+        (0, 0xA0000, 1), (0x100000, 0xEED000, 1), (0xFED000, 0x3000, 2), (0xFF0000, 0x10000, 3),
         (0xE0000, 0x20000, 2), (FLASH_BASE, 0x100000, 2),
     ]  # fmt: skip
 
