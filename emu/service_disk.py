@@ -1,12 +1,12 @@
-"""Disks for the built-in firmware: a system partition with files, and a Host Protected Area for the Service OS and dumps.
+"""Disks for the built-in firmware: a system partition, and a Host Protected Area for the Service OS and dumps.
 
     sector 0            MBR with one entry, of type EFh (system partition)
     sector 63 on        the partition: FAT16
     behind it           free, for guests
-    the last sectors    the HPA: the Service OS's image, the dump area, and in the very last sector the directory of both
+    the last sectors    the HPA: the Service OS's image, the dump area, in the very last sector the directory of both
 
-The layout of the directory, of an image's header and of a dump's is that of bios/include/hpa.inc. FAT: Microsoft, "FAT32
-File System Specification" 1.03. HPA: ATA-6, "Host Protected Area feature set".
+The layout of the directory, of an image's header and of a dump's is that of bios/include/hpa.inc. FAT: Microsoft,
+"FAT32 File System Specification" 1.03. HPA: ATA-6, "Host Protected Area feature set".
 """
 
 import struct
@@ -26,8 +26,8 @@ PARTITION_FIRST = 63
 PARTITION_TYPE = 0xEF
 SERVICE_FILE = "SERVICE.BIN"
 IMAGE_HEADER = struct.Struct("<8s2I")  # SVCIMAGE, bytes, CRC-32 of the image behind it
-DIRECTORY = struct.Struct("<8s5I")  # SVCHPA01, first sector of the HPA; image: sector, bytes; dump area: sector, sectors
-DUMP_HEADER = struct.Struct("<8s6IQ")  # SVCDUMP1, complete, bytes, CRC-32, VM, kind of event, sectors, time-stamp counter
+DIRECTORY = struct.Struct("<8s5I")  # SVCHPA01, first sector; image: sector, bytes; dump area: sector, sectors
+DUMP_HEADER = struct.Struct("<8s6IQ")  # SVCDUMP1, complete, bytes, CRC-32, VM, event, sectors, time-stamp counter
 IMAGE_MOST = 448 << 10  # bytes that an image may have: from 10000h to 80000h
 FAT_SECTORS_PER_CLUSTER = 2
 FAT_ROOT_ENTRIES = 512

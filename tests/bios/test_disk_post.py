@@ -1,4 +1,4 @@
-"""POST and the drives: a Host Protected Area is hidden before anything else can see it. ATA-6, "Host Protected Area"."""
+"""POST and the drives: a Host Protected Area is hidden before anything can see it. ATA-6, "Host Protected Area"."""
 
 from pathlib import Path
 

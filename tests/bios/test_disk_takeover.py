@@ -1,6 +1,4 @@
-"""A guest's ATA channel: as on the bare machine, with the HPA hidden, and taken over and given back at any word. vm-contract,
-"ATA".
-"""
+"""A guest's ATA channel: as on the bare machine, with the HPA hidden, and taken over and given back at any word."""
 
 import random
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""Processors whose VT-x lacks unrestricted guests (nehalem) or EPT as well (prescott): VMs that begin in protected mode with
-paging, and shadow page tables, as vm-contract has it. SDM Vol. 3, "Using VMX to virtualize memory".
+"""Processors whose VT-x lacks unrestricted guests (nehalem) or EPT as well (prescott): VMs that begin in protected
+mode with paging, and shadow page tables, as vm-contract has it. SDM Vol. 3, "Using VMX to virtualize memory".
 """
 
 import re
@@ -181,7 +181,7 @@ def test_faults_rights_accessed_and_dirty(built: Built, tmp_path: Path, cpu: str
 def test_a_fault_in_the_delivery_of_a_fault_is_a_double_fault(built: Built, tmp_path: Path, cpu: str) -> None:
     body = TABLES + """
         mov     edi, DIRECTORY + ((LINEAR + 400000h) >> 22) * 4
-        mov     dword [edi], 0                  ; a stack that is not there: neither is the fault's frame; #DF has none either
+        mov     dword [edi], 0                  ; a stack that is not there: #DF has none either
         invlpg  [LINEAR + 400000h]
         mov     esp, LINEAR + 400000h + 100h
         mov     eax, [LINEAR]
@@ -193,7 +193,8 @@ def test_a_fault_in_the_delivery_of_a_fault_is_a_double_fault(built: Built, tmp_
 @pytest.mark.parametrize("cpu", OLD)
 @pytest.mark.parametrize("bit", ["CR0_PG", "CR0_PG | CR0_PE"])
 def test_a_guest_that_leaves_paging_is_stopped_alone(built: Built, tmp_path: Path, cpu: str, bit: str) -> None:
-    console = run_guest(built, tmp_path, cpu, f"        mov eax, cr0\n        and eax, ~({bit})\n        mov cr0, eax\n" + END)
+    body = f"        mov eax, cr0\n        and eax, ~({bit})\n        mov cr0, eax\n"
+    console = run_guest(built, tmp_path, cpu, body + END)
     assert "service   VM 1 did what the VMM does not know" in console
     assert "service   reason 0000001C" in console
 

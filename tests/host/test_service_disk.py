@@ -111,7 +111,7 @@ def test_what_is_no_hpa(tmp_path: Path, image: Path) -> None:
         ({"dump": 1000}, "not whole sectors"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_nothing_written(tmp_path: Path, arguments: dict[str, object], why: str) -> None:
+def test_what_does_not_fit_is_refused_whole(tmp_path: Path, arguments: dict[str, object], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         make_disk(tmp_path / "disk.img", **arguments)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
