@@ -58,6 +58,13 @@ examples:
   emu dis --bits 16 --origin 0x7c00 boot.bin
   emu-asm --map boot.map boot.asm && emu dis --symbols boot.map boot
 """
+DUMP_TEXT = """\
+Fetches the dump of a guest that the Service OS has written to the Host Protected Area of a disk: an ELF core file.
+
+examples:
+  emu dump --list disk.img                 says what there is
+  emu dump disk.img -o guest.core && gdb -c guest.core
+"""
 MODELS_TEXT = """\
 Lists the processor models. With names: where each of their figures was read, and which are assumed.
 """
@@ -145,6 +152,10 @@ def parser() -> argparse.ArgumentParser:
     dis.add_argument("--skip", type=count, default=0, metavar="N", help="begin at byte N of the file")
     dis.add_argument("--length", type=count, metavar="N", help="only so many bytes")
     dis.add_argument("--symbols", metavar="FILE", help="a map of emu-asm --map, or what nm prints")
+    dump = command("dump", DUMP_TEXT, "dump", "dump", "fetch a guest's dump from a disk image")
+    dump.add_argument("disk", metavar="DISK", help="a disk image")
+    dump.add_argument("-o", "--output", metavar="FILE", help="the core file (default: the image's name with .core)")
+    dump.add_argument("--list", action="store_true", help="only say which dump there is")
     bench = command("bench", BENCH_TEXT, "bench", "switch", "measure what a VM switch costs")
     bench.add_argument("what", choices=("switch",), help="switch: a switch between virtual machines, in cycles")
     bench.add_argument(

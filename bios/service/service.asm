@@ -17,13 +17,19 @@
 %include "ports.inc"
 %include "flash.inc"
 %include "vm_abi.inc"
+%include "vm_devices.inc"
 %include "image.inc"
+%define CONSOLE_CAPTURE
 %include "console.inc"
 %include "crc32.inc"
 %include "guests.inc"
 %include "policy.inc"
+%include "ata.inc"
+%include "hpa.inc"
+%include "fat.inc"
 %include "acpi_off.inc"
 %include "interrupts.inc"
+%include "clock.inc"
 %include "input.inc"
 %include "line.inc"
 %include "words.inc"
@@ -40,8 +46,27 @@
 %include "dis.inc"
 %include "memory.inc"
 %include "stack.inc"
+%include "core.inc"
+%include "elf.inc"
+%include "dump.inc"
+%include "capture.inc"
+%include "modem.inc"
+%include "ymodem.inc"
+%include "transfer.inc"
+%include "files.inc"
+%include "fatwrite.inc"
+%include "fatdir.inc"
+%include "filewrite.inc"
+%include "chipset.inc"
+%include "acpi.inc"
+%include "policy_words.inc"
+%include "policy_parse.inc"
+%include "messages.inc"
 %include "kcs.inc"
 %include "bmc.inc"
+%include "date.inc"
+%include "sel.inc"
+%include "sensors.inc"
 %include "report.inc"
 %include "event.inc"
 
@@ -61,6 +86,14 @@ main:
         jnz     .end
         mov     eax, [resources_buffer + resources.memory]
         call    heap_init
+        mov     eax, 4096
+        mov     edx, "page"
+        call    heap_take
+        mov     [page_buffer], eax
+        mov     eax, WALK_LEVELS * 4096
+        mov     edx, "walk"
+        call    heap_take
+        mov     [walk_pages], eax
         call    interrupts_init
         mov     eax, [resources_buffer + resources.memory]
         shr     eax, 10
@@ -114,6 +147,7 @@ event_buffer:           times event_size db 0
 state_buffer:           times vm_state_size db 0
 resources_buffer:       times resources_size db 0
 memory_buffer:          times 64 db 0
+page_buffer:            dd 0            ; 4 KiB for whoever works
 policy_now:             times policy_size db 0
 
 text_start:

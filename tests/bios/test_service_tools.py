@@ -19,7 +19,8 @@ from .vmm import GUEST, files_of, rom_with_guest
 
 FLAGS = ((18, "AC"), (17, "VM"), (16, "RF"), (14, "NT"), (11, "OF"), (10, "DF"), (9, "IF"), (8, "TF"), (7, "SF"),
          (6, "ZF"), (4, "AF"), (2, "PF"), (0, "CF"))  # fmt: skip
-TOOLS = ["vms", "regs 1", "vmcs 1", "dis 1", "dis 1 10000 50", "d 1 200000", "dp 1 0 512", "stack 1", "mem", "help"]
+TOOLS = ["vms", "regs 1", "vmcs 1", "dis 1", "dis 1 10000 50", "d 1 200000", "dp 1 0 512", "stack 1", "chipset 1",
+         "acpi 1", "policy", "sensors", "sel", "mem", "help"]  # fmt: skip
 # A guest with 4-level-deep frames and PAE paging that maps 40000000h to 300000h and nothing at 50000000h.
 PAE_GUEST = """
 %include "x86.inc"
@@ -80,6 +81,7 @@ WALKER = """
 %endmacro
 %include "walk.inc"
 main:
+        mov     dword [walk_pages], 700000h
         mov     esi, 300000h            ; cases: CR0, CR3, CR4, EFER, linear address; the answers go behind them
         mov     edi, 380000h
 .case:
@@ -331,6 +333,48 @@ def test_ctrl_c_ends_a_listing(at: Stopped) -> None:
     at.at.wait("00000200 ")
     machine.serial.send(b"\x03")
     assert at.at.wait().count("\n") < 200
+
+
+def test_chipset(at: Stopped) -> None:
+    """The guest's own chips, as the VMM's block has them."""
+    vmm, said = at.at.vmm, at.at.do("chipset 1")
+    for name, field in (("20h", "pic1"), ("A0h", "pic2")):
+        irr, isr, imr, base = vmm.vm(GUEST, field, 4)
+        assert f"PIC {name}: IRR {irr:02X} ISR {isr:02X} IMR {imr:02X} base {base:02X}" in said
+    counters = [struct.unpack("<3I", vmm.vm(GUEST, "pit", 200)[n * vmm.symbols["pit_size"] :][:12]) for n in range(3)]
+    assert counters[0][2] == 11931
+    assert "PIT" + "".join(f" counter {n} mode {mode} reload {reload}"
+                           for n, (mode, _, reload) in enumerate(counters)) in said  # fmt: skip
+    cmos = vmm.vm(GUEST, "cmos", 64)
+    assert "".join(cmos[n : n + 16].hex(" ").upper() + " \n" for n in range(0, 64, 16)) in said
+    status, enable, control = (vmm.vm_word(GUEST, f"pm1_{name}") for name in ("sts", "en", "cnt"))
+    pm = f"PM1_STS {status:04X} PM1_EN {enable:04X} PM1_CNT {control:04X}\n"
+    assert said.endswith(pm) and at.at.do("acpi 1").startswith(pm)
+
+
+def test_acpi_tables_are_found_as_an_operating_system_does(at: Stopped) -> None:
+    lines = at.at.do("acpi 1").splitlines()[1:]
+    assert [line.split()[1] for line in lines] == ["RSDP", "RSDT", "FACP", "FACS", "DSDT"]
+    assert lines[0].startswith("000F")
+    for line in lines[1:]:
+        address, name, size, *rest = line.split()
+        table = at.memory(int(address, 16), int(size))
+        assert table[:4].decode() == name and int.from_bytes(table[4:8], "little") == len(table)
+        assert rest == (["bytes"] if name == "FACS" else ["bytes,", "checksum", "right"])
+        assert name == "FACS" or sum(table) % 256 == 0
+
+
+def test_a_spoilt_acpi_table_is_seen(built: Built) -> None:
+    with shell(built.rom(), built.folder) as opened:
+        address = next(int(line[:8], 16) for line in opened.do("acpi 1").splitlines() if "DSDT" in line)
+        place = opened.vmm.guest_memory()[0] + address + 50
+        opened.machine.memory.write(place, bytes([opened.machine.memory.read(place, 1)[0] ^ 1]))
+        assert "DSDT 250 bytes, CHECKSUM WRONG" in opened.do("acpi 1")
+        place = opened.vmm.guest_memory()[0] + next(
+            int(line[:8], 16) for line in opened.do("acpi 1").splitlines() if "RSDT" in line
+        )
+        opened.machine.memory.write(place + 36, b"\xf0\xff\xff\xff")
+        assert "FFFFFFF0 outside the VM's memory" in opened.do("acpi 1")
 
 
 def test_pae_paging_and_the_stack(built: Built, tmp_path: Path) -> None:

@@ -1,0 +1,296 @@
+"""Files over the modem line by YMODEM, against a receiver written from the protocol's description, good and bad ones.
+
+The sender runs on the bare machine with its real UART, timer and interrupt controllers, as the Service OS uses its own.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bios.build import flash
+from emu import Machine, StopReason
+from emu.host.backend import Backend
+
+from .conftest import Built
+from .service import MEMORY, program
+from .vmm import files_of
+
+SOH, STX, EOT, ACK, NAK, CAN, C = 1, 2, 4, 6, 0x15, 0x18, ord("C")
+EVERY = 200  # polls of the host, about a millisecond each, between two times that the receiver asks
+FIRST = bytes(n * 7 & 0xFF for n in range(5000))  # not a multiple of a block
+SECOND = b"a short one"
+PROGRAM = """
+%include "x86.inc"
+%include "ports.inc"
+%include "flash.inc"
+%include "vm_abi.inc"
+%include "image.inc"
+%include "console.inc"
+%include "acpi_off.inc"
+%include "interrupts.inc"
+%include "clock.inc"
+%include "input.inc"
+%include "modem.inc"
+%include "ymodem.inc"
+%macro file 3
+        mov     dword [next], %2
+        mov     dword [end], %2 + %3
+        mov     esi, %1
+        mov     eax, %3
+        mov     ebp, part
+        call    ymodem_file
+%endmacro
+main:
+        mov     dword [recovery], failed
+        mov     [recovery_stack], esp
+        call    interrupts_init
+        call    modem_open
+        jc      .off
+        file    name_1, first, FIRST_BYTES
+        jc      .close
+        file    name_2, second, SECOND_BYTES
+        jc      .close
+        call    ymodem_finish
+        mov     esi, text_all
+        call    console_text
+.close: call    modem_close
+.off:
+        mov     esi, text_on
+        call    console_text
+        jmp     acpi_power_off
+failed: hlt
+part:
+        mov     esi, [next]
+        mov     ecx, [end]
+        sub     ecx, esi
+        cmp     ecx, YM_BLOCK
+        jbe     .copy
+        mov     ecx, YM_BLOCK
+.copy:
+        add     [next], ecx
+        push    ecx
+        rep movsb
+        pop     ecx
+        ret
+next:   dd      0
+end:    dd      0
+name_1: db      "first.bin", 0
+name_2: db      "second.txt", 0
+text_all: db    "all sent", 13, 10, 0
+text_on: db     "goes on", 13, 10, 0
+"""
+
+
+def crc16(data: bytes) -> int:
+    """CRC-16 of the polynomial 1021h, from 0."""
+    crc = 0
+    for byte in data:
+        crc ^= byte << 8
+        for _ in range(8):
+            crc = crc << 1 ^ (0x1021 if crc & 0x8000 else 0)
+        crc &= 0xFFFF
+    return crc
+
+
+class Receiver(Backend):
+    """The other end of the line: a YMODEM receiver.
+
+    spoil: numbers of blocks, counted from 0 over all that arrive, that are taken as damaged.
+    swallow: numbers of answers that get lost.
+    """
+
+    def __init__(self, spoil: frozenset[int] = frozenset(), swallow: frozenset[int] = frozenset()) -> None:
+        self.files: dict[str, bytes] = {}
+        self.sizes: dict[str, int] = {}
+        self.buffer = bytearray()
+        self.reply = bytearray()
+        self.polls = 0
+        self.spoil, self.swallow = spoil, swallow
+        self.blocks = self.answers = 0
+        self.name = ""
+        self.expected = 0
+        self.done = self.eot = False
+        self.here = True
+
+    @property
+    def connected(self) -> bool:
+        return self.here
+
+    def read(self, limit: int) -> bytes:
+        self.polls += 1
+        if not self.blocks and self.polls % EVERY == 0:  # until the sender begins
+            self.reply.append(C)
+        data = bytes(self.reply[:limit])
+        del self.reply[:limit]
+        return data
+
+    def answer(self, *codes: int) -> None:
+        self.answers += 1
+        if self.answers - 1 not in self.swallow:
+            self.reply += bytes(codes)
+
+    def write(self, data: bytes) -> None:
+        self.buffer += data
+        while self.buffer and self.take():
+            pass
+
+    def take(self) -> bool:
+        """Takes a block or an EOT; False where more must come first."""
+        kind = self.buffer[0]
+        if kind == EOT:
+            del self.buffer[0]
+            if self.eot:  # the first one is asked for again, as the protocol advises
+                self.name = ""
+                self.answer(ACK, C)
+            else:
+                self.answer(NAK)
+            self.eot = not self.eot
+            return True
+        size = {SOH: 128, STX: 1024}.get(kind)
+        if size is None:
+            del self.buffer[0]
+            return True
+        if len(self.buffer) < size + 5:
+            return False
+        block, self.buffer = bytes(self.buffer[: size + 5]), self.buffer[size + 5 :]
+        number, content = block[1], block[3:-2]
+        self.blocks += 1
+        if (
+            self.blocks - 1 in self.spoil
+            or block[2] != number ^ 0xFF
+            or crc16(content) != int.from_bytes(block[-2:], "big")
+        ):
+            self.answer(NAK)
+        elif not self.name:
+            assert number == 0
+            if not content[0]:
+                self.done = True
+                self.answer(ACK)
+                return True
+            name, size_text = content.split(b"\0")[:2]
+            self.name, self.expected = name.decode(), 1
+            self.files[self.name], self.sizes[self.name] = b"", int(size_text)
+            self.answer(ACK, C)
+        elif number == self.expected & 0xFF:
+            room = self.sizes[self.name] - len(self.files[self.name])
+            self.files[self.name] += content[:room]
+            assert set(content[room:]) <= {0x1A}
+            self.expected += 1
+            self.answer(ACK)
+        elif number == self.expected - 1 & 0xFF:  # its acknowledgement was lost
+            self.answer(ACK)
+        else:
+            self.answer(CAN, CAN)
+        return True
+
+
+def send(built: Built, tmp_path: Path, peer: Backend) -> tuple[str, float]:
+    """What the console says, and the seconds of guest time that the sending took."""
+    data = "".join(
+        f"{label}: db {', '.join(map(str, content))}\n" for label, content in (("first", FIRST), ("second", SECOND))
+    )
+    source = f"FIRST_BYTES equ {len(FIRST)}\nSECOND_BYTES equ {len(SECOND)}\n{PROGRAM}{data}"
+    image = program(source, built.folder, tmp_path / "sender.asm")
+    rom = flash(built.rom()[-0x20000:], {**files_of(built.rom()), "guest": image})
+    with Machine(MEMORY, "pentium3", firmware=rom, modem=peer) as machine:
+        machine.run(seconds=5, until=0x10000)
+        before = machine.board.clock.cycle
+        assert machine.run(seconds=200).reason is StopReason.POWERED_OFF
+        console = machine.serial.output.decode()
+        return console[console.index("bare machine") :], (machine.board.clock.cycle - before) / machine.board.clock.hz
+
+
+def test_two_files_arrive(built: Built, tmp_path: Path) -> None:
+    peer = Receiver()
+    console, _ = send(built, tmp_path, peer)
+    assert peer.files == {"first.bin": FIRST, "second.txt": SECOND} and peer.done
+    assert "all sent" in console
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
+def test_damaged_blocks_and_lost_answers(built: Built, tmp_path: Path, seed: int) -> None:
+    peer = Receiver(spoil=frozenset({seed - 1, seed + 1, seed + 2}), swallow=frozenset({seed + 3}))
+    console, _ = send(built, tmp_path, peer)
+    assert peer.files == {"first.bin": FIRST, "second.txt": SECOND}, console
+    assert "all sent" in console
+
+
+class Silent(Receiver):
+    """Never says anything."""
+
+    def read(self, limit: int) -> bytes:
+        return b""
+
+
+class Leaves(Receiver):
+    """Hangs up after the second block."""
+
+    def take(self) -> bool:
+        taken = super().take()
+        if self.blocks == 2:
+            self.here = False
+            self.reply.clear()
+        return taken
+
+
+class Refuses(Receiver):
+    """NAKs whatever comes."""
+
+    def answer(self, *codes: int) -> None:
+        self.reply.append(NAK)
+
+
+class Floods(Receiver):
+    """Begins, and then sends what nobody asked for, as fast as the line goes."""
+
+    def answer(self, *codes: int) -> None:
+        pass
+
+    def read(self, limit: int) -> bytes:
+        return b"x" * limit if self.blocks else super().read(limit)
+
+
+class Cancels(Receiver):
+    """Cancels in the middle."""
+
+    def answer(self, *codes: int) -> None:
+        self.reply += bytes(codes) if self.blocks < 3 else bytes([CAN, CAN])
+
+
+class Stops(Receiver):
+    """Falls silent in the middle."""
+
+    def answer(self, *codes: int) -> None:
+        if self.blocks < 3:
+            super().answer(*codes)
+
+
+class Absent(Receiver):
+    """Is not there."""
+
+    here = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.here = False
+
+
+@pytest.mark.parametrize(
+    ("peer", "says", "seconds"),
+    [
+        (Silent, "first.bin: nobody asks for it", 2),
+        (Leaves, "first.bin: the peer has hung up", 2),
+        (Refuses, "first.bin: refused again and again", 5),
+        (Floods, "first.bin: the peer floods the line", 5),
+        (Cancels, "first.bin: the peer has cancelled it", 5),
+        (Stops, "first.bin: no answer", 60),
+        (Absent, "nobody is on the modem line", 1),
+    ],
+)
+def test_bad_peers(built: Built, tmp_path: Path, peer: type[Receiver], says: str, seconds: int) -> None:
+    """One line on the console, within a bounded time, and on it goes."""
+    console, took = send(built, tmp_path, peer())
+    assert says in console and "all sent" not in console and "goes on" in console
+    assert len(re.findall("modem|nobody", console)) <= 2
+    assert took < seconds
