@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 MAX_FRAMES = 500  # nested includes and macro calls
 MAX_REPEAT = 1_000_000
-MAX_LINES = 1_000_000  # with macros or directives that macros and %rep may make: beyond it is no source but a bomb
+MAX_LINES = 3_000_000  # with macros or directives that macros and %rep may make: beyond it is no source but a bomb
 
 
 # A name that a directive defines; one of several parts is put together from what they expand to.
