@@ -129,6 +129,15 @@ def _two(first: str, second: str) -> tuple[str | None, str | None, int]:
     return (first, second, 1) if first != second else (None, first, 2)
 
 
+def _sorted(first: str, second: str) -> tuple[str | None, str | None, int]:
+    """Base and index where numbers were added up in the address: NASM goes by the alphabet then."""
+    return _two(*sorted((first, second)))
+
+
+def _sorted_scaled(plain: str, register: str, scale: int) -> tuple[str | None, str | None, int]:
+    return _sorted(plain, register) if scale == 1 else _plain_and_scaled(plain, register, scale)
+
+
 def _plain_and_scaled(plain: str, register: str, scale: int) -> tuple[str | None, str | None, int]:
     if plain == register:
         return (None, register, scale + 1) if scale else (plain, None, 1)
@@ -142,6 +151,7 @@ _NAMESPACE = {
     "HERE": HERE,
     "START": START, "W": wrap, "OP": SCALAR_OPERATORS, "APPLY": apply, "UNARY": apply_unary, "Imm": Imm, "Mem": Mem,
     "Far": Far, "FAIL": _fail, "SCALED": _scaled, "TWO": _two, "PLAIN_SCALED": _plain_and_scaled,
+    "SORTED": _sorted, "SORTED_SCALED": _sorted_scaled,
 }  # fmt: skip
 
 
@@ -221,6 +231,7 @@ class _Address:
         self.constants: list[str] = []
         self.symbolic: Code | None = None
         self.general = False
+        self.summed = False  # two numbers are added, which makes NASM forget the order of the registers
 
     def add(self, node: Tree[Token] | Token, sign: str = "+") -> None:
         if not _is_token(node):
@@ -263,11 +274,11 @@ class _Address:
             case [base], []:
                 return f"{base},None,1"
             case [first, second], []:
-                return f"*TWO({first},{second})"
+                return f"*{'SORTED' if self.summed else 'TWO'}({first},{second})"
             case [], [(register, scale)]:
                 return f"*SCALED({scale},{register})"
             case [base], [(register, scale)]:
-                return f"*PLAIN_SCALED({base},{register},{scale})"
+                return f"*{'SORTED' if self.summed else 'PLAIN'}_SCALED({base},{register},{scale})"
         return None
 
     def displacement(self) -> str:
@@ -277,6 +288,27 @@ class _Address:
         if len(self.constants) == 1 and self.constants[0][0] == "+":
             return self.constants[0][1:]
         return f"W({''.join(self.constants)})"
+
+
+def _has_number(node: Any) -> bool:
+    """The expression has a part that is no register: a number, or the place of a symbol."""
+    if _is_token(node):
+        return bool(node.type != "REG")
+    if node.data == "binary" and node.children[1] in ("+", "-"):
+        return _has_number(node.children[0]) or _has_number(node.children[2])
+    if node.data == "unary":
+        return _has_number(node.children[1])
+    return _expression(node).kind != REGISTER
+
+
+def _adds_numbers(node: Any) -> bool:
+    """Somewhere in the expression two numbers are added."""
+    if _is_token(node):
+        return False
+    is_sum = node.data == "binary" and node.children[1] in ("+", "-")
+    if is_sum and _has_number(node.children[0]) and _has_number(node.children[2]):
+        return True
+    return any(_adds_numbers(child) for child in node.children)
 
 
 class _StatementCode:
@@ -365,6 +397,7 @@ class _StatementCode:
                 segment = f"FAIL('a segment register is wanted before the colon', t[{token.start_pos}])"
         address = _Address()
         address.add(values[-1])
+        address.summed = _adds_numbers(values[-1])
         registers = address.registers()
         if address.general or registers is None:
             whole = _expression(values[-1])

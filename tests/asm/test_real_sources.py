@@ -119,6 +119,15 @@ CASES = {
         "bits 32\nmov eax, [ebx+0*ecx]\nmov eax, [0*ecx]\nmov eax, [ecx*0+5]\nmov eax, [ecx+ecx*0]\n"
         "mov eax, [ecx*0+foo]\nmov eax, [ecx-ecx+foo]\nmov eax, [ebx+ecx*0+foo]\nfoo:\n",
     ),
+    "order of registers where numbers are added": (
+        "bin",
+        "bits 64\nnop\nfoo:\nmov eax, [rdx+rcx+32]\nmov eax, [rdx+rcx+32+16]\nmov eax, [rdx+rcx+(48+3)]\n"
+        "mov eax, [rdx+rcx+foo+4]\nmov eax, [rdx+rcx+foo]\nmov eax, [rdx+rcx+0+16]\nmov eax, [rdx+rcx+4*4]\n"
+        "mov eax, [rdx+rcx+(16-8)*2]\nmov eax, [r9+r10+8+8]\nmov eax, [rbp+rax+8+8]\nmov eax, [rcx*1+rdx+48+3]\n"
+        "mov eax, [32+16+rdx+rcx]\nmov eax, [rdx+32+rcx+16]\nmov eax, [rdx+rcx*2+8+8]\nmov eax, [rsp+rax+8+8]\n"
+        "mov eax, [rsi+rbx+x+4]\nx equ 8\nbits 32\nmov eax, [esi+ebp+8+8]\nmov eax, [esp+eax+8+8]\n"
+        "bits 16\nmov ax, [si+bx+8+8]\nmov ax, [di+bp+8-3]\n",
+    ),
     "warnings switched": (
         "bin",
         "[warning push]\n[warning -user]\n%warning a\n[warning pop]\n%warning b\ndb 300\n[warning -number-overflow]\n"
