@@ -75,6 +75,16 @@ examples:
   emu bench switch                         every model: VM exits by reason, and the switch in software
   emu bench switch --cpu westmere pentium3 --output switch.svg
 """
+DISK_TEXT = """\
+Makes a raw disk image for the built-in firmware: a system partition (FAT16) with files, and a Host Protected Area,
+which POST hides, for the Service OS and for dumps of guests.
+
+examples:
+  emu disk disk.img                        64 MiB, an empty partition, room for dumps
+  emu disk disk.img --boot partition --boot hpa --file NOTES.TXT=notes
+  emu disk disk.img --list                 what its Host Protected Area holds
+  emu run --disk disk.img
+"""
 SCENARIOS_TEXT = """\
 Runs the built-in firmware through scenarios: each boots a machine with a policy and guests, does something to it, and
 looks at what came of it. The same happens at the same cycle each time.
@@ -163,6 +173,7 @@ def parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--timing", default="static", metavar="HOW", help="as of `emu run` (default static)")
     bench.add_argument("--output", metavar="FILE", help="the figures as .json, or a picture of them as .svg or .png")
+    add_disk(command("disk", DISK_TEXT, "disk", "disk", "make a disk image for the built-in firmware"))
     scenarios = command("scenarios", SCENARIOS_TEXT, "scenarios", "scenarios", "run the built-in firmware's scenarios")
     scenarios.add_argument("name", nargs="*", metavar="NAME", help="only these")
     scenarios.add_argument("--list", action="store_true", help="say what each shows, and run none")
@@ -171,6 +182,25 @@ def parser() -> argparse.ArgumentParser:
         "--keep", metavar="FOLDER", help="write console, timeline and disk of each to a folder of its name in this one"
     )
     return top
+
+
+def add_disk(disk: argparse.ArgumentParser) -> None:
+    """The arguments of `emu disk`."""
+    disk.add_argument("image", metavar="IMAGE", help="the disk image")
+    disk.add_argument("--list", action="store_true", help="say what is in the image, and make none")
+    disk.add_argument("--force", action="store_true", help="replace an image that is there")
+    disk.add_argument("--size", default="64M", metavar="SIZE", help="of the disk (default 64M)")
+    disk.add_argument("--partition", default="8M", metavar="SIZE", help="of the system partition (default 8M, 0: none)")
+    disk.add_argument(
+        "--file", action="append", default=[], metavar="[NAME=]PATH",
+        help="a file for the partition; NAME is 8.3, DIR/NAME lies in a directory",
+    )  # fmt: skip
+    disk.add_argument(
+        "--boot", action="append", choices=("partition", "hpa"), default=[],
+        help="put the Service OS into the partition as SERVICE.BIN, into the Host Protected Area, or into both",
+    )  # fmt: skip
+    disk.add_argument("--service", metavar="FILE", help="the Service OS (default: the built-in one)")
+    disk.add_argument("--dump", default="16M", metavar="SIZE", help="room for dumps (default 16M, 0: none)")
 
 
 def add_run(run: argparse.ArgumentParser) -> None:

@@ -1,7 +1,7 @@
-"""The virtual ATA channel of a VM, and the change of hands between a guest and the Service VM (VMCALL_DISK_TAKE, _GIVE).
+"""The virtual ATA channel of a VM, and the change of hands between a guest and the Service VM.
 
-The oracle is the same guest on the bare machine: what it prints (checksums of what it read, its task file, interrupts) must
-be the same, whatever happens to its drive in between.
+The oracle is the same guest on the bare machine: what it prints (checksums of what it read, its task file, interrupts)
+must be the same, whatever happens to its drive in between.
 """
 
 import random
@@ -71,7 +71,7 @@ def virtual(
 
 def call_n(routine: str, blocks: int, words: int) -> str:
     """Moves blocks, each once the drive asks for it."""
-    return "".join(f"        call    polled\n        mov     ecx, {words}\n        call    {routine}\n" for _ in range(blocks))
+    return blocks * f"        call    polled\n        mov     ecx, {words}\n        call    {routine}\n"
 
 
 def command(lba: int, count: int, code: int) -> str:
@@ -79,7 +79,9 @@ def command(lba: int, count: int, code: int) -> str:
     return f"        ata_give {lba}, {count}, {code}\n"
 
 
-QUIET = "        mov edx, ATA_PRIMARY + ATA_CONTROL\n        mov al, ATA_NIEN\n        out dx, al\n        mov edi, BUFFER\n"
+CONTROL = "        mov edx, ATA_PRIMARY + ATA_CONTROL\n        mov al, {}\n        out dx, al\n"
+DEVICE = "        mov edx, ATA_PRIMARY + ATA_DEVICE\n        mov al, {}\n        out dx, al\n"
+QUIET = CONTROL.format("ATA_NIEN") + "        mov edi, BUFFER\n"
 MULTIPLE = command(0, 4, 0xC6) + "        call polled\n"
 SOURCE = "        mov esi, PATTERN\n"
 END = "        call polled\n        call say_all\n"
@@ -102,17 +104,25 @@ CHS = """        mov edx, ATA_PRIMARY + ATA_COUNT
         mov al, ATA_READ_SECTORS
         out dx, al
 """
-EXT = command(0, 0, 0xE5) + "        call polled\n" + command(500, 2, 0x24)  # CHECK POWER MODE leaves FFh: FF02h sectors
+# CHECK POWER MODE leaves FFh in the count register: FF02h sectors.
+EXT = command(0, 0, 0xE5) + "        call polled\n" + command(500, 2, 0x24)
 POLLED = {
     "read": (QUIET + command(100, 1, 0x20) + call_n("words_in", 1, 256) + END, 1),
     "write": (QUIET + SOURCE + command(200, 1, 0x30) + call_n("words_out", 1, 256) + END, 1),
     "read-3": (QUIET + command(100, 3, 0x20) + call_n("words_in", 3, 256) + END, 23),
     "write-3": (QUIET + SOURCE + command(200, 3, 0x30) + call_n("words_out", 3, 256) + END, 23),
     "read-multiple": (
-        QUIET + MULTIPLE + command(300, 6, 0xC4) + call_n("words_in", 1, 1024) + call_n("words_in", 1, 512) + END, 37
+        QUIET + MULTIPLE + command(300, 6, 0xC4) + call_n("words_in", 1, 1024) + call_n("words_in", 1, 512) + END,
+        37,
     ),
     "write-multiple": (
-        QUIET + SOURCE + MULTIPLE + command(400, 6, 0xC5) + call_n("words_out", 1, 1024) + call_n("words_out", 1, 512) + END,
+        QUIET
+        + SOURCE
+        + MULTIPLE
+        + command(400, 6, 0xC5)
+        + call_n("words_out", 1, 1024)
+        + call_n("words_out", 1, 512)
+        + END,
         37,
     ),
     "identify": (QUIET + MULTIPLE + command(0, 0, 0xEC) + call_n("words_in", 1, 256) + END, 11),
@@ -123,7 +133,7 @@ POLLED = {
 
 @pytest.mark.parametrize("name", POLLED)
 def test_the_controller_changes_hands_in_the_middle_of_a_block(built: Built, tmp_path: Path, name: str) -> None:
-    """At each word, or each so-many-th, of a command's data the Service VM takes the drive, uses it and gives it back."""
+    """At each word, or each so-many-th, of a command's data the Service VM takes the drive, uses it, gives it back."""
     source, step = POLLED[name]
     image = guest(built, tmp_path, source)
     bare, shared = disk(tmp_path / "bare.img"), disk(tmp_path / "shared.img")
@@ -139,18 +149,20 @@ def test_the_controller_changes_hands_in_the_middle_of_a_block(built: Built, tmp
 
 
 AWAITED = "        call awaited\n"
+STRING = "        mov edx, ATA_PRIMARY\n        mov ecx, {}\n        rep {}\n"
 DRIVER = (
     "        mov edi, BUFFER\n"
-    + command(0, 0, 0xEC) + AWAITED + "        mov edx, ATA_PRIMARY\n        mov ecx, 256\n        rep insw\n"
+    + command(0, 0, 0xEC) + AWAITED + STRING.format(256, "insw")
     + command(0, 8, 0xC6) + AWAITED
     + command(600, 20, 0xC4)
-    + "".join(AWAITED + f"        mov edx, ATA_PRIMARY\n        mov ecx, {n * 128}\n        rep insd\n" for n in (8, 8, 4))
+    + "".join(AWAITED + STRING.format(n * 128, "insd") for n in (8, 8, 4))
     + SOURCE + command(700, 20, 0xC5) + "        call polled\n"
-    + "".join(f"        mov edx, ATA_PRIMARY\n        mov ecx, {n * 256}\n        rep outsw\n" + AWAITED for n in (8, 8, 4))
+    + "".join(STRING.format(n * 256, "outsw") + AWAITED for n in (8, 8, 4))
     + command(0, 0, 0xE7) + AWAITED
     + command(700, 9, 0x40) + AWAITED
-    + command(700, 2, 0x20) + 2 * (AWAITED + "        mov edx, ATA_PRIMARY\n        mov ecx, 256\n        rep insw\n")
-    + "        call say_all\n        mov edi, BUFFER\n        mov eax, [interrupts]\n        stosd\n        call say_all\n"
+    + command(700, 2, 0x20) + 2 * (AWAITED + STRING.format(256, "insw"))
+    + "        call say_all\n"
+    + "        mov edi, BUFFER\n        mov eax, [interrupts]\n        stosd\n        call say_all\n"
 )  # fmt: skip
 
 
@@ -192,7 +204,8 @@ def test_the_real_drive_is_at_the_same_word(built: Built, tmp_path: Path) -> Non
             machine.run(seconds=5, until=vmm.symbols["disk_resume"])
             machine.run(seconds=5, until=vmm.symbols["vmm_loop"])
             drive = machine.board.drives[0].save()
-            words = int.from_bytes(vmm.vm(1, "vata", vmm.symbols["vata_size"])[vmm.symbols["vata.words"] :][:4], "little")
+            noted = vmm.vm(1, "vata", vmm.symbols["vata_size"])
+            words = int.from_bytes(noted[vmm.symbols["vata.words"] :][:4], "little")
             assert drive["position"] == 2 * words and drive["length"] == 4 * SECTOR and drive["multiple"] == 4
             assert drive["status"] == 0x58 and not drive["interrupt"] and drive["remaining"] == 2
             positions.append(words)
@@ -262,10 +275,9 @@ def test_a_channel_without_a_drive(built: Built, tmp_path: Path) -> None:
 def test_software_reset_and_the_other_drive(built: Built, tmp_path: Path) -> None:
     """A reset in the middle of a block, the drive that is not there, and a command after all that."""
     source = QUIET + command(100, 2, 0x20) + call_n("words_in", 1, 100)
-    source += "        mov edx, ATA_PRIMARY + ATA_CONTROL\n        mov al, ATA_SRST | ATA_NIEN\n        out dx, al\n"
-    source += "        in al, dx\n        mov al, ATA_NIEN\n        out dx, al\n        call polled\n        call say_all\n"
-    source += "        mov edx, ATA_PRIMARY + ATA_DEVICE\n        mov al, 0F0h\n        out dx, al\n        call say_all\n"
-    source += "        mov edx, ATA_PRIMARY + ATA_DEVICE\n        mov al, 0E0h\n        out dx, al\n"
+    source += CONTROL.format("ATA_SRST | ATA_NIEN") + CONTROL.format("ATA_NIEN")
+    source += "        call polled\n        call say_all\n"
+    source += DEVICE.format("0F0h") + "        call say_all\n" + DEVICE.format("0E0h")
     source += command(7, 1, 0x20) + call_n("words_in", 1, 256) + END
     image = guest(built, tmp_path, source)
     wanted = native(built, image, Disk(disk(tmp_path / "bare.img")))

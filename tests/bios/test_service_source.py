@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from bios.build import flash
-from emu import Disk
+from emu import Disk, Machine, StopReason
 from emu.host.disk import SECTOR
+from emu.policy import policy_nvram
 from emu.service_disk import PARTITION_FIRST, image_with_header, make_disk, mbr, read_hpa, service_image
 
 from .conftest import Built
-from .service import shell
+from .service import MEMORY, shell
 from .vmm import files_of
 
 MIB = 1 << 20
@@ -70,7 +71,12 @@ def test_from_the_second_channel(built: Built, tmp_path: Path) -> None:
 @pytest.mark.skipif(not (shutil.which("mkfs.fat") and shutil.which("mcopy")), reason="dosfstools or mtools are missing")
 @pytest.mark.parametrize(
     ("options", "size"),
-    [(["-F12", "-s4"], 4 * MIB), (["-F12", "-s1", "-f1"], MIB), (["-F16", "-s1"], 16 * MIB), (["-F32", "-s1"], 40 * MIB)],
+    [
+        (["-F12", "-s4"], 4 * MIB),
+        (["-F12", "-s1", "-f1"], MIB),
+        (["-F16", "-s1"], 16 * MIB),
+        (["-F32", "-s1"], 40 * MIB),
+    ],
 )
 def test_file_systems_of_another_maker(built: Built, tmp_path: Path, options: list[str], size: int) -> None:
     """Fragmented files too: each cluster of the image is followed by one of another file."""
@@ -158,6 +164,22 @@ def test_an_image_that_is_none(built: Built, tmp_path: Path, image: bytes | None
 def test_a_directory_instead_of_the_image(built: Built, tmp_path: Path) -> None:
     make_disk(tmp_path / "disk.img", files={"SERVICE.BIN/OTHER.BIN": b"x"}, dump=0)
     assert f"{PARTITION}there is no such file{FLASH}" in loaded(built, tmp_path / "disk.img")
+
+
+@pytest.mark.parametrize("source", ["flash", "hpa"])
+def test_no_service_os_at_all(built: Built, source: str) -> None:
+    """Neither where the policy says nor in the flash chip: the guest boots on the bare machine, to its end."""
+    nvram = policy_nvram(boot="service", source=source, guests=["writer"])
+    with Machine(MEMORY, firmware=without_service(built), nvram=nvram) as machine:
+        stop = machine.run(seconds=30)
+        said = machine.serial.output.decode()
+    assert stop.reason is StopReason.POWERED_OFF
+    assert (f"{HPA}there is no drive{FLASH}" in said) == (source == "hpa")
+    at = [said.index(text) for text in (
+        "VMM       file service: its checksum is wrong", "VMM       unloaded, VMX off", "no Service VM",
+        "guest     started on the bare machine", "guest     ends well",
+    )]  # fmt: skip
+    assert at == sorted(at)
 
 
 @pytest.mark.parametrize("source", ["partition", "hpa"])
