@@ -18,13 +18,15 @@ POST_CODE = re.compile(r"^POST_\w+\s+equ\s+([0-9A-F]+)h\s*;\s*(.+)$", re.MULTILI
 VMCS_FIELD = re.compile(r"^(\w+)\s+equ\s+(\w+)$", re.MULTILINE)
 FLASH_BYTES = re.compile(r"^FLASH_BYTES\s+equ\s+([0-9A-F]+)h$", re.MULTILINE)
 
+# Guests by the names of their files; `guest` is one too.
+GUESTS = ("healthy", "aware", "hung", "double", "machine", "triple", "diskfail", "crashy", "hostile")
 # What the flash chip holds besides the firmware: the file's name there (at most 12 characters) and its source.
 FILES = {
     "option.rom": "optionrom/modem.asm",
     "vmm": "vmm/vmm.asm",
     "service": "service/service.asm",
     "guest": "guest/guest.asm",
-    **{name: f"guest/{name}.asm" for name in ("healthy", "hung", "double", "machine", "triple", "diskfail", "crashy", "hostile", "aware")},
+    **{name: f"guest/{name}.asm" for name in GUESTS},
     "runtime": "runtime/runtime.asm",
 }
 # What policy.json is made of.
@@ -49,9 +51,9 @@ def build_firmware(outdir: Path) -> list[Path]:
     """Writes what is built from bios/ and returns the paths.
 
     firmware.bin is the built-in ROM, post_codes.json what its POST codes mean, symbols.json the linear addresses of its
-    labels and of the VMM's (which begin with vmm_); policy.json has the layout of the policy in the CMOS RAM, for
-    emu/policy.py; dsdt.aml and dsdt_vm.aml are the DSDTs of the machine and of a
-    virtual machine, for tools that take ACPI tables; the others are of ROMS.
+    labels, of the VMM's (which begin with vmm_) and of the guests' (guest_ and the file's name); policy.json has the
+    layout of the policy in the CMOS RAM, for emu/policy.py; dsdt.aml and dsdt_vm.aml are the DSDTs of the machine and
+    of a virtual machine, for tools that take ACPI tables; the others are of ROMS.
     """
     outdir.mkdir(parents=True, exist_ok=True)
     tables = [build_table(HERE / "acpi" / f"{name}.asm", outdir / f"{name}.aml") for name in ACPI]
@@ -63,6 +65,9 @@ def build_firmware(outdir: Path) -> list[Path]:
     image.write_bytes(flash(firmware.binary, files))
     vmm = asm.assemble_file(HERE / FILES["vmm"], include=folders("vmm", outdir))
     labels = firmware.labels | {f"vmm_{name.removeprefix('vmm_')}": address for name, address in vmm.labels.items()}
+    for guest in ("guest", *GUESTS):
+        program = asm.assemble_file(HERE / FILES[guest], include=folders("guest", outdir))
+        labels |= {f"guest_{guest}_{name}": address for name, address in program.labels.items()}
     symbols.write_text(json.dumps(labels, indent=1, sort_keys=True) + "\n")
     policy = outdir / "policy.json"
     policy.write_text(json.dumps(policy_layout(), indent=1) + "\n")

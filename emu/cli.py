@@ -74,6 +74,7 @@ Measures inside the machine, by its own time-stamp counter, so the figures are t
 examples:
   emu bench switch                         every model: VM exits by reason, and the switch in software
   emu bench switch --cpu westmere pentium3 --output switch.svg
+  emu bench detect                         from each fault to the Service VM, by what detects it; --output FILE.json
 """
 DISK_TEXT = """\
 Makes a raw disk image for the built-in firmware: a system partition (FAT16) with files, and a Host Protected Area,
@@ -167,7 +168,10 @@ def parser() -> argparse.ArgumentParser:
     dump.add_argument("-o", "--output", metavar="FILE", help="the core file (default: the image's name with .core)")
     dump.add_argument("--list", action="store_true", help="only say which dump there is")
     bench = command("bench", BENCH_TEXT, "bench", "switch", "measure what a VM switch costs")
-    bench.add_argument("what", choices=("switch",), help="switch: a switch between virtual machines, in cycles")
+    bench.add_argument(
+        "what", choices=("switch", "detect"), help="switch: a switch between virtual machines, in cycles; "
+        "detect: how long after a fault the Service VM runs",
+    )  # fmt: skip
     bench.add_argument(
         "--cpu", nargs="+", action="extend", metavar="MODEL", help="only these processor models (see `emu models`)"
     )

@@ -54,7 +54,7 @@ class Scenario(NamedTuple):
         switches: those between VMs that there must be among others, in this order, as "VM > VM: exit reason".
         end: why the run ends.
         steps: what is done meanwhile.
-        disk: none, or `plain`, `partition` (with the Service OS on it), `hpa` (with the Service OS and room for a dump).
+        disk: none, or `plain`, `partition` (with the Service OS on it), `hpa` (with it and room for a dump).
         bad_sectors: of the disk, whose writes fail.
         cpu: the processor model.
         seconds: of guest time, at most.

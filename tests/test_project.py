@@ -27,7 +27,7 @@ EMU_LAYERS = (
     {"board"},
     {"multiboot", "vm_log"},
     {"machine"},
-    {"service_disk", "switch_cost"},
+    {"detection", "service_disk", "switch_cost"},
     {"debug"},
     {"scenario"},
     {"scenarios"},

@@ -11,6 +11,7 @@ guest_main:
         mov     esi, text_now
         call    say
         mov     eax, SELECTOR_BEYOND
+double_now:
         mov     gs, ax                          ; #GP, then #NP
         mov     esi, text_nothing
         call    say

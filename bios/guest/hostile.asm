@@ -40,7 +40,7 @@ attempts_say:
 guest_main:
         cmp     dword [under_vmm], 0
         mov     esi, text_native
-        je      .end
+        je      hostile_end
         mov     eax, caught_gp
         mov     ecx, VECTOR_GP
         call    idt_set
@@ -56,6 +56,7 @@ guest_main:
         mov     esi, text_memory
         call    say
         mov     eax, 4000000h - VMM_REGION      ; of a machine of 64 MiB
+reach_now:
         mov     eax, [eax]
         mov     esi, text_got
         push    eax
@@ -64,7 +65,7 @@ guest_main:
         call    console_hex
         call    console_newline
         jmp     acpi_power_off
-.end:
+hostile_end:
         call    say
         jmp     acpi_power_off
 

@@ -11,6 +11,7 @@ guest_main:
         test    al, LSR_TEMT
         jz      .sent
         lidt    [empty]
+triple_now:
         ud2
 
 empty:  dw      0

@@ -65,6 +65,10 @@ def measure(names: Sequence[str], timing: str = "static") -> list[ModelCosts]:
 
 def switch(options: argparse.Namespace) -> int:
     """Measures, prints the table, and writes the file where one is wanted."""
+    if options.what == "detect":
+        from emu.commands.bench_detect import detection
+
+        return detection(options.cpu, options.timing, options.output)
     ending = os.path.splitext(options.output)[1] if options.output is not None else ""
     if options.output is not None and ending not in FORMATS:
         raise ConfigError(f"{options.output}: the file ends in {', '.join(FORMATS)}, which says how it is written")

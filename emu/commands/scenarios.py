@@ -39,8 +39,8 @@ def scenarios(options: argparse.Namespace) -> int:
                 save(outcome, folder)
         word = "FAILED" if outcome.problems else "ok"
         print(
-            f"{name:{width}}  {word:6}  {outcome.guest_seconds:7.3f} s of guest time, {outcome.switches:3} VM switches, "
-            f"{time.perf_counter() - started:.1f} s here",
+            f"{name:{width}}  {word:6}  {outcome.guest_seconds:7.3f} s of guest time, {outcome.switches:3} VM switches"
+            f", {time.perf_counter() - started:.1f} s here",
             flush=True,
         )
         for problem in outcome.problems:

@@ -1,4 +1,4 @@
-"""Decision 306 and native boot 307: the query, the set-up screen, and what is left of the VMM where it is not wanted."""
+"""Decision 306 and native boot 307: the query, the set-up screen, and what is left of a VMM that is not wanted."""
 
 from collections.abc import Callable
 from pathlib import Path

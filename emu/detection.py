@@ -1,0 +1,95 @@
+"""How long after a fault the Service VM runs, in guest time: each fault with each detector that finds it.
+
+The fault's moment is the cycle before the instruction that causes it, the detection's is that of the VM entry of the Service
+VM; both are the machine's own. The guests are those of the scenarios, the detectors are events of the policy.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from emu.errors import EmuError
+from emu.machine import Machine
+from emu.policy import policy_nvram
+from emu.stop import StopReason
+
+__all__ = ["FAULTS", "Detected", "Fault", "detect"]
+
+START_SECONDS = 10.0  # of guest time, in which a guest gets to its fault
+
+
+class Fault(NamedTuple):
+    """A fault and a detector.
+
+    Args:
+        fault, detector: their names.
+        guest: the guest that has it.
+        place: the symbol of the instruction that causes it.
+        policy: fields of the policy that watch for it.
+        seconds: of guest time within which it must be detected.
+        injected: a machine check is injected there.
+    """
+
+    fault: str
+    detector: str
+    guest: str
+    place: str
+    policy: Mapping[str, Any]
+    seconds: float = 1.0
+    injected: bool = False
+
+
+class Detected(NamedTuple):
+    """A row of the table."""
+
+    fault: str
+    detector: str
+    cycles: int
+    seconds: float
+    reason: str
+    """Basic exit reason of the VM exit by which it was detected."""
+
+
+def hang(period: str, poll_us: int, polls: int) -> Fault:
+    """A hang, polled. With a short period waiting for COM1 looks like one; then the guest goes on."""
+    policy = {"poll_us": poll_us, "polls": polls, "flags": [], "after": "resume"}
+    detector = f"poll {period}, {polls} without progress"
+    seconds = (polls + 2) * max(poll_us, 1000) / 1e6 + 1  # a period below a round trip is stretched
+    return Fault("hang", detector, "hung", "guest_hung_hang", policy, seconds)
+
+
+FAULTS: Sequence[Fault] = (
+    Fault("write to protected memory", "memory trap", "writer", "guest_guest_write_protected", {}),
+    Fault("reach for the VMM's memory", "memory share", "hostile", "guest_hostile_reach_now", {}),
+    Fault("double fault", "exception trap", "double", "guest_double_double_now", {"exceptions": [8]}),
+    Fault("machine check", "exception trap", "machine", "guest_machine_wait_here", {"exceptions": [18]}, injected=True),
+    Fault("triple fault", "triple-fault trap", "triple", "guest_triple_triple_now", {"exceptions": []}),
+    Fault("triple fault", "double-fault trap", "triple", "guest_triple_triple_now", {"exceptions": [8]}),
+    hang("1 us", 1, 255),
+    hang("1 ms", 1000, 20),
+    hang("10 s", 10_000_000, 1),
+    hang("1 min", 60_000_000, 1),
+)
+"""Every fault with every detector that finds it."""
+
+
+def detect(fault: Fault, cpu: str, timing: str = "static") -> Detected:
+    """Boots a machine with the fault's guest and measures.
+
+    Raises:
+        ConfigError: an unknown model or timing.
+        EmuError: the guest did not get to its fault, or the fault was not detected.
+    """
+    policy = {"poll_us": 0, "after": "stop", **fault.policy, "boot": "service", "guests": [fault.guest]}
+    with Machine(cpu=cpu, timing=timing, nvram=policy_nvram(**policy)) as machine:
+        if machine.run(seconds=START_SECONDS, until=fault.place).reason is not StopReason.BREAKPOINT:
+            raise EmuError(f"{cpu}: the guest {fault.guest} did not get to its fault at {fault.place}")
+        at = machine.cycles
+        if fault.injected:
+            machine.cpu.inject_machine_check()
+        machine.run(seconds=fault.seconds)
+        for switch in machine.switches:
+            # A guest whose fault nobody saw goes on and turns itself off, by a port.
+            if switch["cycle"] > at and switch["to"] == "Service VM" and switch["reason"] != "IO_INSTRUCTION":
+                cycles = switch["cycle"] - at
+                return Detected(fault.fault, fault.detector, cycles, cycles / machine.board.clock.hz, switch["reason"])
+        raise EmuError(f"{cpu}: {fault.fault} was not detected by {fault.detector} in {fault.seconds} s of guest time")

@@ -1,0 +1,55 @@
+"""`emu bench detect`: each fault is detected, hangs within the contract's bound."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from emu import EmuError
+from emu.cli import main
+from emu.commands import bench_detect
+from emu.detection import FAULTS, Fault, detect
+
+SLICE = 0.010  # schedule.inc
+SWITCH = 0.001  # more than a switch and the VMM's own work take
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.fault}, {fault.detector}")
+def test_fault_is_detected(fault: Fault) -> None:
+    found = detect(fault, "westmere")
+    bound = 0.0
+    if fault.fault == "hang":
+        period, polls = fault.policy["poll_us"] / 1e6, fault.policy["polls"]
+        bound = (polls + 1) * max(period, 50e-6) + SLICE  # a period below a round trip is stretched
+    assert 0 < found.seconds < bound + SWITCH
+    assert found.cycles == round(found.seconds * 2_660_000_000)
+
+
+def test_what_is_not_detected_is_said() -> None:
+    blind = FAULTS[0]._replace(policy={"regions": []})
+    with pytest.raises(EmuError, match="westmere: write to protected memory was not detected by memory trap in 1.0 s"):
+        detect(blind, "westmere")
+    with pytest.raises(EmuError, match="the guest hung did not get to its fault at guest_double_double_now"):
+        detect(FAULTS[6]._replace(policy={}, place="guest_double_double_now"), "westmere")
+
+
+def test_table_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(bench_detect, "FAULTS", FAULTS[:1])
+    path = tmp_path / "detect.json"
+    assert main(["bench", "detect", "--cpu", "westmere", "--output", str(path)]) == 0
+    (row,) = json.loads(path.read_text())["models"]["westmere"]
+    assert row["fault"] == "write to protected memory" and row["reason"] == "EPT_VIOLATION"
+    assert f"{row['cycles']:,}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cpu", "pentium3"], "emu: pentium3: this processor has no VT-x"),
+        (["--cpu", "pentium9"], "emu: "),
+        (["--output", "table.svg"], "emu: table.svg: the file ends in .json"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "detect", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(message)
