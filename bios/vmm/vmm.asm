@@ -64,6 +64,8 @@
 %include "vata_commands.inc"
 %include "disk.inc"
 %include "iostring.inc"
+%include "hotkey.inc"
+%include "remote.inc"
 %include "input.inc"
 %include "front.inc"
 %include "protect.inc"
