@@ -13,7 +13,7 @@ from emu import Machine
 from emu.policy import policy_nvram
 
 from .conftest import Built
-from .vmm import Vmm, files_of
+from .vmm import GUEST, Vmm, files_of
 
 MEMORY = 32 << 20
 ALLOW, STOP, RESTART = range(3)  # ACTION_..., vm_abi.inc
@@ -149,6 +149,15 @@ def running(
     rom = flash(built.rom()[-0x20000:], files)
     with Machine(memory, cpu, firmware=rom, nvram=policy_nvram(**fields)) as machine:
         yield machine, Vmm(machine, built.folder)
+
+
+def run_to_guest(machine: Machine, vmm: Vmm) -> None:
+    """Runs until the first guest has been entered, and a little on."""
+    for _ in range(50):
+        machine.run(seconds=0.1)
+        if vmm.word("current") >= vmm.symbols["VMM_VMS"] + vmm.symbols["VM_SLOT"] * GUEST:
+            return
+    raise AssertionError(f"no guest runs: {machine.serial.output[-500:]!r}")
 
 
 def console_of(machine: Machine, seconds: float = 5) -> str:

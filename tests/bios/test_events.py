@@ -22,6 +22,7 @@ from .events import (
     TRIPLE_FAULT,
     console_of,
     events_of,
+    run_to_guest,
     running,
     statuses_of,
 )  # fmt: skip
@@ -297,7 +298,7 @@ name:   db      "machine check at ", 0
         + IDT
     )
     with running(built, code, [ALLOW]) as (machine, vmm):
-        machine.run(seconds=0.5)
+        run_to_guest(machine, vmm)
         assert vmm.word("current") == vmm.symbols["VMM_VMS"] + vmm.symbols["VM_SLOT"]
         machine.cpu.inject_machine_check()
         console = console_of(machine)

@@ -8,7 +8,7 @@ import pytest
 from emu import Machine
 
 from .conftest import Built
-from .events import ALLOW, HOTKEY, REMOTE, STOP, events_of, running
+from .events import ALLOW, HOTKEY, REMOTE, STOP, events_of, run_to_guest, running
 from .vmm import Vmm
 
 # Prints what it gets: "1.." a byte on COM1, "2.." one on COM2, "k.." a scan code.
@@ -48,7 +48,7 @@ SERIAL = b"\x1d"
 @contextmanager
 def listening(built: Built, guest: str = LISTENER, **policy: object) -> Iterator[tuple[Machine, Vmm]]:
     with running(built, guest, [ALLOW] * 9, **policy) as (machine, vmm):
-        machine.run(seconds=0.3)
+        run_to_guest(machine, vmm)
         yield machine, vmm
 
 

@@ -21,6 +21,7 @@ from .events import (
     TRIPLE_FAULT,
     console_of,
     events_of,
+    run_to_guest,
     running,
 )  # fmt: skip
 from .vmm import Vmm
@@ -159,7 +160,7 @@ def test_the_order_of_events_that_are_due_together(built: Built) -> None:
     hang = "cli\njmp $"
     actions = [STOP, ALLOW, ALLOW, ALLOW, STOP, STOP]
     with running(built, [hang, hang, hang], actions, memory=64 << 20) as (machine, vmm):
-        machine.run(seconds=0.5)
+        run_to_guest(machine, vmm)
         machine.run(seconds=5, until=vmm.symbols["schedule"])
         pend(machine, vmm, 1, HUNG, "POLL", waits=1 << REMOTE | 1 << HOTKEY)
         pend(machine, vmm, 2, HUNG, "POLL", waits=1 << HOTKEY)
