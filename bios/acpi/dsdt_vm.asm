@@ -16,6 +16,8 @@ dsdt:
         DeviceRtc
         DeviceTimer
         DevicePic
+        DeviceKeyboard
         DeviceSerial "COM1", 1, 3F8h, 4
+        DeviceSerial "COM2", 2, 2F8h, 3
         AmlEnd
 dsdt_end:

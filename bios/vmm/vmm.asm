@@ -57,6 +57,7 @@
 %include "vi8042.inc"
 %include "vkeyboard.inc"
 %include "vvga.inc"
+%include "vpci.inc"
 %include "vrtc.inc"
 %include "vpm.inc"
 %include "vdevices.inc"

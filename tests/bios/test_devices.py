@@ -158,7 +158,7 @@ def test_keys_are_for_the_guest_in_front(built: Built) -> None:
         machine.keyboard.type("a")
         machine.keyboard.press("esc")
         machine.keyboard.release("esc")
-        machine.serial.expect(b"status", seconds=5)
+        machine.serial.expect(b"\nstatus", seconds=5)
         machine.run(seconds=0.03)
         machine.keyboard.type("b")
         machine.keyboard.press("esc")
@@ -238,7 +238,7 @@ def test_the_display_shows_the_vm_in_front(built: Built) -> None:
         assert machine.screen.text.startswith("X") and machine.screen.cursor == (5, 0)
         machine.serial.send(b"1")
         machine.serial.expect(b"XX05", seconds=5)
-        machine.serial.expect(b"status", seconds=5)
+        machine.serial.expect(b"\nstatus", seconds=5)
         machine.run(seconds=0.03)
         assert machine.screen.text.startswith("Y") and machine.screen.cursor == (9, 0)
         machine.serial.send(b"2")
@@ -298,7 +298,7 @@ def test_the_modem_line_is_the_front_guest_s(built: Built) -> None:
         machine.run(seconds=0.03)
         machine.modem.send(b"1")
         machine.serial.expect(b"1 guest P", seconds=5)
-        machine.serial.expect(b"status", seconds=5)
+        machine.serial.expect(b"\nstatus", seconds=5)
         machine.run(seconds=0.03)
         machine.modem.send(b"2")
         console = console_of(machine)
@@ -384,3 +384,109 @@ status: in      al, dx
 """
     with running(built, code) as (machine, vmm):
         assert bits(machine, vmm) == {0, 1, 9}
+
+
+# Reads a configuration register each: its address.
+PCI = """
+        mov     ebp, addresses
+one:    mov     edx, PORT_PCI_ADDRESS
+        mov     eax, [ebp]
+        out     dx, eax
+        mov     edx, PORT_PCI_DATA
+        in      eax, dx
+        push    eax
+        not     eax
+        out     dx, eax                         ; changes nothing
+        in      eax, dx
+        pop     ecx
+        cmp     eax, ecx
+        jne     acpi_power_off
+        mov     esi, text
+        call    tell
+        add     ebp, 4
+        cmp     ebp, addresses_end
+        jb      one
+        mov     edx, PORT_PCI_ADDRESS
+        in      eax, dx
+        mov     esi, text
+        call    tell
+        jmp     acpi_power_off
+text:   db      "PCI ", 0
+        align   4
+addresses: dd   80000000h, 80000800h, 80000900h, 80000B00h, 80000908h, 80000920h
+        dd      80000A00h, 80001000h, 80010000h, 80000400h, 00000000h
+addresses_end:
+"""
+
+
+def test_the_chipset_s_pci_functions(built: Built) -> None:
+    """Host bridge, ISA, IDE without bus master, power management; nobody else. An address is no reset."""
+    with running(built, PCI + IDT) as (machine, _):
+        console = console_of(machine)
+    found = [int(value, 16) for value in re.findall(r"PCI ([0-9A-F]{8})\r", console.partition("VMM       at")[2])]
+    assert found[:4] == [0x12378086, 0x71108086, 0x71118086, 0x71138086]
+    assert found[4] >> 8 == 0x010100 and found[5] == 0
+    assert found[6:] == [0xFFFFFFFF] * 5 + [0]
+    assert events_of(console)[0].kind == POWER_OFF
+
+
+@pytest.mark.parametrize("flags", [["bmc"], []])
+def test_the_bmc_is_a_guest_s_where_the_policy_says_so(built: Built, flags: list[str]) -> None:
+    code = "mov edx, PORT_KCS_COMMAND\n in al, dx\n movsx eax, al\n mov esi, text\n call tell\n jmp acpi_power_off\n"
+    with running(built, code + 'text: db "KCS ", 0\n' + IDT, flags=flags) as (machine, _):
+        console = console_of(machine)
+    assert ("KCS FFFFFFFF" in console) == (not flags)
+
+
+HAMMER = """
+        mov     ecx, 40000
+        mov     ebx, {seed}
+next:   imul    ebx, ebx, 1664525
+        add     ebx, 1013904223
+        mov     edx, ebx
+        shr     edx, 16
+        mov     esi, ebx
+        and     esi, 3FFFFh
+        test    ebx, 1 << 12
+        jz      any
+        and     edx, 3FFh                       ; mostly where devices are
+any:    cmp     edx, PORT_PM1_CNT - 3           ; turning itself off would end it too soon
+        jb      go
+        cmp     edx, PORT_PM1_CNT + 1
+        jbe     skip
+go:     mov     eax, ebx
+        rol     eax, 11
+        mov     edi, 300000h
+        test    ebx, 1 << 9
+        jz      string
+        test    ebx, 1 << 10
+        jz      in_or_out
+        out     dx, eax
+        jmp     skip
+in_or_out:
+        in      ax, dx
+        out     dx, al
+        jmp     skip
+string: insd
+        lea     esi, [edi - 4]
+        outsb
+skip:   loop    next
+        mov     esi, text
+        call    console_text
+        jmp     acpi_power_off
+text:   db      13, 10, "hammered", 13, 10, 0
+"""
+
+
+@pytest.mark.parametrize("seed", [1, 20261129])
+def test_a_guest_that_hammers_ports_at_random(built: Built, seed: int) -> None:
+    """Every access has a result; the guest goes on after each event, and the other guest does not notice."""
+    count = "mov ecx, 200000000\nagain: loop again\nmov esi, text\n call console_text\n jmp acpi_power_off\n"
+    count += 'text: db 13, 10, "other ends well", 13, 10, 0\n'
+    with running(built, [HAMMER.format(seed=seed), count.replace("200000000", "30000000")], [ALLOW] * 99) as (
+        machine,
+        _,
+    ):
+        console = console_of(machine, seconds=20)
+    assert "other ends well" in console and "exception" not in console.partition("VMM       at")[2]
+    assert "hammered" in console or any(event.vm == GUEST for event in events_of(console))

@@ -182,8 +182,8 @@ def test_the_second_guest_s_bounds(built: Built) -> None:
     """Behind its share is the third's: no way there."""
     reach = f"mov eax, [{8 << 20}]\n"
     with running(built, ["", reach, COUNT]) as (machine, _):
-        machine.serial.expect(b"status", seconds=5)
-        machine.serial.expect(b"status", seconds=5)
+        machine.serial.expect(b"\nstatus", seconds=5)
+        machine.serial.expect(b"\nstatus", seconds=5)
         found = {event.vm: event.kind for event in events_of(machine.serial.output.decode())}
     assert found == {GUEST: POWER_OFF, SECOND: TRAP_OUTSIDE}
 

@@ -552,7 +552,7 @@ good:   db      "and back", 13, 10, 0
     [
         ("the BMC", "mov dx, PORT_KCS_COMMAND\n in al, dx"),
         ("the disk", "mov dx, 1F7h\n in al, dx"),
-        ("PCI", "mov dx, PORT_PCI_ADDRESS\n mov eax, 80000000h\n out dx, eax\n mov dx, PORT_PCI_DATA\n in eax, dx"),
+        ("the policy", "mov al, 0\n out 72h, al\n in al, 73h"),
         ("a display's sequencer", "mov dx, 3C5h\n in al, dx"),
     ],
 )
