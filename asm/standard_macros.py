@@ -1,7 +1,8 @@
 """What the directives are to NASM's preprocessor, as -E shows them: macros that give the forms in brackets.
 
 The assembler itself carries the directives out directly (asm/directives.py); only -E defines these macros. They take
-as many macro calls and contexts as NASM's do, since those are counted in the names of local labels.
+as many macro calls and contexts as NASM's do, since those are counted in the names of local labels, and what -E shows
+of them (strucstart, the expressions of `times`) is what `nasm -E` shows.
 """
 
 from __future__ import annotations
@@ -43,16 +44,16 @@ def standard_macros(has_origin: bool) -> list[str]:
         "%ifempty %2", "[warning push]", "[warning -zeroing]", f"resb {_GAP}", "[warning pop]",
         "%else", f"times {_GAP} %2", "%endif",
     )  # fmt: skip
-    lines += _macro("struc", "1-2.nolist 0", "%push", "%define %$strucname %1", "[absolute %2]", "%$strucname:")
-    lines += _macro("endstruc", "0", "%{$strucname}_size equ ($-%$strucname)", "%pop", "__?SECT?__")
-    lines += _macro("istruc", "1", "%push", "%define %$strucname %1", "%$strucstart:")
-    before = "-%$strucname)-($-%$strucstart) db 0"
+    lines += _macro("struc", "1-2.nolist 0", "%push", "%define %$type %1", "[absolute %2]", "%$type:")
+    lines += _macro("endstruc", "0", "%{$type}_size equ ($-%$type)", "%pop", "__?SECT?__")
+    lines += _macro("istruc", "1", "%push", "%define %$type %1", "%$strucstart:")
+    before = "-%$type)-($-%$strucstart) db 0"
     lines += _macro(
-        "at", "1-2+", "%defstr %$member %1", "%substr %$first %$member 1",
-        "%ifidn %$first, '.'", f"times (%{{$strucname}}%1{before}", "%else", f"times (%1{before}", "%endif", "%2",
+        "at", "1-2+", "%defstr %$text %1", "%substr %$initial %$text 1",
+        "%ifidn %$initial, '.'", f"times (%{{$type}}%1{before}", "%else", f"times (%1{before}", "%endif", "%2",
     )  # fmt: skip
-    lines += _macro("iend", "0", "times %{$strucname}_size-($-%$strucstart) db 0", "%pop")
+    lines += _macro("iend", "0", "times %{$type}_size-($-%$strucstart) db 0", "%pop")
     lines += _macro(
-        "incbin", "1-2+.nolist 0", "%push", "%pathsearch %$file %1", "%depend %$file", "incbin %$file,%2", "%pop"
+        "incbin", "1-2+.nolist 0", "%push", "%pathsearch %$found %1", "%depend %$found", "incbin %$found,%2", "%pop"
     )
     return lines
