@@ -15,13 +15,15 @@ BACK = "Service VM > Guest VM: VMCALL"
 
 SCENARIOS: Mapping[str, Scenario] = {
     "story": Scenario(
-        "the whole story: the query, a trap that disturbs nothing, a crash that stops its guest alone",
-        {"guests": ["writer", "triple"], "exceptions": [], "after": "resume"},
-        ["Service OS?", "decision  Service OS, as the user says", "service   VM 2 triple fault",
-         "service   VM 1 wrote to protected memory", "undisturbed: registers, flags, FPU, memory", OFF],
+        "the whole story: the query, a crash that is dumped and stops its guest alone, a trap that disturbs nothing",
+        {"guests": ["triple", "writer"], "exceptions": [], "flags": ["dump"],
+         "regions": [(2, "w", 0x200000, 0x200FFF)]},
+        ["Service OS?", "decision  Service OS, as the user says", "service   VM 1 triple fault", "service   dump: ",
+         "service   VM 2 wrote to protected memory", "undisturbed: registers, flags, FPU, memory", OFF],
         never=["DISTURBED", "UNEXPECTED", "TIME WENT ON"],
-        switches=["Guest VM > Service VM: EPT_VIOLATION", "Service VM > Guest VM: VMCALL"],
+        switches=["Guest VM > Service VM: TRIPLE_FAULT", "Guest VM 2 > Service VM: EPT_VIOLATION"],
         steps=[Step("then yes", keys="y", wait=0.5)],
+        disk="hpa",
     ),
     "trap-memory": Scenario(
         "a write to protected memory brings the Service OS, which looks and lets it through: nothing was disturbed",
@@ -147,6 +149,13 @@ SCENARIOS: Mapping[str, Scenario] = {
         "a guest that crashes is stopped, as the policy says",
         {"boot": "service", "guests": ["crashy"], "exceptions": [], "after": "stop"},
         ["crashy    5 timer interrupts", "crashy    causes a triple fault", "service   VM 1 triple fault", OFF],
+    ),
+    "crash-limit": Scenario(
+        "a guest that crashes again after each restart is stopped at its third crash in the event log",
+        {"boot": "service", "guests": ["crashy"], "exceptions": [], "after": "restart", "crash_limit": 3, "flags": []},
+        ["crashy    started under the VMM", "service   VM 1 triple fault", "crashy    started under the VMM",
+         "service   VM 1 triple fault", "crashy    started under the VMM", "service   VM 1 triple fault",
+         "service   VM 1 has 3 crashes in the event log", OFF],
     ),
     "query-service": Scenario(
         "the user says yes to the query",
