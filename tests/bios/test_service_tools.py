@@ -369,7 +369,7 @@ def test_a_spoilt_acpi_table_is_seen(built: Built) -> None:
         address = next(int(line[:8], 16) for line in opened.do("acpi 1").splitlines() if "DSDT" in line)
         place = opened.vmm.guest_memory()[0] + address + 50
         opened.machine.memory.write(place, bytes([opened.machine.memory.read(place, 1)[0] ^ 1]))
-        assert "DSDT 250 bytes, CHECKSUM WRONG" in opened.do("acpi 1")
+        assert re.search(r"DSDT \d+ bytes, CHECKSUM WRONG", opened.do("acpi 1"))
         place = opened.vmm.guest_memory()[0] + next(
             int(line[:8], 16) for line in opened.do("acpi 1").splitlines() if "RSDT" in line
         )
