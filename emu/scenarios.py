@@ -60,7 +60,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "poll-1us": Scenario(
         "a period of a microsecond, which the VMM stretches: even waiting for COM1 is no progress then",
         {"boot": "service", "guests": ["hung"], "poll_us": 1, "polls": 255, "flags": [], "after": "resume"},
-        ["hung      started", "service   VM 1 makes no progress", "service   VM 1 makes no progress"],
+        ["service   VM 1 makes no progress"],
         end=StopReason.LIMIT, seconds=1,
     ),
     "poll-1ms": Scenario(
@@ -86,6 +86,26 @@ SCENARIOS: Mapping[str, Scenario] = {
         {"boot": "service", "guests": ["healthy"], "poll_us": 20_000, "flags": []},
         ["healthy   ends well", OFF],
         never=["makes no progress"],
+    ),
+    "hotkey": Scenario(
+        "Ctrl-] on COM1 brings the Service OS's shell while a guest hangs",
+        {"boot": "service", "guests": ["hung"], "poll_us": 0, "flags": []},
+        ["hung      hangs, with interrupts off", "> regs 1", "> off"],
+        steps=[
+            Step("hangs, with interrupts off", keys="\x1d", wait=0.1),
+            Step("> ", keys="regs 1\r"),
+            Step("> ", keys="off\r", wait=0.1),
+        ],
+    ),
+    "remote": Scenario(
+        "the line `service` on the modem line brings the Service OS's shell",
+        {"boot": "service", "guests": ["hung"], "poll_us": 0, "flags": ["remote"]},
+        ["hung      hangs, with interrupts off", "> vms", "> off"],
+        steps=[
+            Step("hangs, with interrupts off", modem="service\r", wait=0.1),
+            Step("> ", keys="vms\r"),
+            Step("> ", keys="off\r", wait=0.1),
+        ],
     ),
     "machine-check": Scenario(
         "a machine check that is injected is trapped, then the guest takes it",
