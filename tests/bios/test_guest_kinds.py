@@ -113,6 +113,5 @@ def test_two_kinds_at_once_do_not_disturb_each_other(built: Built) -> None:
     with Machine(MEMORY, firmware=built.rom(), nvram=nvram) as machine:
         assert machine.run(seconds=15).reason is StopReason.POWERED_OFF
         text = machine.serial.output.decode()
-        for kind in ("healthy", "double"):
-            assert f"{kind:10}ends well" in text or "ends well, power off through ACPI" in text
-        assert text.count("ends well, power off through ACPI") == 2
+        for vm in (2, 3):  # what a guest prints may be cut in two by an event of another
+            assert f"service   VM {vm} turned itself off" in text
