@@ -11,6 +11,7 @@ import pytest
 from bios.build import flash
 from emu import Machine, StopReason
 from emu.host.backend import Backend
+from emu.policy import policy_nvram
 
 from .conftest import Built
 from .service import MEMORY, program
@@ -294,3 +295,15 @@ def test_bad_peers(built: Built, tmp_path: Path, peer: type[Receiver], says: str
     assert says in console and "all sent" not in console and "goes on" in console
     assert len(re.findall("modem|nobody", console)) <= 2
     assert took < seconds
+
+
+def test_the_report_of_a_fault_goes_out_as_the_policy_says(built: Built) -> None:
+    """Through the Service VM's own COM2: the report is what the console said."""
+    peer = Receiver()
+    nvram = policy_nvram(boot="service", flags=["report"], after="stop")
+    with Machine(MEMORY, "westmere", firmware=built.rom(), nvram=nvram, modem=peer) as machine:
+        assert machine.run(seconds=20).reason is StopReason.POWERED_OFF
+        said = machine.serial.output.decode()
+    assert peer.done and set(peer.files) == {"report.txt"}
+    report = peer.files["report.txt"].decode()
+    assert report in said and "service   VM 1 wrote to protected memory" in report and "CPU temperature" in report
