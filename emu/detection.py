@@ -1,7 +1,7 @@
 """How long after a fault the Service VM runs, in guest time: each fault with each detector that finds it.
 
-The fault's moment is the cycle before the instruction that causes it, the detection's is that of the VM entry of the Service
-VM; both are the machine's own. The guests are those of the scenarios, the detectors are events of the policy.
+The fault's moment is the cycle before the instruction that causes it, the detection's is that of the VM entry of the
+Service VM; both are the machine's own. The guests are those of the scenarios, the detectors are events of the policy.
 """
 
 from collections.abc import Mapping, Sequence

@@ -107,7 +107,8 @@ def test_decision_306_without_an_answer_is_the_service_os(built: Built, seconds:
         waited = (machine.cycles - asked) / machine.board.clock.hz
         assert seconds <= waited < seconds + 0.1
         machine.run(seconds=1)
-        assert QUERY.decode() + f"{seconds} seconds, then yes\r\ndecision  Service OS: no answer\r\n" in console(machine)
+        wanted = f"{seconds} seconds, then yes\r\ndecision  Service OS: no answer\r\n"
+        assert QUERY.decode() + wanted in console(machine)
         assert SERVICE_SAYS in console(machine)
 
 
@@ -163,7 +164,7 @@ def test_an_s_opens_the_setup_screen_whatever_is_stored(built: Built, stored: st
 
 
 def test_native_307_leaves_nothing_of_the_vmm(built: Built) -> None:
-    """The guest finds the machine as one without VT-x has it: memory map, control registers; the VMM's memory is cleared."""
+    """The guest finds the machine as one without VT-x has it: memory map, control registers; no trace of the VMM."""
     guest = asm.assemble(MAP_GUEST).binary
     rom = flash(built.rom()[-0x20000:], {**files_of(built.rom()), "guest": guest})
     seen = {}
@@ -231,7 +232,7 @@ pointer: dw 0
         assert machine.cpu.edx & 0xFF == 0
 
 
-# --- the set-up screen --------------------------------------------------------------------------------------------------
+# --- the set-up screen ----------------------------------------------------------------------------------------------
 
 
 def setup(machine: Machine, *lines: str) -> list[str]:
@@ -268,7 +269,9 @@ GOOD = {
     "vectors": ("10h 255", "vectors", [0x10, 0xFF]),
     "guests": ("healthy hung writer", "guests", ["healthy", "hung", "writer"]),
     "ports": ("0 0 3F8h 0xffff", "ports", [(0, 0), (0x3F8, 0xFFFF)]),
-    "regions": ("3 rx 1000h 2FFFh 1 w 4194304 400FFFH", "regions", [(3, "rx", 0x1000, 0x2FFF), (1, "w", 0x400000, 0x400FFF)]),
+    "regions": (
+        "3 rx 1000h 2FFFh 1 w 4194304 400FFFH", "regions", [(3, "rx", 0x1000, 0x2FFF), (1, "w", 0x400000, 0x400FFF)]
+    ),
 }  # fmt: skip
 BAD = {
     "boot": ["3", "never", "", "ask service"],
@@ -294,7 +297,7 @@ BAD = {
 
 def test_setup_sets_and_stores_every_field(built: Built) -> None:
     with at_setup(built) as machine:
-        for name, (typed, field, value) in GOOD.items():
+        for name, (typed, _, _) in GOOD.items():
             (answer,) = setup(machine, f"{name} {typed}")
             assert answer.startswith(name) and "refused" not in answer, answer
         machine.serial.send(b"save\r")
@@ -308,7 +311,8 @@ def test_setup_refuses_what_is_out_of_range_and_says_the_range(built: Built, nam
     assert BAD.keys() == GOOD.keys()
     with at_setup(built) as machine:
         before = setup(machine, "show")[0]
-        ranges = {line.split()[0]: line[line.rindex("(") + 1 : -1] for line in before.splitlines() if line.endswith(")")}
+        lines = [line for line in before.splitlines() if line.endswith(")")]
+        ranges = {line.split()[0]: line[line.rindex("(") + 1 : -1] for line in lines}
         for value in BAD[name]:
             (answer,) = setup(machine, f"{name} {value}")
             assert answer.endswith(f"{name} refused: {ranges[name]}\r\n")

@@ -20,7 +20,9 @@ SECTORS = 8192
 # What each says after it has started, and how the machine ends, on the bare machine.
 NATIVE = {
     "writer": (["5 timer interrupts", "undisturbed", "5 timer interrupts", "ends well"], StopReason.POWERED_OFF),
-    "healthy": (["5 timer interrupts", "rounds of work 8", "has no disk", "5 timer", "ends well"], StopReason.POWERED_OFF),
+    "healthy": (
+        ["5 timer interrupts", "rounds of work 8", "has no disk", "5 timer", "ends well"], StopReason.POWERED_OFF
+    ),
     "aware": (["there is nobody to talk to", "ends well"], StopReason.POWERED_OFF),
     "hung": (["5 timer interrupts", "hangs, with interrupts off"], StopReason.LIMIT),
     "double": (["causes a double fault", "took the double fault", "ends well"], StopReason.POWERED_OFF),

@@ -1,4 +1,4 @@
-"""The hostile guest: what it tries is refused, nothing of the machine changes, and the VMM and the other guest live on."""
+"""The hostile guest: what it tries is refused, nothing of the machine changes, VMM and the other guest live on."""
 
 import re
 from typing import Any
