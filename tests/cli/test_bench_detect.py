@@ -27,7 +27,7 @@ def test_fault_is_detected(fault: Fault) -> None:
 
 def test_what_is_not_detected_is_said() -> None:
     blind = FAULTS[0]._replace(policy={"regions": []})
-    with pytest.raises(EmuError, match=r"westmere: write to protected memory was not detected by memory trap in 1\.0 s"):
+    with pytest.raises(EmuError, match=r"write to protected memory was not detected by memory trap in 1\.0 s"):
         detect(blind, "westmere")
     with pytest.raises(EmuError, match="the guest hung did not get to its fault at guest_double_double_now"):
         detect(FAULTS[6]._replace(policy={}, place="guest_double_double_now"), "westmere")
