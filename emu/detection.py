@@ -14,7 +14,7 @@ from emu.stop import StopReason
 
 __all__ = ["FAULTS", "Detected", "Fault", "detect"]
 
-START_SECONDS = 10.0  # of guest time, in which a guest gets to its fault
+START_SECONDS = 60  # POST, the decision and, where a period is short, the reports of hangs that were none
 
 
 class Fault(NamedTuple):
@@ -51,7 +51,7 @@ class Detected(NamedTuple):
 
 def hang(period: str, poll_us: int, polls: int) -> Fault:
     """A hang, polled. With a short period waiting for COM1 looks like one; then the guest goes on."""
-    policy = {"poll_us": poll_us, "polls": polls, "flags": [], "after": "resume"}
+    policy = {"poll_us": poll_us, "polls": polls, "flags": [], "after": "resume", "crash_limit": 0}
     detector = f"poll {period}, {polls} without progress"
     seconds = (polls + 2) * max(poll_us, 1000) / 1e6 + 1  # a period below a round trip is stretched
     return Fault("hang", detector, "hung", "guest_hung_hang", policy, seconds)
