@@ -47,6 +47,7 @@ def test_commands(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", module, *arguments],
             cwd=tmp_path,
+            stdin=subprocess.DEVNULL,  # a worker's own is its master's channel, and would be typed
             capture_output=True,
             text=True,
             timeout=60,

@@ -166,9 +166,9 @@ def dumped(built: Built, tmp_path_factory: pytest.TempPathFactory) -> tuple[Core
 def test_the_pages_are_the_guests_memory(dumped: tuple[Core, bytes, str, Path]) -> None:
     core, memory, said, _ = dumped
     pages = core.physical(len(memory))
-    # A0000h to BFFFFh is nothing; C0000h to FFFFFh is not of its share: FFh, then the real-mode services.
+    # A0000h to B7FFFh is nothing; then the text memory; C0000h to FFFFFh is not of its share: FFh, then the real-mode services.
     missing = {page for page in range(0, len(memory), 4096) if page not in pages}
-    assert missing == set(range(0xA0000, 0xC0000, 4096))
+    assert missing == set(range(0xA0000, 0xB8000, 4096))
     for page, content in pages.items():
         if page < 0xA0000 or page >= 0x100000:
             assert content == memory[page : page + 4096], hex(page)

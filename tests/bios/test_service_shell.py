@@ -12,7 +12,7 @@ from .conftest import Built
 from .service import MEMORY, Shell, program, shell
 from .vmm import files_of
 
-EVENT = "last event: wrote to protected memory; events 1, restarts 0, polls 0\n"
+EVENT = "last event: wrote to protected memory; events 1, restarts 0, polls "
 HEAP_PROGRAM = """
 %include "x86.inc"
 %include "ports.inc"
@@ -229,7 +229,7 @@ def test_go_lets_the_guests_run_and_off_turns_the_machine_off(built: Built) -> N
         at.machine.serial.send(b"go\r")
         said = at.wait()
         assert "service   VM 1 wrote to protected memory" in said
-        assert at.do("vms") == f"VM 1 stopped writer; {EVENT}"
+        assert at.do("vms").startswith(f"VM 1 stopped writer; {EVENT}")
         at.machine.serial.send(b"off\r")
         assert at.machine.run(seconds=5).reason is StopReason.POWERED_OFF
 
@@ -240,7 +240,7 @@ def test_resume_and_leave(built: Built) -> None:
         at.machine.serial.send(b"go\r")
         at.wait()
         assert at.do("resume 1") == ""
-        assert at.do("vms") == f"VM 1 runs    writer; {EVENT}"
+        assert at.do("vms").startswith(f"VM 1 runs    writer; {EVENT}")
         assert at.do("resume 1") == "the VMM says: that VM is in no state for it\n"
         at.machine.serial.send(b"leave\r")
         assert at.machine.run(seconds=5).reason is StopReason.POWERED_OFF
