@@ -166,7 +166,7 @@ def dumped(built: Built, tmp_path_factory: pytest.TempPathFactory) -> tuple[Core
 def test_the_pages_are_the_guests_memory(dumped: tuple[Core, bytes, str, Path]) -> None:
     core, memory, said, _ = dumped
     pages = core.physical(len(memory))
-    # A0000h to B7FFFh is nothing; then the text memory; C0000h to FFFFFh is not of its share: FFh, then the real-mode services.
+    # A0000h to B7FFFh is nothing; then text memory; C0000h on is not of its share: FFh, then the real-mode services.
     missing = {page for page in range(0, len(memory), 4096) if page not in pages}
     assert missing == set(range(0xA0000, 0xB8000, 4096))
     for page, content in pages.items():
