@@ -3,8 +3,7 @@
 import json
 import re
 import shutil
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -668,19 +667,15 @@ def told(console: str) -> list[str]:
 
 
 @pytest.mark.skipif(shutil.which("bochs") is None, reason="bochs is not installed")
-def test_another_processor_with_vt_x_runs_it_the_same(built: Built, story: Story, tmp_path: Path) -> None:
+def test_another_processor_with_vt_x_runs_it_the_same(
+    built: Built, story: Story, tmp_path: Path, run_bochs: Callable[[Path, bytes, str], str]
+) -> None:
     """The same image on Bochs 2.7. It has no BMC, and the flags that it leaves in RF at an EPT violation differ."""
-    (tmp_path / "display.rom").write_bytes(b"\x55\xaa\x01".ljust(512, b"\0"))  # it does not start without one
-    (tmp_path / "image.rom").write_bytes(built.rom())
-    (tmp_path / "debugger").write_text("c\n")
-    (tmp_path / "settings").write_text(
+    settings = (
         "romimage: file=image.rom, address=0xfff00000\nvgaromimage: file=display.rom\nmegs: 32\n"
         "cpu: model=corei7_haswell_4770, ips=100000000, reset_on_triple_fault=0\nclock: sync=none\n"
         'display_library: rfb, options="timeout=0"\nsound: driver=dummy\nlog: log.txt\npanic: action=fatal\n'
         "com1: enabled=1, mode=file, dev=com1.txt\n"
     )
-    subprocess.run(
-        ["bochs", "-q", "-f", "settings", "-rc", "debugger"],
-        cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
+    run_bochs(tmp_path, built.rom(), settings)
     assert told((tmp_path / "com1.txt").read_text("latin-1")) == told(story.console)

@@ -4,7 +4,7 @@ Oracle: Bochs 2.7 as Debian packages it. Where it differs the SDM decides, and D
 """
 
 import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -105,13 +105,8 @@ def ours(rom: bytes) -> list[str]:
         return bytes(machine.debugcon.output).decode().splitlines()
 
 
-def theirs(rom: bytes, folder: Path) -> list[str]:
-    (folder / "image.rom").write_bytes(rom)
-    (folder / "display.rom").write_bytes(b"\x55\xaa\x01".ljust(512, b"\0"))  # it does not start without one
-    (folder / "settings").write_text(SETTINGS)
-    (folder / "debugger").write_text("c\n")
-    command = ["bochs", "-q", "-f", "settings", "-rc", "debugger"]
-    output = subprocess.run(command, cwd=folder, capture_output=True, timeout=120, check=False).stdout.decode("latin1")
+def theirs(rom: bytes, folder: Path, run_bochs: Callable[[Path, bytes, str], str]) -> list[str]:
+    output = run_bochs(folder, rom, SETTINGS)
     return [line for line in output.splitlines() if line[:8].strip("0123456789ABCDEF") == "" and line]
 
 
@@ -155,10 +150,10 @@ def differs(guest: tuple[str, int, list[dict[str, int]]]) -> str | None:
 
 
 @pytest.mark.skipif(shutil.which("bochs") is None, reason="the oracle, Debian's package bochs, is not installed")
-def test_the_same_guests_on_bochs(tmp_path: Path) -> None:
+def test_the_same_guests_on_bochs(tmp_path: Path, run_bochs: Callable[[Path, bytes, str], str]) -> None:
     """RF in the saved flags is left out: Bochs leaves it 0 for faults and EPT violations, where the SDM has 1."""
     rom = image()
-    mine, other, all_guests = ours(rom), theirs(rom, tmp_path), guests()
+    mine, other, all_guests = ours(rom), theirs(rom, tmp_path, run_bochs), guests()
     assert mine[-1].strip() == other[-1].strip() == "E" and len(mine) == len(other) == len(all_guests) + 1 > 150
     used = set()
     for guest, one, two in zip(all_guests, mine, other, strict=False):

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -543,23 +542,8 @@ log: log.txt
 """
 
 
-def on_bochs(rom: bytes, folder: Path) -> list[str]:
-    (folder / "image.rom").write_bytes(rom)
-    (folder / "settings").write_text(SETTINGS)
-    (folder / "display.rom").write_bytes(b"\x55\xaa\x01".ljust(512, b"\0"))  # it does not start without one
-    (folder / "debugger").write_text("c\n")
-    command = ["bochs", "-q", "-f", "settings", "-rc", "debugger"]
-    with (folder / "output").open("wb") as output:
-        subprocess.run(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.DEVNULL,
-            timeout=60,
-            check=False,
-        )
-    lines = (folder / "output").read_text("latin-1").splitlines()
+def on_bochs(rom: bytes, folder: Path, run_bochs: Callable[[Path, bytes, str], str]) -> list[str]:
+    lines = run_bochs(folder, rom, SETTINGS).splitlines()
     return [line for line in lines if line[:1] == "F" or (line[:9].strip().isalnum() and len(line) > 300)]
 
 
@@ -672,9 +656,11 @@ for _scenario in scenarios():
 
 @pytest.mark.skipif(not shutil.which("bochs"), reason="the oracle, Debian's bochs, is not installed")
 @pytest.mark.parametrize("group", GROUPS)
-def test_vm_exits_are_those_of_bochs(group: str, tmp_path: Path) -> None:
+def test_vm_exits_are_those_of_bochs(
+    group: str, tmp_path: Path, run_bochs: Callable[[Path, bytes, str], str]
+) -> None:
     rom = image(GROUPS[group])
-    ours, theirs = on_ours(rom), on_bochs(rom, tmp_path)
+    ours, theirs = on_ours(rom), on_bochs(rom, tmp_path, run_bochs)
     assert ours.pop() == "."
     ran = [scenario for scenario in GROUPS[group] for _ in range(scenario.exits)]
     wrong = []
