@@ -17,6 +17,7 @@ from .events import (
     PORT,
     POWER_OFF,
     RESTART,
+    STOP,
     TRAP_MEMORY,
     TRAP_OUTSIDE,
     TRIPLE_FAULT,
@@ -305,6 +306,19 @@ name:   db      "machine check at ", 0
     first = events_of(console)[0]
     assert (first.kind, first.qualification) == (EXCEPTION, 18)
     assert f"machine check at {first.rip:08X}" in console
+
+
+def test_a_machine_check_while_the_vmm_runs_is_the_guest_s(built: Built) -> None:
+    """It comes at the first instruction behind a VM exit; without CR4.MCE in the host it would be a shutdown."""
+    code = "forever: mov al, 1\n out 80h, al\n jmp forever\n" + IDT
+    with running(built, code, [STOP]) as (machine, vmm):
+        run_to_guest(machine, vmm)
+        machine.run(seconds=1, until=vmm.symbols["vm_exit"])
+        assert machine.cpu.rip == vmm.symbols["vm_exit"]
+        machine.cpu.inject_machine_check()
+        console = console_of(machine)
+    first = events_of(console)[0]
+    assert (first.kind, first.qualification, first.vm) == (EXCEPTION, 18, 1)
 
 
 def test_a_triple_fault_cannot_go_on(built: Built) -> None:
