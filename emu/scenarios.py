@@ -140,6 +140,13 @@ SCENARIOS: Mapping[str, Scenario] = {
          "healthy   disk: 8 sectors read, written and read again", "healthy   ends well", OFF],
         disk="hpa",
     ),
+    "failed-write": Scenario(
+        "a guest's disk write fails: the Service OS takes the disk over, dumps the guest to it and gives it back",
+        {"boot": "service", "guests": ["diskfail"]},
+        ["service   VM 1 a disk command failed", "written to the disk, sector", "diskfail  write of LBA 3000 failed",
+         "diskfail  reads on as before", OFF],
+        disk="hpa", bad_sectors=[3000],
+    ),
     "no-partition": Scenario(
         "the policy wants a partition that the disk has not: the flash chip's Service OS is taken",
         {"boot": "service", "guests": ["healthy"], "source": "partition"},
