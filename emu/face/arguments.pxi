@@ -1,7 +1,9 @@
 # Numbers that Python gives: what does not fit raises ValueError with one line that says what and where.
 
 cdef extern from "Python.h":
-    unsigned long long PyLong_AsUnsignedLongLong(object) except? 0xFFFFFFFFFFFFFFFF
+    unsigned long long PyLong_AsUnsignedLongLong(object) noexcept  # all ones and OverflowError where it does not fit
+    PyObject *PyErr_Occurred()
+    void PyErr_Clear()
 
 cdef uint64_t ALL64 = 0xFFFFFFFFFFFFFFFFull
 cdef uint64_t MOST_BLOCK = 1ull << 32  # bytes of a block: all that 32 bits address
@@ -9,12 +11,14 @@ cdef uint64_t MOST_BLOCK = 1ull << 32  # bytes of a block: all that 32 bits addr
 
 cdef uint64_t within(object value, uint64_t most) except? 0xFFFFFFFFFFFFFFFF:
     """The number, if it is within 0 to `most`."""
-    cdef uint64_t number
-    try:
-        number = PyLong_AsUnsignedLongLong(value if isinstance(value, int) else operator_index(value))
-    except OverflowError:
-        raise ValueError(f"{value} is not within 0 to {most:#x}") from None
-    if number > most:
+    if not isinstance(value, int):
+        value = operator_index(value)
+    cdef uint64_t number = PyLong_AsUnsignedLongLong(value)
+    cdef bint fits = number <= most
+    if number == ALL64 and PyErr_Occurred() != NULL:  # `try` would cost every call as much as all of this
+        PyErr_Clear()
+        fits = False
+    if not fits:
         raise ValueError(f"{value} is not within 0 to {most:#x}")
     return number
 

@@ -147,7 +147,8 @@ cdef int begin_run(Processor self) except -1:
     self.clock._thread = PyThread_get_thread_ident()
     self.clock._stop_code = CHIP_STOP_NONE
     self._until_reached = False
-    cpu_clear(self.c, REQUEST_STOP)
+    if self.c.requests & REQUEST_STOP:
+        cpu_clear(self.c, REQUEST_STOP)
     return 0
 
 
