@@ -371,6 +371,7 @@ int mmu_load_pdptes(CPU *cpu, uint64_t cr3);
 void tlb_flush(CPU *cpu, bool global_too);
 void tlb_flush_page(CPU *cpu, uint64_t la);
 void tlb_flush_all(CPU *cpu);
+/* Of an EPT pointer the address alone counts. */
 void tlb_flush_matching(CPU *cpu, int64_t vpid, uint64_t eptp, bool global_too);
 /* Forgets one address in all that are tagged with the VPID. */
 void tlb_flush_page_of(CPU *cpu, uint32_t vpid, uint64_t la);

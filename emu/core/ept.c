@@ -75,7 +75,9 @@ int ept_translate(CPU *cpu, uint64_t gpa, const EptAccess *access, uint64_t *pa,
     if (missing)
         allowed = 0;
     if ((missing || (want & ~allowed)) && !(peek && !missing)) {
-        uint64_t why = (access->access & (ACCESS_WRITE | ACCESS_FETCH) ? 0 : 1) | (write ? 2 : 0) | (fetch ? 4 : 0) |
+        /* Setting an accessed or dirty flag reads the guest's entry and writes it in one access. */
+        const bool read = access->of_walk || !(access->access & (ACCESS_WRITE | ACCESS_FETCH));
+        uint64_t why = (read ? 1 : 0) | (write ? 2 : 0) | (fetch ? 4 : 0) |
                        (uint64_t)allowed << 3 | (access->has_la ? VIOLATION_HAS_LA : 0) |
                        (access->has_la && !access->of_walk ? VIOLATION_OF_TRANSLATION : 0) |
                        (cpu->iret_unblocked ? VIOLATION_NMI_UNBLOCKING : 0);

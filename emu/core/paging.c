@@ -132,7 +132,7 @@ void tlb_flush_matching(CPU *cpu, int64_t vpid, uint64_t eptp, bool global_too)
 {
     for (unsigned i = 0; i < TLB_CONTEXTS; i++) {
         TlbContext *context = &cpu->contexts[i];
-        if ((vpid >= 0 && context->vpid != vpid) || (eptp != UINT64_MAX && context->eptp != eptp))
+        if ((vpid >= 0 && context->vpid != vpid) || (eptp != UINT64_MAX && (context->eptp ^ eptp) >> 12))
             continue;
         if (context == cpu->context)
             tlb_flush(cpu, global_too);

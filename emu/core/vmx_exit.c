@@ -129,6 +129,7 @@ int vmx_leave(CPU *cpu)
     cpu->vmx.injected_length = 0;
     __atomic_and_fetch(&cpu->requests, ~REQUEST_VMX, __ATOMIC_RELAXED);
 
+    cpu->non_root = 0; /* IA32_TSC is stored without the guest's offset */
     if (msr_area_store(cpu, VMCS(cpu, VM_EXIT_MSR_STORE_ADDRESS), (uint32_t)VMCS(cpu, VM_EXIT_MSR_STORE_COUNT)))
         return vmx_abort(cpu, 1);
     const bool nmi_blocked = by_nmi || (cpu->nmi_blocked && !(pin_controls(cpu) & PIN_VIRTUAL_NMIS));

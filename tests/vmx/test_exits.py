@@ -358,6 +358,16 @@ def test_msr_areas_of_an_exit() -> None:
     assert bench.cpu.eax == 0x4321
 
 
+def test_the_msr_store_area_has_the_time_stamp_counter_without_the_guest_s_offset() -> None:
+    bench = Bench()
+    bench.cpu.memory.write(0xA000, (0x10).to_bytes(16, "little"))
+    changes = primary("USE_TSC_OFFSETTING") | {"TSC_OFFSET": 1 << 40, "VM_EXIT_MSR_STORE_ADDRESS": 0xA000,
+                                               "VM_EXIT_MSR_STORE_COUNT": 1}  # fmt: skip
+    assert bench.exit("rdtsc\nvmcall", changes) == "VMCALL"
+    stored = int.from_bytes(bench.cpu.memory.read(0xA008, 8), "little")
+    assert bench.cpu.edx == 0x100 and bench.cpu.eax < stored <= bench.cpu.cycles
+
+
 @pytest.mark.parametrize(("area", "indicator"), [("STORE", 1), ("LOAD", 4)])
 def test_an_msr_area_that_fails_aborts(area: str, indicator: int) -> None:
     """SDM Vol. 3, "VMX Aborts": the indicator in the VMCS region, and a shutdown."""
