@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The keyboard of the PC/AT and PS/2: 101 keys, scan code sets 1 and 2.
+"""The keyboard of the PC/AT and PS/2: 101 keys, scan code sets 1 to 3.
 
 PS/2 Hardware Interface Technical Reference, "Keyboards (101- and 102-Key)": commands from the system, commands to the
-system, scan codes, typematic rate. Keys come from the host as events with a cycle; a finger waits while the keyboard's
+system, scan codes, key types of set 3, typematic rate. Keys come from the host as events with a cycle; a finger waits while the keyboard's
 buffer of 16 bytes has no room, so no key is lost but those that come while scanning is off.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -26,8 +26,10 @@ cdef enum:
     ENABLE = 0xF4
     DISABLE = 0xF5
     DEFAULTS = 0xF6
-    ALL_KEYS = 0xF7       # F7h-FAh: key types of set 3; FBh-FDh: of one key, which follows
-    KEY_TYPEMATIC = 0xFB
+    ALL_TYPEMATIC = 0xF7  # F7h-FAh: key types of set 3
+    ALL_BOTH = 0xFA       # typematic and make/break
+    KEY_TYPEMATIC = 0xFB  # FBh-FDh: of the keys that follow
+    KEY_MAKE = 0xFD
     RESEND = 0xFE
     RESET = 0xFF
     ACK = 0xFA
@@ -46,10 +48,73 @@ cdef uint8_t[8] PAUSE_2 = [0xE1, 0x14, 0x77, 0xE1, 0xF0, 0x14, 0xF0, 0x77]
 cdef uint8_t[6] PAUSE_1 = [0xE1, 0x1D, 0x45, 0xE1, 0x9D, 0xC5]
 
 
+# The keys of scan code set 3: one byte each, so that every key has its own.
+cdef enum:
+    SET_3_CODES = 0x90
+    TYPE_REPEATS = 1      # typematic
+    TYPE_BREAKS = 2       # make/break; a key that does neither is make only
+    PRINT_SCREEN_3 = 0x57
+    PAUSE_3 = 0x62
+
+# The first three columns of keys and a few others; all that is not here has the code of set 2.
+cdef uint8_t[11] FUNCTION_3 = [0x00, 0x47, 0x00, 0x27, 0x17, 0x07, 0x0F, 0x5E, 0x00, 0x4F, 0x3F]  # set 2: 00h-0Ah
+cdef uint8_t[26] OTHER_3 = [  # set 2, set 3
+    0x0B, 0x2F, 0x0C, 0x1F, 0x11, 0x19, 0x14, 0x11, 0x58, 0x14, 0x5D, 0x5C, 0x61, 0x13,
+    0x76, 0x08, 0x77, 0x76, 0x78, 0x56, 0x79, 0x7C, 0x7B, 0x84, 0x7C, 0x7E,
+]
+cdef uint8_t[8] LAST_3 = [0x7E, 0x5F, 0x83, 0x37, 0x84, 0x57, 0x85, 0x00]
+cdef uint8_t[34] GREY_3 = [  # set 2 without its E0h, set 3
+    0x11, 0x39, 0x14, 0x58, 0x1F, 0x8B, 0x27, 0x8C, 0x2F, 0x8D, 0x4A, 0x77, 0x5A, 0x79, 0x69, 0x65, 0x6B, 0x61,
+    0x6C, 0x6E, 0x70, 0x67, 0x71, 0x64, 0x72, 0x60, 0x74, 0x6A, 0x75, 0x63, 0x7A, 0x6D, 0x7D, 0x6F,
+]
+# Keys that are not typematic from the beginning: Caps Lock, Shift, left Ctrl and Alt are make/break; the others make only.
+cdef uint8_t[5] BREAKING_3 = [0x14, 0x12, 0x59, 0x11, 0x19]
+cdef uint8_t[41] MAKING_3 = [
+    0x39, 0x58, 0x67, 0x6E, 0x65, 0x6F, 0x6D, 0x76, 0x6C, 0x6B, 0x69, 0x77, 0x75, 0x73, 0x72, 0x70, 0x7E, 0x7D,
+    0x74, 0x7A, 0x71, 0x84, 0x79, 0x08, 0x07, 0x0F, 0x17, 0x1F, 0x27, 0x2F, 0x37, 0x3F, 0x47, 0x4F, 0x56, 0x5E,
+    PRINT_SCREEN_3, 0x5F, PAUSE_3, 0x8B, 0x8C,
+]
+
+
+cdef uint8_t found_in(const uint8_t *pairs, int length, uint8_t code) noexcept nogil:
+    """What a list of pairs has for a code, or 0."""
+    cdef int at
+    for at in range(0, length, 2):
+        if pairs[at] == code:
+            return pairs[at + 1]
+    return 0
+
+
+cdef uint8_t set_3(uint32_t code) noexcept nogil:
+    """The set 3 code of a set 2 code, E0h in the upper byte; 0: no key of this keyboard."""
+    cdef uint8_t found
+    if code == PAUSE:
+        return PAUSE_3
+    if code == PRINT_SCREEN:
+        return PRINT_SCREEN_3
+    if code >> 8:
+        return found_in(GREY_3, sizeof(GREY_3), <uint8_t>code)
+    if code < sizeof(FUNCTION_3):
+        return FUNCTION_3[code]
+    if code >= 0x7E:
+        return found_in(LAST_3, sizeof(LAST_3), <uint8_t>code)
+    found = found_in(OTHER_3, sizeof(OTHER_3), <uint8_t>code)
+    return found if found else <uint8_t>code
+
+
 cdef struct Key:
     uint64_t cycle
     uint32_t code  # set 2, EXTENDED << 8 added for the grey keys; or PAUSE
     uint32_t down
+
+
+cdef uint8_t key_type(int which) noexcept nogil:
+    """Of the commands that set key types, in their order: typematic, make/break, make only, typematic and make/break."""
+    if which == 0:
+        return TYPE_REPEATS
+    if which == 1:
+        return TYPE_BREAKS
+    return 0 if which == 2 else TYPE_REPEATS | TYPE_BREAKS
 
 
 cdef class Ps2Keyboard(Ps2Device):
@@ -63,6 +128,7 @@ cdef class Ps2Keyboard(Ps2Device):
     cdef uint8_t command           # whose argument is awaited, or 0
     cdef bint scanning
     cdef uint8_t scan_code_set
+    cdef uint8_t types[SET_3_CODES]  # TYPE_ bits by the key's code in set 3
     cdef readonly uint8_t leds     # bit 0 Scroll Lock, 1 Num Lock, 2 Caps Lock
     cdef uint8_t typematic
     cdef uint32_t repeating        # the key that repeats, or 0
@@ -129,13 +195,18 @@ cdef class Ps2Keyboard(Ps2Device):
             if self.scanning:
                 if not self.scan(key.code, key.down != 0):
                     break  # take() comes back here
-                if key.down and key.code != PAUSE:
+                if key.down and self.repeats(key.code):
                     self.repeating = key.code
                     self.schedule(EVENT_REPEAT, 250 * (1 + (self.typematic >> 5 & 3)), 1000)
                 elif key.code == self.repeating:
                     self.stop_repeating()
             self.tail += 1
         self.settle()
+
+    cdef bint repeats(self, uint32_t code) noexcept nogil:
+        if self.scan_code_set == 3:
+            return self.types[set_3(code)] & TYPE_REPEATS != 0
+        return code != PAUSE
 
     cdef void stop_repeating(self) noexcept nogil:
         self.repeating = 0
@@ -164,7 +235,9 @@ cdef class Ps2Keyboard(Ps2Device):
         """Buffers what a key sends; False where there is no room for all of it."""
         cdef uint8_t made[LONGEST]
         cdef int length = 0, at
-        if code == PAUSE:
+        if self.scan_code_set == 3:
+            length = self.encode_3(made, set_3(code), down)
+        elif code == PAUSE:
             length = (8 if self.scan_code_set == 2 else 6) if down else 0
             for at in range(length):
                 made[at] = PAUSE_2[at] if self.scan_code_set == 2 else PAUSE_1[at]
@@ -194,6 +267,25 @@ cdef class Ps2Keyboard(Ps2Device):
         to[length] = <uint8_t>code
         return length + 1
 
+    cdef int encode_3(self, uint8_t *to, uint8_t code, bint down) noexcept nogil:
+        """What a key of set 3 sends; returns the length."""
+        if not code or not down and not self.types[code] & TYPE_BREAKS:
+            return 0
+        if not down:
+            to[0] = BREAK
+        to[0 if down else 1] = code
+        return 1 if down else 2
+
+    cdef void default_types(self) noexcept nogil:
+        cdef int at
+        for at in range(SET_3_CODES):
+            self.types[at] = TYPE_REPEATS
+        for at in range(<int>sizeof(BREAKING_3)):
+            self.types[BREAKING_3[at]] = TYPE_BREAKS
+        for at in range(<int>sizeof(MAKING_3)):
+            self.types[MAKING_3[at]] = 0
+        self.types[0] = self.types[0x8D] = 0
+
     # The controller's side.
 
     cdef void settle(self) noexcept nogil:
@@ -221,6 +313,7 @@ cdef class Ps2Keyboard(Ps2Device):
 
     cdef void defaults(self) noexcept nogil:
         self.scan_code_set = 2
+        self.default_types()
         self.typematic = TYPEMATIC_DEFAULT
         self.count = 0
         self.stop_repeating()
@@ -247,6 +340,7 @@ cdef class Ps2Keyboard(Ps2Device):
         self.press()
 
     cdef void obey(self, uint8_t value) noexcept nogil:
+        cdef int key
         if value < SET_LEDS or value == 0xEF or value == 0xF1:
             self.reply(RESEND)
             return
@@ -254,8 +348,10 @@ cdef class Ps2Keyboard(Ps2Device):
             self.reply(ECHO)
             return
         self.reply(ACK)
-        if value in (SET_LEDS, SCAN_CODE_SET, SET_TYPEMATIC) or value >= KEY_TYPEMATIC and value < RESEND:
+        if value in (SET_LEDS, SCAN_CODE_SET, SET_TYPEMATIC) or value >= KEY_TYPEMATIC and value <= KEY_MAKE:
             self.command = value
+            if value >= KEY_TYPEMATIC:
+                self.count = 0
         elif value == READ_ID:
             self.reply(0xAB)
             self.reply(0x83)
@@ -268,10 +364,14 @@ cdef class Ps2Keyboard(Ps2Device):
             self.scanning = value == DEFAULTS
         elif value == RESET:
             self.start_test()
+        elif value >= ALL_TYPEMATIC and value <= ALL_BOTH:
+            self.count = 0
+            for key in range(1, SET_3_CODES):
+                self.types[key] = key_type(value - ALL_TYPEMATIC)
 
     cdef void argument(self, uint8_t command, uint8_t value) noexcept nogil:
-        if command == SCAN_CODE_SET and value > 2:
-            self.reply(RESEND)  # there is no set 3
+        if command == SCAN_CODE_SET and value > 3 or command >= KEY_TYPEMATIC and not 0 < value < SET_3_CODES:
+            self.reply(RESEND)
             self.command = command
             return
         self.reply(ACK)
@@ -285,6 +385,9 @@ cdef class Ps2Keyboard(Ps2Device):
             else:
                 self.scan_code_set = value
                 self.count = 0
+        else:  # a list of keys, up to the next command
+            self.types[value] = key_type(command - KEY_TYPEMATIC)
+            self.command = command
 
     cdef int fields(self, Fields f) except -1:
         f.block("replies", self.replies, sizeof(self.replies))
@@ -298,6 +401,7 @@ cdef class Ps2Keyboard(Ps2Device):
         f.u8("command", &self.command)
         f.flag("scanning", &self.scanning)
         f.u8("scan_code_set", &self.scan_code_set)
+        f.block("types", self.types, SET_3_CODES)
         f.u8("leds", &self.leds)
         f.u8("typematic", &self.typematic)
         f.u32("repeating", &self.repeating)

@@ -192,14 +192,14 @@ class TestKeyboard:
         assert kbc.send(0xF0, 0) == [0xFA, 0xFA, 2]
         assert kbc.send(0xF0, 1) == [0xFA, 0xFA]
         assert kbc.send(0xF0, 0) == [0xFA, 0xFA, 1]
-        assert kbc.send(0xF0, 3) == [0xFA, 0xFE]
+        assert kbc.send(0xF0, 4) == [0xFA, 0xFE]
         assert kbc.send(0xF4) == [0xFA]  # a command in place of the argument
         assert kbc.send(0xFE) == [0xFA]
         assert kbc.send(0xF6) == [0xFA]
         assert kbc.send(0xF0, 0) == [0xFA, 0xFA, 2]
         for nonsense in (0x00, 0xAA, 0xEC, 0xEF, 0xF1):
             assert kbc.send(nonsense) == [0xFE]
-        assert kbc.send(0xFC, 0x1C) == [0xFA, 0xFA]
+        assert kbc.send(0xFC, 0x1C, 0x24, 0x00) == [0xFA, 0xFA, 0xFA, 0xFE]
 
     def test_interrupt_a_frame_after_the_key(self, kbc: Kbc) -> None:
         kbc.start()
@@ -240,8 +240,10 @@ class TestKeyboard:
         kbc.send(0xF0, 1)
         assert stroke() == (bytes.fromhex(set_1), bytes.fromhex(up_1))
 
-    def test_all_keys_have_codes_of_their_own(self, kbc: Kbc) -> None:
-        kbc.start()
+    @pytest.mark.parametrize("scan_code_set", [2, 3])
+    def test_all_keys_have_codes_of_their_own(self, kbc: Kbc, scan_code_set: int) -> None:
+        kbc.start(0x01)
+        kbc.send(0xF0, scan_code_set)
         seen = {}
         for key, scan_code in KEYS.items():
             kbc.keyboard.key(scan_code, True)
@@ -249,6 +251,32 @@ class TestKeyboard:
             kbc.keyboard.key(scan_code, False)
             kbc.read(12)
         assert [keys for keys in seen.values() if len(keys) > 1] == [[" ", "space"]]
+
+    def test_scan_code_set_3(self, kbc: Kbc) -> None:
+        """A byte a key; whether a key repeats and whether its going up is told is set for each (F7h to FDh)."""
+
+        def held(key: str) -> tuple[str, str]:
+            """What a second's press sends, repeats shortened to one, and the release."""
+            kbc.keys.press(key)
+            made = bytes(kbc.read(1000))
+            kbc.keys.release(key)
+            return made[:2].hex(" "), bytes(kbc.read(12)).hex(" ")
+
+        kbc.start(0x01)
+        assert kbc.send(0xF0, 3) == [0xFA, 0xFA]
+        assert kbc.send(0xF0, 0) == [0xFA, 0xFA, 3]
+        assert held("a") == ("1c 1c", "") and held("up") == ("63 63", "") and held("keypad+") == ("7c 7c", "")
+        assert held("shift") == ("12", "f0 12") and held("ctrl") == ("11", "f0 11") and held("capslock") == ("14", "f0 14")
+        for key, made in {"esc": "08", "f7": "37", "printscreen": "57", "pause": "62", "altgr": "39", "keypadenter": "79",
+                          "keypad-": "84", "keypad/": "77", "keypad*": "7e", "home": "6e"}.items():  # fmt: skip
+            assert held(key) == (made, "")
+        assert kbc.send(0xFC, 0x1C) == [0xFA, 0xFA] and held("a") == ("1c", "f0 1c")
+        assert kbc.send(0xFD, 0x63, 0x1C) == [0xFA] * 3 and held("a") == ("1c", "") and held("up") == ("63", "")
+        for command, expected in ((0xF7, ("1c 1c", "")), (0xF8, ("1c", "f0 1c")), (0xF9, ("1c", "")),
+                                  (0xFA, ("1c 1c", "f0 1c"))):  # fmt: skip
+            assert kbc.send(command) == [0xFA] and held("a") == expected
+        kbc.send(0xF0, 2)  # the other sets have no types
+        assert held("esc") == ("76 76", "f0 76")
 
     def test_typematic(self, kbc: Kbc) -> None:
         """The last key pressed repeats: after 500 ms, 10.9 times a second, unless F3h says otherwise."""
