@@ -1,7 +1,7 @@
 """The policy of the built-in firmware, as the CMOS RAM keeps it: what is booted, what is watched, what follows.
 
 The layout is read from emu/firmware/policy.json, which the build makes of bios/include/policy.inc and guests.inc: there
-stands what each field means, and docs/firmware.md has them in a table.
+stands what each field means, and docs/policy.md has them in a table.
 """
 
 import json

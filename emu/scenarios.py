@@ -224,8 +224,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "set-up": Scenario(
         "the set-up screen changes the guest and the decision, refuses what is out of range, and stores it",
         {},
-        ["set-up    the policy", "polls refused: without progress are a hang: 1 to 255", "guests      healthy",
-         "boot        native", "set-up    the policy is stored", "healthy   started on the bare machine"],
+        ["set-up    the policy", "polls may be 1 to 255", "guests          healthy",
+         "boot            native", "set-up    the policy is stored", "healthy   started on the bare machine"],
         steps=[
             Step("then yes", keys="s", wait=0.5),
             Step("set-up> ", keys="polls 0\r"),

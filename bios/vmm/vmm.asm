@@ -81,7 +81,7 @@
 %include "runtime_place.inc"
 %include "runtime_calls.inc"
 %include "policy_calls.inc"
-%include "policy_line.inc"
+%include "line_words.inc"
 %include "policy_values.inc"
 %include "policy_text.inc"
 %include "keyboard.inc"

@@ -81,9 +81,7 @@ def test_a_field_out_of_its_range(built: Built, field: str) -> None:
         decode_policy(nvram)
     seen, console = policy_seen(built, nvram)
     assert seen == fields(policy_nvram())
-    word = {"query_seconds": "query", "poll_us": "poll", "hotkey_serial": "hotkey", "idle_bytes": "idle",
-            "vectors": "a vector", "ports": "a range of ports", "regions": "a region"}.get(field, field)  # fmt: skip
-    assert f"VMM       policy: {word} " in console
+    assert f"VMM       policy: {field} may be " in console
 
 
 @pytest.mark.parametrize("field", FIELDS)
