@@ -491,11 +491,17 @@ def _prefix_warnings(
             yield "prefix-hle", f"{prefixes.hint} invalid with this instruction"
         elif not prefixes.locks:
             yield "prefix-hle", f"{prefixes.hint} with this instruction requires lock"
-    if form.osize in (16, 32) and prefixes.operand_size not in (0, form.osize):
+    if form.osize in (16, 32) and prefixes.operand_size not in (0, form.osize) and not _takes_size(operands):
         yield "prefix-opsize", f"invalid operand size prefix, must be o{form.osize}"
     ignored = segment or prefixes.segment
     if template.bits == 64 and ignored in ("es", "cs", "ss", "ds"):
         yield "prefix-seg", f"{ignored} segment base generated, but will be ignored in 64-bit mode"
+
+
+def _takes_size(operands: tuple[Operand, ...]) -> bool:
+    """Whether the only operand leaves the operand size to the prefix: ``o32 call far [si]``, ``o16 push byte 1``."""
+    operand = operands[0] if len(operands) == 1 else None
+    return (isinstance(operand, Mem) and not operand.size) or (isinstance(operand, Imm) and operand.size == 8)
 
 
 _RELEASE = "xrelease", "MOV"  # a store may end an elided lock

@@ -223,6 +223,8 @@ def apply(operator: str, a: int | Linear, b: int | Linear) -> int | Linear:
             return RELATIONS[operator](wrap(a - b))
         difference = _add(a, b, -1)
         if isinstance(difference, Linear):
+            if operator in "=N":  # `%if %1 = cs`: what differs by a register or by an address is not equal
+                return int(operator == "N")
             raise ExpressionError(f"`{SPELLING.get(operator, operator)}': operands differ by a non-scalar")
         return RELATIONS[operator](difference)
     if isinstance(a, Linear) or isinstance(b, Linear):

@@ -231,6 +231,7 @@ class Preprocessor:
         if self.record is None or text is CONTINUED or not self.lists or not frame.lists:
             return
         if frame.kind != "file":
+            text = strip_comment(text).rstrip()
             text = re.sub(r"%\{([^}]*)\}", r"%\1", "".join(" " if p.isspace() else p for p in pieces(text)))
         self.record.append((self.place, text, len(self.frames) - 1, len(self.assembler.items)))
 

@@ -37,6 +37,16 @@ CASES = {
         "default rel\nmov eax, [baz - $]\nmov eax, [abs baz - $]\nmov ebx, [rbx + baz - $]\nmov ecx, baz - $\n"
         "section .data\nbaz: dd 1\n",
     ),
+    "macro that looks at its parameter": (
+        "bin",
+        "%macro m 1\n%if %1 = cs\n db 1\n%elif %1 <> ax\n db 2\n%elif ax*2 == ax+ax\n db 3\n%endif\n%endmacro\n"
+        " m cs\n m ax\n m eax\nsection .a\nx:\nsection .b\ny: db x = y, x != y, y == y, z = 3\nz equ 3\n",
+    ),
+    "operand size that the prefix alone gives": (
+        "bin",
+        "o32 call far [si]\no16 jmp far [si]\no32 push byte 1\no32 push 1\no32 call bx\no32 push word [si]\n"
+        "o32 jmp [si]\n",
+    ),
     "distance between sections": ("bin", "bits 32\nmov eax, [baz - $]\nmov ecx, baz - $\nsection .data\nbaz: dd 1\n"),
     "wide address in a narrow object": ("elf32", "bits 64\nmov rsi, msg\nsection .data\nmsg: db 1\n"),
     "nothing relative to RIP": (

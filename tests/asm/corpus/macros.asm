@@ -3,7 +3,8 @@
         nop
 %endmacro
 %macro two 2
-        db %1, %2
+; a comment, which a listing of what the macro gives leaves out
+        db %1, ";", %2  ; like this one
 %endmacro
 %macro defaults 1-3 7, 8
         db %0, %1, %2, %3
