@@ -239,11 +239,12 @@ COLD_BODY(exec_arpl_r16_r16)
     return set_zf(cpu, adjust);
 }
 
+/* A selector that stays as it is is not written: the destination may be read-only then, as real processors have it. */
 COLD_BODY(exec_arpl_m16_r16)
 {
     const uint64_t ea = effective_address(cpu, insn);
     const unsigned rpl = rpl_of(R16(insn->dst));
-    if (mem_probe_write(cpu, insn->seg, ea, 2) || mem_read(cpu, insn->seg, ea, 2))
+    if (mem_read(cpu, insn->seg, ea, 2))
         return STATUS_FAULT;
     const uint16_t selector = (uint16_t)cpu->data;
     const bool adjust = rpl_of(selector) < rpl;

@@ -310,6 +310,19 @@ def test_arpl(bench: Bench, destination: int, source: int, result: int, zf: int)
     assert (bench.read16(0x20000), bench.cpu.rflags >> 6 & 1) == (result, zf)
 
 
+@pytest.mark.parametrize(("rpl", "expected"), [(2, (GP, 0)), (3, None)])
+def test_arpl_of_a_segment_that_is_read_only(bench: Bench, rpl: int, expected: tuple[int, int] | None) -> None:
+    """80386 Programmer's Reference Manual, "ARPL": #GP(0) if the result is in a nonwritable segment; no result, no #GP.
+
+    The SDM names the destination; an 80386 and a present-day processor were both seen to do as the older manual says.
+    """
+    bench.write16(0x20000, 0x50 | rpl)
+    bench.cpu.ds.access &= ~2
+    bench.cpu.ecx = 3
+    assert bench.fault("arpl [20000h], cx") == expected
+    assert bench.read16(0x20000) == 0x50 | rpl
+
+
 # --- LLDT, LTR ---
 
 
