@@ -64,6 +64,7 @@
 %include "vata.inc"
 %include "vata_commands.inc"
 %include "disk.inc"
+%include "access.inc"
 %include "iostring.inc"
 %include "hotkey.inc"
 %include "remote.inc"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import asm
 from bios.build import flash, folders
-from emu import Machine
+from emu import Disk, Machine
 from emu.policy import policy_nvram
 
 from .conftest import Built
@@ -134,7 +134,7 @@ def statuses_of(console: str) -> list[int]:
 @contextmanager
 def running(
     built: Built, guests: str | Sequence[str], actions: Sequence[int] = (), *, cpu: str = "westmere",
-    start: str = "", look: str = "", data: str = "", memory: int = MEMORY, **policy: Any,
+    start: str = "", look: str = "", data: str = "", memory: int = MEMORY, disks: Sequence[Disk] = (), **policy: Any,
 ) -> Iterator[tuple[Machine, Vmm]]:  # fmt: skip
     """A machine whose Service VM prints events, with guests of these codes."""
     codes = [guests] if isinstance(guests, str) else guests
@@ -147,7 +147,7 @@ def running(
     files.update({names[n]: guest_image(built.folder, code) for n, code in enumerate(codes)})
     fields = {"boot": "service", "poll_us": 0, "regions": [], "guests": kinds, **policy}
     rom = flash(built.rom()[-0x20000:], files)
-    with Machine(memory, cpu, firmware=rom, nvram=policy_nvram(**fields)) as machine:
+    with Machine(memory, cpu, firmware=rom, nvram=policy_nvram(**fields), disks=list(disks)) as machine:
         yield machine, Vmm(machine, built.folder)
 
 

@@ -1,6 +1,5 @@
 """Several guests at once: they share the time in equal slices, and neither sees anything of another."""
 
-import hashlib
 import itertools
 
 import pytest
@@ -144,33 +143,21 @@ def test_the_search_finds_what_is_there(built: Built) -> None:
         assert "FOUND" in console_of(machine)
 
 
-def seen_by(vmm: Vmm, number: int) -> str:
-    """All that a guest that does not run can see: registers and devices as the VMM keeps them, its VMCS, its memory."""
-    base, size = vmm.guest_memory(number)
-    seen = hashlib.sha256(vmm.machine.memory.read(base, size))
-    seen.update(vmm.vm(number, "gpr", 32))
-    seen.update(vmm.vm(number, "pic1", vmm.symbols["vm.fx"] - vmm.symbols["vm.pic1"]))
-    seen.update(vmm.vm(number, "fx", 512))
-    slot = number * vmm.symbols["VM_SLOT"] + vmm.symbols["VM_SLOT_VMCS"]
-    seen.update(vmm.read("VMM_VMS", 0x1000, slot))
-    return seen.hexdigest()
-
-
 def test_a_triple_fault_leaves_the_other_as_it_was(built: Built) -> None:
     """From the fault until the other guest goes on; a byte of it that changes would be seen."""
     faulty = WAIT + "lidt [nothing]\n ud2\nnothing: dw 0\n dd 0\n"
     with running(built, [COUNT, faulty], exceptions=[]) as (machine, vmm):
         assert machine.run(until=vmm.symbols["exit_triple_fault"], seconds=5).reason is StopReason.BREAKPOINT
-        before = seen_by(vmm, GUEST)
+        before = vmm.stored_hash(GUEST)
         block = vmm.symbols["VMM_VMS"] + GUEST * vmm.symbols["VM_SLOT"]
         while machine.run(until=vmm.symbols["vm_switch"], seconds=5).reason is StopReason.BREAKPOINT:
             if machine.cpu.ebp == block:
                 break
             machine.cpu.step()
-        assert seen_by(vmm, GUEST) == before
+        assert vmm.stored_hash(GUEST) == before
         base, _ = vmm.guest_memory(GUEST)
         machine.memory.write(base + 0x123456, b"\1")
-        assert seen_by(vmm, GUEST) != before
+        assert vmm.stored_hash(GUEST) != before
         count = counters(vmm, 1)[0]
         machine.run(seconds=0.05)
         assert counters(vmm, 1)[0] > count  # and it does go on

@@ -143,46 +143,6 @@ def test_the_same_run_twice(built: Built, story: Story) -> None:
         assert again.machine.cycles == story.machine.cycles and again.console == story.console
 
 
-def leave_and_return(built: Built, change: int | None) -> tuple[str, str, str]:
-    """The guest's hash when it is left for the Service VM and when it goes on, and the console at the end.
-
-    change: a guest-physical address whose byte is changed while the Service VM runs.
-    """
-    with Machine(MEMORY, "westmere", firmware=built.rom()) as machine:
-        vmm = Vmm(machine, built.folder)
-        block = vmm.symbols["VMM_VMS"] + vmm.symbols["VM_SLOT"]
-        left = back = fpu = ""
-        while machine.run(seconds=SECONDS, until=vmm.symbols["vm_switch"]).reason is StopReason.BREAKPOINT:
-            coming = machine.cpu.ebp == block
-            if vmm.word("current") == block and not left:
-                left = vmm.guest_hash()
-            elif left and coming and not back:
-                if change is not None:
-                    base, _ = vmm.guest_memory()
-                    byte = machine.memory.read(base + change, 1)[0]
-                    machine.memory.write(base + change, bytes([byte ^ 1]))
-                fpu = vmm.vm(GUEST, "fx", 512).hex()
-                machine.run(seconds=SECONDS, until=vmm.symbols["interrupt_deliver"])
-                assert vmm.word("current") == block
-                back = vmm.guest_hash()
-                assert vmm.vm(GUEST, "fx", 512).hex() == fpu
-            machine.cpu.step()
-        assert left and back
-        return left, back, machine.serial.output.decode()
-
-
-def test_undisturbed_by_the_service_vm(built: Built) -> None:
-    left, back, console = leave_and_return(built, None)
-    assert left == back
-    assert "guest     undisturbed: registers, flags, FPU, memory" in console
-
-
-def test_a_change_of_one_byte_is_seen(built: Built) -> None:
-    left, back, console = leave_and_return(built, 0x101234)
-    assert left != back
-    assert "guest     DISTURBED" in console
-
-
 PROLOGUE = """
 %include "x86.inc"
 %include "ports.inc"

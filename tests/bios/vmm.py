@@ -77,24 +77,59 @@ class Vmm:
         """Where a VM's memory begins, and its size."""
         return self.vm_word(number, "memory"), self.vm_word(number, "bytes")
 
-    def guest_hash(self) -> str:
-        """Of all that the guest can see: registers, guest area of the VMCS (its is current), virtual devices, memory.
-
-        The FPU is in it once the VMM has saved it.
-        """
-        base, size = self.guest_memory()
+    def guest_view(self, number: int = GUEST) -> dict[str, object]:
+        """All that a guest can see, by the name of the part; the guest was entered last, so its VMCS is the current one."""
+        cpu = self.machine.cpu
+        base, size = self.guest_memory(number)
         first, end = self.symbols["vm.pic1"], self.symbols["vm.fx"]
-        registers = bytearray(self.vm(GUEST, "gpr", 32))
+        registers = bytearray(self.vm(number, "gpr", 32))
         registers[12:16] = bytes(4)  # ESP is the VMCS's
-        fields = [
-            (name, self.machine.cpu.vmcs[name]) for name in self.machine.cpu.vmcs
-            if name.startswith("GUEST_") and name not in ("GUEST_LINEAR_ADDRESS", "GUEST_PHYSICAL_ADDRESS")
-        ]  # fmt: skip
-        seen = hashlib.sha256(bytes(registers))
-        seen.update(repr(fields).encode())
-        seen.update(self.vm(GUEST, "pic1", end - first))
-        seen.update(self.machine.memory.read(base, size))
+        hidden = ("GUEST_LINEAR_ADDRESS", "GUEST_PHYSICAL_ADDRESS")  # of the last exit
+        return {
+            "registers": bytes(registers),
+            "debug registers, CR2": [cpu.dr0, cpu.dr1, cpu.dr2, cpu.dr3, cpu.dr6, cpu.cr2],
+            "FPU": repr(cpu.save()["fpu"]),
+            "VMCS": {name: cpu.vmcs[name] for name in cpu.vmcs if name.startswith("GUEST_") and name not in hidden},
+            "virtual devices": self.vm(number, "pic1", end - first),
+            "ATA channel": self.task_file(number),
+            "memory": hashlib.sha256(self.machine.memory.read(base, size)).hexdigest(),
+            "variables": self.read("VMM_VARIABLES", 0x1000, 0x1000 * number),
+            "message": self.vm(number, "mail_bytes", 8),
+        }
+
+    def guest_hash(self, number: int = GUEST) -> str:
+        """Of the same."""
+        return hashlib.sha256(repr(self.guest_view(number)).encode()).hexdigest()
+
+    def stored_hash(self, number: int) -> str:
+        """Of all that a guest that does not run can see: registers and devices as the VMM keeps them, its VMCS, its memory."""
+        base, size = self.guest_memory(number)
+        seen = hashlib.sha256(self.machine.memory.read(base, size))
+        for field, length in ("gpr", 32), ("cr2", 24), ("fx", 512):
+            seen.update(self.vm(number, field, length))
+        seen.update(self.vm(number, "pic1", self.symbols["vm.fx"] - self.symbols["vm.pic1"]))
+        slot = number * self.symbols["VM_SLOT"] + self.symbols["VM_SLOT_VMCS"]
+        seen.update(self.read("VMM_VMS", 0x1000, slot))
         return seen.hexdigest()
+
+    def task_file(self, number: int = GUEST) -> list[object]:
+        """A guest's ATA channel as it would find it: registers, the block in hand, what commands have set."""
+        noted = self.vm(number, "vata", self.symbols["vata_size"])
+        at = {name[5:]: place for name, place in self.symbols.items() if name.startswith("vata.")}
+        base = int.from_bytes(noted[at["base"] :][:4], "little")
+        if not base:
+            return []
+        drive = self.machine.board.drives[{0x1F0: 0, 0x170: 2}[base]].save()
+        if noted[at["told"]]:
+            registers = noted[at["registers"] :][1:8]
+        else:
+            registers = bytes([drive["error"], *drive["written"][2:6], drive["device"], drive["status"]])
+        waits = self.read("vata_interrupts", 1, number - 1) != b"\0" or noted[at["pending"]] != 0
+        kept = ("selected", "control", "multiple", "limit", "heads", "sectors", "write_cache", "look_ahead", "eight_bit")
+        seen: list[object] = [registers, waits or drive["interrupt"], *(drive[name] for name in kept)]
+        if registers[6] & 8:  # DRQ
+            seen += [drive["position"], drive["length"], drive["lba"], drive["remaining"]]
+        return seen
 
 
 def files_of(rom: bytes) -> dict[str, bytes]:
