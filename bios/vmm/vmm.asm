@@ -111,6 +111,8 @@ exit_address:       dd 0                ; guest-physical, of a violation
 exit_linear:        dd 0
 host_timer_armed:   dd 0
 host_ier:           dd 0                ; the interrupts of the real COM1 and COM2 that are enabled, a byte each
+host_room:          dw 0                ; bytes that the FIFOs of the real COM2 and COM1 still take, at least, a byte each
+                    dw 0
 slice_over:         dd 0                ; the guest that runs has had its time
 slice_vm:           dd VMM_VMS          ; the guest whose slice it is; before the first the Service VM
 slice_end:          dd 0, 0             ; when it is over

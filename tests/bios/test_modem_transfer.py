@@ -286,7 +286,7 @@ class Absent(Receiver):
         (Floods, "first.bin: the peer floods the line", 5),
         (Cancels, "first.bin: the peer has cancelled it", 5),
         (Stops, "first.bin: no answer", 60),
-        (Absent, "nobody is on the modem line", 1),
+        (Absent, "nobody is on the line", 1),
     ],
 )
 def test_bad_peers(built: Built, tmp_path: Path, peer: type[Receiver], says: str, seconds: int) -> None:
