@@ -239,7 +239,7 @@ def add_run(run: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     lines.add_argument(
         "--pace", choices=("auto", "on", "off"), default="auto",
-        help="waiting in HLT lasts its time on the host; auto: where a terminal is the guest's input (default)",
+        help="waiting in HLT lasts its time on the host; auto: where a terminal or TCP is the guest's input (default)",
     )  # fmt: skip
     lines.add_argument("--nvram", metavar="FILE", help="keeps the CMOS RAM from run to run; made where it is missing")
     lines.add_argument("--debugcon", metavar="PORT:FILE", help="what is written to this I/O port; FILE `-` is stdout")

@@ -107,9 +107,10 @@ def build(options: argparse.Namespace) -> Machine:
 
 
 def interactive(options: argparse.Namespace) -> bool:
-    """Whether somebody types on a terminal what the guest reads."""
-    has_user = options.display == "terminal" or "stdio" in (options.serial, options.modem)
-    return has_user and sys.stdin is not None and sys.stdin.isatty()
+    """Whether what the guest reads comes from somebody who lives in the host's time: at a terminal, or through TCP."""
+    lines = (options.serial, options.modem)
+    has_user = options.display == "terminal" or "stdio" in lines
+    return (has_user and sys.stdin is not None and sys.stdin.isatty()) or any(line.startswith("tcp:") for line in lines)
 
 
 def is_builtin(options: argparse.Namespace) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import asm
 from bios.build import folders
 from emu import Disk, Machine
+from emu.host.backend import Backend
 from emu.policy import policy_nvram
 
 from .vmm import Vmm
@@ -41,11 +42,16 @@ class Shell:
 
 @contextmanager
 def shell(
-    rom: bytes, folder: Path, cpu: str = "westmere", disks: Sequence[Disk] = (), **fields: Any
+    rom: bytes,
+    folder: Path,
+    cpu: str = "westmere",
+    disks: Sequence[Disk] = (),
+    modem: str | Backend = "null",
+    **fields: Any,
 ) -> Iterator[Shell]:
     """Boots to the shell; `fields` are those of the policy that differ from the built-in one."""
     nvram = policy_nvram(**{"boot": "service", "flags": ["shell"], **fields})
-    with Machine(MEMORY, cpu, firmware=rom, nvram=nvram, disks=disks) as machine:
+    with Machine(MEMORY, cpu, firmware=rom, nvram=nvram, disks=disks, modem=modem) as machine:
         yield Shell(machine, folder)
 
 

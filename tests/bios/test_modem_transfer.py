@@ -4,6 +4,9 @@ The sender runs on the bare machine with its real UART, timer and interrupt cont
 """
 
 import re
+import shutil
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,10 +14,13 @@ import pytest
 from bios.build import flash
 from emu import Machine, StopReason
 from emu.host.backend import Backend
+from emu.host.pace import Pacer
+from emu.host.tcp import TcpBackend
 from emu.policy import policy_nvram
 
 from .conftest import Built
-from .service import MEMORY, program
+from .service import MEMORY, program, shell
+from .test_dump import Core
 from .vmm import files_of
 
 SOH, STX, EOT, ACK, NAK, CAN, C = 1, 2, 4, 6, 0x15, 0x18, ord("C")
@@ -307,3 +313,29 @@ def test_the_report_of_a_fault_goes_out_as_the_policy_says(built: Built) -> None
     assert peer.done and set(peer.files) == {"report.txt"}
     report = peer.files["report.txt"].decode()
     assert report in said and "service   VM 1 wrote to protected memory" in report and "CPU temperature" in report
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("rb") is None, reason="lrzsz is not installed")
+def test_a_dump_goes_to_a_real_receiver(built: Built, tmp_path: Path) -> None:
+    """`rb` of lrzsz on the modem's TCP port gets the guest's memory."""
+    line = TcpBackend(0)
+    with shell(built.rom(), built.folder, modem=line) as opened:
+        with socket.create_connection(("127.0.0.1", line.port)) as peer:
+            receiver = subprocess.Popen(["rb"], cwd=tmp_path, stdin=peer, stdout=peer, stderr=subprocess.DEVNULL)
+        try:
+            opened.machine.pacer = Pacer(opened.machine.cpu, opened.machine.board.clock.hz)
+            opened.machine.run(seconds=0.1)
+            opened.machine.serial.send(b"modem 1\r")
+            said = opened.wait(seconds=100)
+            opened.machine.run(seconds=0.1)
+            assert receiver.wait(timeout=60) == 0, said
+        finally:
+            receiver.kill()
+        core = (tmp_path / "dump.core").read_bytes()
+        assert f"service   modem: dump.core sent, {len(core)} bytes\r\n" in said
+        base, size = opened.vmm.guest_memory()
+        memory = opened.machine.memory.read(base, size)
+    for page, content in Core(core).physical(len(memory)).items():
+        if page < 0xA0000 or page >= 0x100000:
+            assert content == memory[page : page + 4096], hex(page)
