@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
+        name = f"{error.filename or 'standard output'}: "
         print(f"emu-asm: {name}{error.strerror or error}", file=sys.stderr)
     return 2
 
@@ -263,16 +263,20 @@ def _write(path: str, data: bytes) -> None:
     """Writes a file as a whole or not at all.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written; its filename is the name that the user gave.
     """
+    try:
+        _put(path, data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output" if path == "-" else path) from None
+
+
+def _put(path: str, data: bytes) -> None:
     if path == "-" or (os.path.exists(path) and not os.path.isfile(path)):
         with open(1 if path == "-" else path, "wb", closefd=path != "-") as file:  # a pipe or a device
             file.write(data)
         return
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=".emu-asm-", dir=os.path.dirname(path) or ".")
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from None  # the name that the user gave
+    handle, temporary = tempfile.mkstemp(prefix=".emu-asm-", dir=os.path.dirname(path) or ".")
     try:
         with open(handle, "wb") as file:
             file.write(data)

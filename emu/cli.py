@@ -110,6 +110,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"emu: {message} (try `{self.prog} --help`)\n")
 
 
+class Version(argparse.Action):
+    """Prints the version; what knows it is imported for nothing else."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"emu {version('emu')}")
+        parser.exit()
+
+
 def natural(most: int, what: str) -> Callable[[str], int]:
     """The type of an argument: a whole number from 0 to `most` in any of Python's notations."""
 
@@ -146,6 +156,7 @@ def parser() -> argparse.ArgumentParser:
     """The arguments of every subcommand."""
     raw = argparse.RawDescriptionHelpFormatter
     top = Parser(prog="emu", description=TOP_TEXT, epilog=STATUS_TEXT, formatter_class=raw, allow_abbrev=False)
+    top.add_argument("--version", action=Version, nargs=0, help="print the version and end")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
 
     def command(name: str, text: str, module: str, function: str, short: str) -> argparse.ArgumentParser:
@@ -266,6 +277,11 @@ def add_run(run: argparse.ArgumentParser) -> None:
     output.add_argument("-q", "--quiet", action="store_true", help="no summary on standard error")
 
 
+def one_line(error: Exception) -> str:
+    """An error's message as one line, whatever a file's name has in it."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(error))
+
+
 def drop_output() -> None:
     """Standard output takes nothing any more: what waits for it is not tried again when the process ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -294,7 +310,7 @@ def main(arguments: list[str] | None = None) -> int:
         drop_output()
         return 128 + signal.SIGPIPE if is_run else 0
     except EmuError as error:
-        print(f"emu: {error}", file=sys.stderr)
+        print(f"emu: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     except MemoryError as error:
         print(f"emu: the host has not memory enough: {error}", file=sys.stderr)
@@ -306,7 +322,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(error, file=sys.stderr)
             return BAD_INPUT
         if isinstance(error, OSError) and error.errno in HOST_REFUSALS:
-            print(f"emu: {error}", file=sys.stderr)
+            print(f"emu: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
             drop_output()
             return BAD_INPUT
         import traceback

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import signal
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 from emu.errors import ConfigError
 from emu.host.file import FileBackend
-from emu.host.output_file import OutputFile
+from emu.host.output_file import OutputFile, TextFile
 from emu.host.stdio import StdioBackend, StdoutBackend
 from emu.host.terminal import Progress, Style
 from emu.machine import Machine, builtin_firmware, exit_status, parse_size
@@ -37,14 +38,15 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"--cpus {options.cpus}: this version has machines of one processor")
     if options.kernel is None and (options.append or options.initrd):
         raise ConfigError("--append and --initrd are for a kernel: --kernel FILE is missing")
+    check_files(options)
     with contextlib.ExitStack() as open_files:
         # Whatever is to be written is opened before anything runs.
         report_file = open_files.enter_context(OutputFile(options.report)) if options.report is not None else None
         machine = open_files.enter_context(build(options))
         if options.timeline is not None:
-            from emu.debug.timeline import Timeline, format_of
+            from emu.debug.timeline import Timeline, timeline_file
 
-            format_of(options.timeline)  # a wrong ending is said before anything runs
+            picture = open_files.enter_context(timeline_file(options.timeline))
             machine.vm_log.timeline = Timeline(machine.board.clock.hz, ("VMM",))
         start = open_files.enter_context(starter(machine, options))
         stop, status, seconds = boot(machine, options, start)
@@ -57,13 +59,42 @@ def run(options: argparse.Namespace) -> int:
             report_file.finish()
         if machine.vm_log.timeline is not None:
             machine.vm_log.finish()
-            machine.vm_log.timeline.save(options.timeline)
+            machine.vm_log.timeline.write(picture, options.timeline)
         ran = machine.vm_log.ran()
     summary(report, options, machine)
     if options.trace_vm is not None and options.trace_vm not in ran and status < INTERRUPTED:
         those = f"those that ran are {', '.join(ran)}" if ran else "none ran at all"
         raise ConfigError(f"--trace-vm {options.trace_vm}: no VM of that name ran; {those}")
     return status
+
+
+def check_files(options: argparse.Namespace) -> None:
+    """Refuses names that are empty, and a file that two options name, one of which would write over it.
+
+    Raises:
+        ConfigError: which.
+    """
+    lines = {f"--{name}": getattr(options, name) or "" for name in ("serial", "modem")}
+    written = [
+        *((name, line.partition(":")[2]) for name, line in lines.items() if line.startswith("file:")),
+        ("--debugcon", debugcon(options.debugcon)[1] or None), ("--nvram", options.nvram), ("--report", options.report),
+        ("--timeline", options.timeline), ("--trace", options.trace),
+    ]  # fmt: skip
+    read = [
+        ("the image", options.image), ("--kernel", options.kernel),
+        *(("--initrd", text.split(" ")[0]) for text in (options.initrd.split(",") if options.initrd else ())),
+        *(("--disk", text.partition(",")[0]) for text in options.disk),
+    ]  # fmt: skip
+    seen: dict[str, str] = {}
+    for name, path in [*read, *written]:
+        if path == "":
+            raise ConfigError(f"{name}: the name of a file is empty")
+        if path in (None, "-") or (os.path.exists(path) and not os.path.isfile(path)):
+            continue
+        place = os.path.realpath(path)
+        if place in seen and (name, path) in written:
+            raise ConfigError(f"{name} would write over {path}, which is {seen[place]}'s file")
+        seen[place] = name
 
 
 def build(options: argparse.Namespace) -> Machine:
@@ -181,10 +212,7 @@ def starter(machine: Machine, options: argparse.Namespace) -> Iterator[Callable[
             from emu.debug.trace import Trace
 
             where = trace_range(options.trace_range)
-            try:
-                file = sys.stdout if options.trace == "-" else inside.enter_context(open(options.trace, "w"))
-            except OSError as error:
-                raise ConfigError(f"{options.trace}: cannot be written: {error.strerror}") from None
+            file = sys.stdout if options.trace == "-" else inside.enter_context(TextFile(options.trace))
             log, vm = machine.vm_log, options.trace_vm
             wanted = None if vm is None else lambda: log.running() == vm
             inside.enter_context(Trace(machine.cpu, file, where, machine.symbols, wanted))

@@ -17,7 +17,7 @@ from emu.host.output_file import OutputFile
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["FORMATS", "Lane", "Switch", "Timeline", "format_of"]
+__all__ = ["FORMATS", "Lane", "Switch", "Timeline", "format_of", "timeline_file"]
 
 FORMATS = (".json", ".svg", ".png")
 MOST_SPANS = 20_000  # of a lane; beyond that, neighbours are drawn as one
@@ -135,10 +135,13 @@ class Timeline:
         Raises:
             ConfigError: the ending is none of FORMATS, or the file cannot be written; an old one then stays.
         """
-        kind = format_of(path)
-        with OutputFile(path) as file:
-            file.write(self.render(kind))
-            file.finish()
+        with timeline_file(path) as file:
+            self.write(file, path)
+
+    def write(self, file: OutputFile, path: str | os.PathLike[str]) -> None:
+        """The same, to the file that timeline_file() has opened for `path`."""
+        file.write(self.render(format_of(path)))
+        file.finish()
 
     def render(self, kind: str) -> bytes:
         """The content of a file with the ending `kind`, one of FORMATS."""
@@ -269,3 +272,13 @@ def format_of(path: str | os.PathLike[str]) -> str:
     if ending not in FORMATS:
         raise ConfigError(f"{os.fspath(path)}: a timeline ends in {', '.join(FORMATS)}, which says how it is written")
     return ending
+
+
+def timeline_file(path: str | os.PathLike[str]) -> OutputFile:
+    """The file that a timeline is to be written to, opened before there is one.
+
+    Raises:
+        ConfigError: its ending is none of FORMATS, or it cannot be written.
+    """
+    format_of(path)
+    return OutputFile(path)

@@ -1,11 +1,18 @@
-"""A file of ours that appears whole or not at all."""
+"""Files of ours: one that appears whole or not at all, and a text that grows. What goes wrong names the file."""
 
 import contextlib
+import io
 import os
+from typing import NoReturn
 
 from emu.errors import ConfigError
 
-__all__ = ["OutputFile"]
+__all__ = ["OutputFile", "TextFile"]
+
+
+def refuse(path: str, error: OSError) -> NoReturn:
+    """Raises the error that a user sees."""
+    raise ConfigError(f"{'standard output' if path == '-' else path}: cannot be written: {error.strerror}") from None
 
 
 class OutputFile:
@@ -21,7 +28,7 @@ class OutputFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
+        self.given = self.path = os.fspath(path)
         self.temporary: str | None = None
         try:
             if self.path == "-":
@@ -38,7 +45,7 @@ class OutputFile:
                 handle, self.temporary = tempfile.mkstemp(prefix=".emu-", dir=os.path.dirname(self.path))
                 self.file = open(handle, "wb")  # noqa: SIM115
         except OSError as error:
-            raise ConfigError(f"{self.path}: cannot be written: {error.strerror}") from None
+            refuse(self.given, error)
 
     def write(self, data: bytes) -> None:
         """Writes part of the file.
@@ -49,7 +56,7 @@ class OutputFile:
         try:
             self.file.write(data)
         except OSError as error:
-            raise ConfigError(f"{self.path}: cannot be written: {error.strerror}") from None
+            refuse(self.given, error)
 
     def finish(self) -> None:
         """All is written: the file appears under its name.
@@ -66,7 +73,7 @@ class OutputFile:
                 os.replace(self.temporary, self.path)
                 self.temporary = None
         except OSError as error:
-            raise ConfigError(f"{self.path}: cannot be written: {error.strerror}") from None
+            refuse(self.given, error)
 
     def close(self) -> None:
         """Lets go of it; what was not finished is left out, and a file that was there before stays."""
@@ -82,3 +89,39 @@ class OutputFile:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+class TextFile(io.TextIOWrapper):
+    """A text file that can be read while it grows.
+
+    Raises:
+        ConfigError: it cannot be written, now or later.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            super().__init__(open(path, "wb"), encoding="utf-8")  # noqa: SIM115 (closed with this)
+        except OSError as error:
+            refuse(path, error)
+
+    def write(self, text: str) -> int:
+        """Raises ConfigError where the file takes no more, such as on a full disk."""
+        try:
+            return super().write(text)
+        except OSError as error:
+            refuse(self.path, error)
+
+    def flush(self) -> None:
+        """Raises ConfigError as write() does."""
+        try:
+            super().flush()
+        except OSError as error:
+            refuse(self.path, error)
+
+    def close(self) -> None:
+        """Raises ConfigError as write() does."""
+        try:
+            super().close()
+        except OSError as error:
+            refuse(self.path, error)

@@ -2,12 +2,14 @@
 
 import atexit
 import contextlib
+import errno
 import os
 import select
 import sys
 import termios
 import time
 
+from emu.errors import ConfigError
 from emu.host.backend import Backend, Output
 
 __all__ = ["StdioBackend", "StdoutBackend"]
@@ -15,6 +17,7 @@ __all__ = ["StdioBackend", "StdoutBackend"]
 STDIN, STDOUT = 0, 1
 WAITING_LIMIT = 16 << 20
 WRITE_SIZE = 4096  # a pipe that polls as writable takes this much without blocking (pipe(7), PIPE_BUF)
+READER_LEFT = (errno.EPIPE, errno.EIO, errno.EBADF)  # of a pipe, of a terminal, and where there was none
 CLOSE_SECONDS = 2.0  # how long close() waits for a slow reader
 
 
@@ -40,7 +43,11 @@ class StdoutBackend(Backend):
         self.flush(0)
 
     def flush(self, seconds: float) -> None:
-        """Passes on what the sink takes within so many seconds. A sink that nobody reads any more takes nothing."""
+        """Passes on what the sink takes within so many seconds. A sink that nobody reads any more takes nothing.
+
+        Raises:
+            ConfigError: it is a file that takes no more, such as on a full disk.
+        """
         deadline = time.monotonic() + seconds
         while self.output.waiting and self.writable:
             wait = max(0.0, deadline - time.monotonic())
@@ -50,8 +57,10 @@ class StdoutBackend(Backend):
                 self.output.taken(os.write(self.sink, self.output.waiting[:WRITE_SIZE]))
             except BlockingIOError:
                 return
-            except OSError:
+            except OSError as error:
                 self.writable = False
+                if error.errno not in READER_LEFT:
+                    raise ConfigError(f"standard output: cannot be written: {error.strerror}") from None
 
     def close(self) -> None:
         self.flush(CLOSE_SECONDS)

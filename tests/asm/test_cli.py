@@ -144,6 +144,7 @@ def test_messages_to_standard_output_and_to_a_file(folder: Path, capsys: pytest.
         (["-c", "good.asm"], "unrecognised option `-c'"),
         (["--nonsense", "good.asm"], "unrecognised option `--nonsense'"),
         (["-I", "inc", "-DVALUE=1", "good.asm", "-o", "no/such/folder/out.bin"], "No such file or directory"),
+        (["-I", "inc", "-DVALUE=1", "good.asm", "-o", "/dev/full"], "/dev/full: No space left on device"),
     ],
 )
 def test_wrong_arguments_give_one_line_and_status_2(

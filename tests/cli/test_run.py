@@ -136,7 +136,14 @@ def test_only_the_last_post_codes_are_kept(tmp_path: Path, capfd: Capture) -> No
         (["--timeout", "soon"], "'soon' is no number of seconds"),
         (["--report", "{dir}"], "{dir}: cannot be written: Is a directory"),
         (["--report", "{dir}/none/x.json"], "cannot be written: No such file"),
-        (["--report", ""], "cannot be written"),
+        (["--report", ""], "--report: the name of a file is empty"),
+        (["--disk", ""], "--disk: the name of a file is empty"),
+        (["no\nsuch"], "no\\nsuch: No such file"),
+        (["--timeline", "{dir}/none/x.svg"], "{dir}/none/x.svg: cannot be written: No such file"),
+        (["{dir}/short.rom", "--report", "{dir}/../{name}/short.rom"], "short.rom, which is the image's file"),
+        (["--serial", "file:{dir}/new", "--trace", "{dir}/new"], "--trace would write over {dir}/new, which is --ser"),
+        (["--disk", "{dir}/short.rom,snapshot", "--debugcon", "0xe9:{dir}/short.rom"], "which is --disk's file"),
+        (["--trace", "/dev/full"], "/dev/full: cannot be written: No space left on device"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["a.rom", "b.rom"], "unrecognized arguments: b.rom"),
     ],
@@ -149,7 +156,7 @@ def test_bad_arguments(tmp_path: Path, image: Path, capfd: Capture, arguments: l
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        names = {"dir": tmp_path, "port": taken.getsockname()[1]}
+        names = {"dir": tmp_path, "name": tmp_path.name, "port": taken.getsockname()[1]}
         arguments = [text.format(**names) for text in arguments]
         before = sorted(os.listdir(tmp_path))
         assert run(*([image] if arguments[0].startswith("-") else []), *arguments) == 2
