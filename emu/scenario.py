@@ -5,15 +5,17 @@ milliseconds of guest time apart, at which its line is on the console.
 """
 
 import contextlib
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from emu.debug.timeline import Timeline
-from emu.host.disk import Disk
+from emu.host.disk import SECTOR, Disk
+from emu.host.ymodem import YmodemReceiver
 from emu.machine import Machine
 from emu.policy import policy_nvram
-from emu.service_disk import image_with_header, make_disk, service_image
+from emu.service_disk import FAT_RESERVED, IMAGE_MOST, PARTITION_FIRST, image_with_header, make_disk, service_image
 from emu.stop import Stop, StopReason
 
 __all__ = ["Outcome", "Scenario", "Step", "run_scenario"]
@@ -21,6 +23,8 @@ __all__ = ["Outcome", "Scenario", "Step", "run_scenario"]
 LOOK_SECONDS = 0.005  # of guest time, between two looks at the console
 DISK_BYTES = 16 << 20
 DUMP_BYTES = 4 << 20
+PARTITION_BYTES = 8 << 20
+FAT_LOOP = struct.pack("<H", 2)  # of cluster 2, the first one of the Service OS's file: it follows itself
 
 
 class Step(NamedTuple):
@@ -54,10 +58,13 @@ class Scenario(NamedTuple):
         switches: those between VMs that there must be among others, in this order, as "VM > VM: exit reason".
         end: why the run ends.
         steps: what is done meanwhile.
-        disk: none, or `plain`, `partition` (with the Service OS on it), `hpa` (with it and room for a dump).
+        disk: none, or `plain`, `partition` (with the Service OS on it), `hpa` (with it and room for a dump); `damaged`,
+            `oversized` and `loop` are partitions whose Service OS has a wrong checksum, is too long, or is a file whose
+            chain of clusters does not end.
         bad_sectors: of the disk, whose writes fail.
         cpu: the processor model.
         seconds: of guest time, at most.
+        received: files that must come over the modem line, where a YMODEM receiver is then, each with a text in it.
     """
 
     about: str
@@ -71,6 +78,7 @@ class Scenario(NamedTuple):
     bad_sectors: Sequence[int] = ()
     cpu: str = "westmere"
     seconds: float = 20.0
+    received: Mapping[str, str] = {}
 
 
 class Outcome(NamedTuple):
@@ -89,7 +97,8 @@ def run_scenario(scenario: Scenario, folder: Path) -> Outcome:
     with contextlib.ExitStack() as open_files:
         disks = [open_files.enter_context(disk_of(scenario, folder / "disk.img"))] if scenario.disk else []
         nvram = policy_nvram(**scenario.policy)
-        machine = open_files.enter_context(Machine(cpu=scenario.cpu, nvram=nvram, disks=disks))
+        modem = YmodemReceiver() if scenario.received else "null"
+        machine = open_files.enter_context(Machine(cpu=scenario.cpu, nvram=nvram, disks=disks, modem=modem))
         timeline = machine.vm_log.timeline = Timeline(machine.board.clock.hz, ("VMM",))
         seen: list[str] = []
         stop = follow(machine, scenario, seen)
@@ -97,6 +106,8 @@ def run_scenario(scenario: Scenario, folder: Path) -> Outcome:
         machine.vm_log.finish()
         console = machine.serial.output.decode(errors="replace")
         problems = [*seen, *missing(scenario, console, machine)]
+        if isinstance(modem, YmodemReceiver):
+            problems += not_received(scenario, modem)
         if stop.reason is not scenario.end:
             problems.append(f"it ended with {stop.reason} in place of {scenario.end}")
         seconds = machine.cycles / machine.board.clock.hz
@@ -106,14 +117,25 @@ def run_scenario(scenario: Scenario, folder: Path) -> Outcome:
 def disk_of(scenario: Scenario, path: Path) -> Disk:
     """Makes the scenario's disk."""
     service = service_image()
+    on_partition = image_with_header(service)
+    files = {
+        "partition": on_partition,
+        "loop": on_partition,
+        "damaged": on_partition[:-1] + bytes([on_partition[-1] ^ 1]),
+        "oversized": image_with_header(bytes(IMAGE_MOST + 1)),
+    }
     make_disk(
         path,
         size=DISK_BYTES,
-        partition=0 if scenario.disk == "plain" else 8 << 20,
-        files={"SERVICE.BIN": image_with_header(service)} if scenario.disk == "partition" else {},
+        partition=0 if scenario.disk == "plain" else PARTITION_BYTES,
+        files={"SERVICE.BIN": files[scenario.disk]} if scenario.disk in files else {},
         image=service if scenario.disk == "hpa" else None,
         dump=DUMP_BYTES if scenario.disk == "hpa" else 0,
     )
+    if scenario.disk == "loop":
+        with path.open("r+b") as file:
+            file.seek((PARTITION_FIRST + FAT_RESERVED) * SECTOR + 2 * len(FAT_LOOP))
+            file.write(FAT_LOOP)
     disk = Disk(path)
     for sector in scenario.bad_sectors:
         disk.fail(sector, "write_fault")
@@ -150,6 +172,15 @@ def act(machine: Machine, step: Step) -> None:
         machine.modem.send(step.modem.encode())
     if step.machine_check:
         machine.cpu.inject_machine_check()
+
+
+def not_received(scenario: Scenario, receiver: YmodemReceiver) -> list[str]:
+    """What of the files on the modem line is not as it should be."""
+    problems = [] if receiver.done else ["the modem line's sender did not end"]
+    for name, text in scenario.received.items():
+        if text.encode() not in receiver.files.get(name, b""):
+            problems.append(f"no {name} with {text!r} came over the modem line")
+    return problems
 
 
 def missing(scenario: Scenario, console: str, machine: Machine) -> list[str]:

@@ -1,4 +1,4 @@
-"""Files over the modem line by YMODEM, against a receiver written from the protocol's description, good and bad ones.
+"""Files over the modem line by YMODEM, to a receiver written from the protocol's description, to bad ones, and to `rb`.
 
 The sender runs on the bare machine with its real UART, timer and interrupt controllers, as the Service OS uses its own.
 """
@@ -16,6 +16,7 @@ from emu import Machine, StopReason
 from emu.host.backend import Backend
 from emu.host.pace import Pacer
 from emu.host.tcp import TcpBackend
+from emu.host.ymodem import CAN, NAK, YmodemReceiver
 from emu.policy import policy_nvram
 
 from .conftest import Built
@@ -23,8 +24,6 @@ from .service import MEMORY, program, shell
 from .test_dump import Core
 from .vmm import files_of
 
-SOH, STX, EOT, ACK, NAK, CAN, C = 1, 2, 4, 6, 0x15, 0x18, ord("C")
-EVERY = 200  # polls of the host, about a millisecond each, between two times that the receiver asks
 FIRST = bytes(n * 7 & 0xFF for n in range(5000))  # not a multiple of a block
 SECOND = b"a short one"
 PROGRAM = """
@@ -89,107 +88,30 @@ text_on: db     "goes on", 13, 10, 0
 """
 
 
-def crc16(data: bytes) -> int:
-    """CRC-16 of the polynomial 1021h, from 0."""
-    crc = 0
-    for byte in data:
-        crc ^= byte << 8
-        for _ in range(8):
-            crc = crc << 1 ^ (0x1021 if crc & 0x8000 else 0)
-        crc &= 0xFFFF
-    return crc
-
-
-class Receiver(Backend):
-    """The other end of the line: a YMODEM receiver.
+class Receiver(YmodemReceiver):
+    """The other end of the line, which may be disturbed.
 
     spoil: numbers of blocks, counted from 0 over all that arrive, that are taken as damaged.
     swallow: numbers of answers that get lost.
     """
 
     def __init__(self, spoil: frozenset[int] = frozenset(), swallow: frozenset[int] = frozenset()) -> None:
-        self.files: dict[str, bytes] = {}
-        self.sizes: dict[str, int] = {}
-        self.buffer = bytearray()
-        self.reply = bytearray()
-        self.polls = 0
+        super().__init__()
         self.spoil, self.swallow = spoil, swallow
-        self.blocks = self.answers = 0
-        self.name = ""
-        self.expected = 0
-        self.done = self.eot = False
+        self.answers = 0
         self.here = True
 
     @property
     def connected(self) -> bool:
         return self.here
 
-    def read(self, limit: int) -> bytes:
-        self.polls += 1
-        if not self.blocks and self.polls % EVERY == 0:  # until the sender begins
-            self.reply.append(C)
-        data = bytes(self.reply[:limit])
-        del self.reply[:limit]
-        return data
+    def damaged(self, block: bytes) -> bool:
+        return self.blocks - 1 in self.spoil or super().damaged(block)
 
     def answer(self, *codes: int) -> None:
         self.answers += 1
         if self.answers - 1 not in self.swallow:
-            self.reply += bytes(codes)
-
-    def write(self, data: bytes) -> None:
-        self.buffer += data
-        while self.buffer and self.take():
-            pass
-
-    def take(self) -> bool:
-        """Takes a block or an EOT; False where more must come first."""
-        kind = self.buffer[0]
-        if kind == EOT:
-            del self.buffer[0]
-            if self.eot:  # the first one is asked for again, as the protocol advises
-                self.name = ""
-                self.answer(ACK, C)
-            else:
-                self.answer(NAK)
-            self.eot = not self.eot
-            return True
-        size = {SOH: 128, STX: 1024}.get(kind)
-        if size is None:
-            del self.buffer[0]
-            return True
-        if len(self.buffer) < size + 5:
-            return False
-        block, self.buffer = bytes(self.buffer[: size + 5]), self.buffer[size + 5 :]
-        number, content = block[1], block[3:-2]
-        self.blocks += 1
-        if (
-            self.blocks - 1 in self.spoil
-            or block[2] != number ^ 0xFF
-            or crc16(content) != int.from_bytes(block[-2:], "big")
-        ):
-            self.answer(NAK)
-        elif not self.name:
-            assert number == 0
-            if not content[0]:
-                self.done = True
-                self.answer(ACK)
-                return True
-            name, size_text = content.split(b"\0")[:2]
-            self.name, self.expected = name.decode(), 1
-            self.files[self.name], self.sizes[self.name] = b"", int(size_text)
-            self.answer(ACK, C)
-        elif number == self.expected & 0xFF:
-            room = self.sizes[self.name] - len(self.files[self.name])
-            self.files[self.name] += content[:room]
-            assert set(content[room:]) <= {0x1A}
-            self.expected += 1
-            self.answer(ACK)
-        elif number == self.expected - 1 & 0xFF:  # its acknowledgement was lost
-            self.answer(ACK)
-        else:
-            self.answer(CAN, CAN)
-        return True
+            super().answer(*codes)
 
 
 def send(built: Built, tmp_path: Path, peer: Backend) -> tuple[str, float]:

@@ -11,14 +11,19 @@ from emu.commands import bench_detect
 from emu.detection import FAULTS, Fault, detect
 
 SLICE = 0.010  # schedule.inc
+DISK = 0.1  # a revolution or two, and the guest's wait
 SWITCH = 0.001  # more than a switch and the VMM's own work take
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.fault}, {fault.detector}")
 def test_fault_is_detected(fault: Fault) -> None:
     found = detect(fault, "westmere")
-    bound = 0.0
-    if fault.fault == "hang":
+    if not fault.found:
+        assert found == (fault.fault, fault.detector, None, None, None)
+        return
+    assert found.seconds is not None
+    bound = DISK if fault.bad_sector is not None else 0.0
+    if fault.fault.startswith("hang"):
         period, polls = fault.policy["poll_us"] / 1e6, fault.policy["polls"]
         bound = (polls + 1) * max(period, 50e-6) + SLICE  # a period below a round trip is stretched
     assert 0 < found.seconds < bound + SWITCH
@@ -26,20 +31,24 @@ def test_fault_is_detected(fault: Fault) -> None:
 
 
 def test_what_is_not_detected_is_said() -> None:
-    blind = FAULTS[0]._replace(policy={"regions": []})
+    blind = next(one for one in FAULTS if one.guest == "writer")._replace(policy={"regions": []})
     with pytest.raises(EmuError, match=r"write to protected memory was not detected by memory trap in 1\.0 s"):
         detect(blind, "westmere")
     with pytest.raises(EmuError, match="the guest hung did not get to its fault at guest_double_double_now"):
-        detect(FAULTS[6]._replace(policy={}, place="guest_double_double_now"), "westmere")
+        detect(blind._replace(guest="hung", place="guest_double_double_now"), "westmere")
+    with pytest.raises(EmuError, match="memory trap found something of the guest writer, which works"):
+        detect(blind._replace(policy={}, found=False), "westmere")
 
 
 def test_table_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(bench_detect, "FAULTS", FAULTS[:1])
+    monkeypatch.setattr(bench_detect, "FAULTS", [one for one in FAULTS if one.guest in ("healthy", "writer")])
     path = tmp_path / "detect.json"
     assert main(["bench", "detect", "--cpu", "westmere", "--output", str(path)]) == 0
-    (row,) = json.loads(path.read_text())["models"]["westmere"]
+    healthy, row = json.loads(path.read_text())["models"]["westmere"]
+    assert healthy["cycles"] is None
     assert row["fault"] == "write to protected memory" and row["reason"] == "EPT_VIOLATION"
-    assert f"{row['cycles']:,}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{row['cycles']:,}" in said and "nothing, as it should be" in said
 
 
 @pytest.mark.parametrize(

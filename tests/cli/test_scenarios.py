@@ -72,6 +72,9 @@ WRONG = {
         Scenario("", DOUBLE, [], end=StopReason.TRIPLE_FAULT), "it ended with powered_off in place of triple_fault"),
     "a switch that there is not": (
         Scenario("", DOUBLE, [], switches=["A > B: HLT"]), "no switch 'A > B: HLT' in its turn"),
+    "a file that does not come": (
+        Scenario("", {**DOUBLE, "boot": "service", "flags": ["report"]}, [], received={"report.txt": "sings"}),
+        "no report.txt with 'sings' came over the modem line"),
     "a step whose line does not come": (
         Scenario("", DOUBLE, [], steps=[Step("never", keys="x")]), "'never' did not come, so a step was not taken"),
     "a step whose line does not come in time": (
