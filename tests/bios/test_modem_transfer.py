@@ -244,8 +244,9 @@ def test_a_dump_goes_to_a_real_receiver(built: Built, tmp_path: Path) -> None:
     line = TcpBackend(0)
     with shell(built.rom(), built.folder, modem=line) as opened:
         with socket.create_connection(("127.0.0.1", line.port)) as peer:
-            ends = {"stdin": peer.fileno(), "stdout": peer.fileno(), "stderr": subprocess.DEVNULL}
-            receiver = subprocess.Popen(["rb"], cwd=tmp_path, **ends)
+            receiver = subprocess.Popen(
+                ["rb"], cwd=tmp_path, stdin=peer.fileno(), stdout=peer.fileno(), stderr=subprocess.DEVNULL
+            )
         try:
             opened.machine.pacer = Pacer(opened.machine.cpu, opened.machine.board.clock.hz)
             opened.machine.run(seconds=0.1)
