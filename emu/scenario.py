@@ -6,7 +6,7 @@ milliseconds of guest time apart, at which its line is on the console.
 
 import contextlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from emu.stop import Stop, StopReason
 __all__ = ["Outcome", "Scenario", "Step", "run_scenario"]
 
 LOOK_SECONDS = 0.005  # of guest time, between two looks at the console
+SHOW_SECONDS = 0.05  # of guest time, between two times that the console is shown
 DISK_BYTES = 16 << 20
 DUMP_BYTES = 4 << 20
 PARTITION_BYTES = 8 << 20
@@ -92,8 +93,8 @@ class Outcome(NamedTuple):
     timeline: Timeline
 
 
-def run_scenario(scenario: Scenario, folder: Path) -> Outcome:
-    """Runs it. The folder is for its disk."""
+def run_scenario(scenario: Scenario, folder: Path, shown: Callable[[bytes], object] | None = None) -> Outcome:
+    """Runs it. The folder is for its disk; `shown` gets what the console prints as it comes."""
     with contextlib.ExitStack() as open_files:
         disks = [open_files.enter_context(disk_of(scenario, folder / "disk.img"))] if scenario.disk else []
         nvram = policy_nvram(**scenario.policy)
@@ -101,7 +102,7 @@ def run_scenario(scenario: Scenario, folder: Path) -> Outcome:
         machine = open_files.enter_context(Machine(cpu=scenario.cpu, nvram=nvram, disks=disks, modem=modem))
         timeline = machine.vm_log.timeline = Timeline(machine.board.clock.hz, ("VMM",))
         seen: list[str] = []
-        stop = follow(machine, scenario, seen)
+        stop = follow(Follower(machine, scenario.seconds, shown), scenario, seen)
         machine.poll()
         machine.vm_log.finish()
         console = machine.serial.output.decode(errors="replace")
@@ -142,24 +143,53 @@ def disk_of(scenario: Scenario, path: Path) -> Disk:
     return disk
 
 
-def follow(machine: Machine, scenario: Scenario, problems: list[str]) -> Stop:
+class Follower:
+    """A machine that runs piece by piece, up to a limit, and whose console is shown meanwhile."""
+
+    def __init__(self, machine: Machine, seconds: float, shown: Callable[[bytes], object] | None) -> None:
+        self.machine = machine
+        self.last = round(seconds * machine.board.clock.hz)
+        self.shown = shown
+        self.printed = 0
+
+    def run(self, seconds: float) -> Stop:
+        """Runs so long, or to the limit or the machine's end."""
+        machine = self.machine
+        hz = machine.board.clock.hz
+        until = min(self.last, machine.cycles + round(seconds * hz))
+        while True:
+            left = until - machine.cycles
+            stop = machine.run(cycles=max(0, left if self.shown is None else min(left, round(SHOW_SECONDS * hz))))
+            if self.shown is not None:
+                output = machine.serial.output
+                self.shown(output[self.printed :])
+                self.printed = len(output)
+            if stop.reason is not StopReason.LIMIT or machine.cycles >= until:
+                return stop
+
+    @property
+    def over(self) -> bool:
+        """Whether the limit is reached."""
+        return self.machine.cycles >= self.last
+
+
+def follow(follower: Follower, scenario: Scenario, problems: list[str]) -> Stop:
     """Runs the machine and does what the steps say."""
-    hz = machine.board.clock.hz
-    last = round(scenario.seconds * hz)
-    look = round(LOOK_SECONDS * hz)
+    machine = follower.machine
     at = 0  # of the console, where the next step's line may begin
     for step in scenario.steps:
         wanted = step.after.encode()
         while (found := machine.serial.output.find(wanted, at)) < 0:
-            stop = machine.run(cycles=min(look, last - machine.cycles)) if machine.cycles < last else None
-            if stop is None or stop.reason is not StopReason.LIMIT:
+            over = follower.over
+            stop = follower.run(LOOK_SECONDS)
+            if over or stop.reason is not StopReason.LIMIT:
                 problems.append(f"{step.after!r} did not come, so a step was not taken")
-                return stop or machine.run(cycles=0)
+                return stop
         at = found + len(wanted)
         if step.wait:
-            machine.run(seconds=step.wait)
+            follower.run(step.wait)
         act(machine, step)
-    return machine.run(cycles=max(0, last - machine.cycles))
+    return follower.run(scenario.seconds)
 
 
 def act(machine: Machine, step: Step) -> None:

@@ -31,28 +31,49 @@ def scenarios(options: argparse.Namespace) -> int:
     failed = 0
     for name in chosen:
         started = time.perf_counter()
+        lines = Lines(f"{'':{width}}  | ") if options.console else None
+        print(f"{name:{width}}  ", end="" if lines is None else f"{SCENARIOS[name].about}\n", flush=True)
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) if keep is None else keep / name
             folder.mkdir(exist_ok=True)
-            outcome = run_scenario(SCENARIOS[name], folder)
+            outcome = run_scenario(SCENARIOS[name], folder, lines)
             if keep is not None:
                 save(outcome, folder)
         word = "FAILED" if outcome.problems else "ok"
+        if lines is not None:
+            lines.finish()
+            print(f"{name:{width}}  ", end="")
         print(
-            f"{name:{width}}  {word:6}  {outcome.guest_seconds:7.3f} s of guest time, {outcome.switches:3} VM switches"
+            f"{word:6}  {outcome.guest_seconds:7.3f} s of guest time, {outcome.switches:3} VM switches"
             f", {time.perf_counter() - started:.1f} s here",
             flush=True,
         )
         for problem in outcome.problems:
             print(f"{'':{width}}  {problem}", flush=True)
-        if options.console:
-            print("".join(f"{'':{width}}  | {line}\n" for line in outcome.console.splitlines()), end="", flush=True)
         if keep is not None:
-            print(f"{'':{width}}  {folder / 'timeline.svg'}", flush=True)
+            print(f"{'':{width}}  which VM ran when: {folder / 'timeline.svg'}", flush=True)
         failed += bool(outcome.problems)
     if failed:
         print(f"{failed} of {len(chosen)} did not end as they should")
     return FAILED if failed else 0
+
+
+class Lines:
+    """Prints the console's lines as they come, behind a margin."""
+
+    def __init__(self, margin: str) -> None:
+        self.margin = margin
+        self.rest = b""
+
+    def __call__(self, data: bytes) -> None:
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        for line in lines:
+            print(f"{self.margin}{line.decode(errors='replace').rstrip()}", flush=True)
+
+    def finish(self) -> None:
+        """Prints what has no end."""
+        if self.rest:
+            self(b"\n")
 
 
 def kept_folder(path: str) -> Path:

@@ -40,7 +40,11 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
 def test_output_and_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scenarios", "no-vtx", "trap-triple-fault", "--console", "--keep", str(tmp_path / "seen")]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("no-vtx             ok ") and "| triple    causes a triple fault" in out
+    lines = out.splitlines()
+    assert lines[0] == f"no-vtx             {SCENARIOS['no-vtx'].about}"
+    results = [line[:21] for line in lines if line[:1].strip()][1::2]
+    assert results == ["no-vtx             ok", "trap-triple-fault  ok"]
+    assert any(line.endswith(" | triple    causes a triple fault") for line in lines)
     kept = tmp_path / "seen" / "trap-triple-fault"
     assert "service   VM 1 triple fault" in (kept / "console.txt").read_text()
     events = json.loads((kept / "timeline.json").read_text())["traceEvents"]
