@@ -21,6 +21,11 @@ assembler. A model file has:
     mark = "V"
     interrupt_real = 37
 
+    [tlb]                       # what a TLB miss would cost, which static timing does not charge
+    source = "..."
+    mark = "D"
+    walk = 15                   # clocks of a page walk
+
     [[clocks]]                  # any number of tables; where two cover a row, the later one holds
     source = "Title of the manual, section"
     mark = "V"                  # MARKS below
@@ -104,7 +109,8 @@ CASE_COUNT = 6
 MARKS = {"V": "read in the source", "D": "derived from figures of the source", "M": "assumed"}
 
 _CPUID = ("leaf", "subleaf", "eax", "ebx", "ecx", "edx")
-_TOP = {"title", "hz", "level", "features", "cr4", "eflags", "physical_bits", "reset_edx", "cpuid", "events", "clocks"}
+_TOP = {"title", "hz", "level", "features", "cr4", "eflags", "physical_bits", "reset_edx", "cpuid", "events", "tlb",
+        "clocks"}  # fmt: skip
 _LEAVES = 32  # CpuidLeaf Model.cpuid[32] in emu/core/cpu.h
 
 
@@ -302,13 +308,15 @@ def compile_model(
     events = {key: value for key, value in model["events"].items() if key not in ("source", "mark")}
     if events.keys() != set(EVENTS) or model["events"].get("mark") not in MARKS or "source" not in model["events"]:
         raise BadInput(f"{name}.toml: [events] has source, mark, {', '.join(EVENTS)}")
+    if model["tlb"].keys() != {"source", "mark", "walk"} or model["tlb"]["mark"] not in MARKS:
+        raise BadInput(f"{name}.toml: [tlb] has source, mark (V, D or M) and walk")
     if len(model["cpuid"]) > _LEAVES:
         raise BadInput(f"{name}.toml: more than {_LEAVES} CPUID leaves")
     for leaf in model["cpuid"]:
         if leaf.keys() - set(_CPUID) or "leaf" not in leaf:
             raise BadInput(f"{name}.toml: a [[cpuid]] table has leaf, and of subleaf, eax, ebx, ecx, edx what is not 0")
     compiled = {
-        "version": 3,
+        "version": 4,
         "name": name,
         "title": model["title"],
         "level": level,
@@ -324,6 +332,7 @@ def compile_model(
         ],
         "vmx": _vmx(name, model.get("vmx")),
         "events": [_number(f"{name}.toml, {key}", events[key], 0xFFFFFFFF) for key in EVENTS],
+        "page_walk": _number(f"{name}.toml, walk", model["tlb"]["walk"], 0xFFFF, 1),
         "repeated": repeated,
         "rows": len(rows),
         "clocks": _packed([costs.get(number, [1, 1, 0, 0, *[0] * CASE_COUNT]) for number in range(len(rows))]),

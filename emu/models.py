@@ -85,6 +85,10 @@ def read_model(name: str, texts: Mapping[str, str]) -> dict[str, Any]:
     return {**other, **model, "clocks": [*other.get("clocks", ()), *model.get("clocks", ())]}
 
 
+PAGE_WALK = "a page walk, which is not charged"
+"""The subject of Figures for the model's `page_walk`."""
+
+
 class Figures(NamedTuple):
     """A group of a model's figures and where they come from."""
 
@@ -113,7 +117,10 @@ def provenance(name: str) -> list[Figures]:
         with open(os.path.join(FOLDER, f"{other}.toml"), encoding="utf-8") as file:
             texts[other] = file.read()
     model = read_model(name, texts)
-    groups = [Figures("interrupts, task switches", model["events"]["source"], model["events"]["mark"])]
+    groups = [
+        Figures("interrupts, task switches", model["events"]["source"], model["events"]["mark"]),
+        Figures(PAGE_WALK, model["tlb"]["source"], model["tlb"]["mark"]),
+    ]
     if "vmx" in model:
         groups.append(Figures("VT-x: capabilities, VM entries and exits", model["vmx"]["source"], model["vmx"]["mark"]))
     return groups + [Figures(", ".join(group["rows"]), group["source"], group["mark"]) for group in model["clocks"]]

@@ -28,6 +28,8 @@ VMM_MEMORY, VMM_SECONDS = 16 << 20, 10  # of guest time; it ends long before
 DEBUG_CONSOLE, DEBUG_EXIT, READING_PORT = 0xE9, 0xF4, 0xE0  # report.inc, reading.inc
 MOST_INSTRUCTIONS = 100_000_000
 COUNTER_MASK = 0xFFFFFFFF  # the half of the counter that is printed
+TOUCHES = 16  # touch.inc
+READING_ROUTINES = (12, 16)  # offsets in the ROM of the addresses of those that take readings
 PARAMETER_PORT = 0  # offset in the ROM: 1 has every reading go to the port
 
 EXIT_PARTS = ("exit", "registers", "VMREADs", "handler", "VMWRITEs")
@@ -38,7 +40,7 @@ DEVICE_PARTS = ("interrupt-controllers", "timer", "disk-view", "chipset")
 GROUPS = {
     "exit": "transition", "entry": "transition", "VMREADs": "VMCS", "VMWRITEs": "VMCS", "VMPTRLD": "VMCS",
     "handler": "handler", **dict.fromkeys(STATE_PARTS, "processor state"),
-    **dict.fromkeys(DEVICE_PARTS, "device state"), "TLB refill": "TLB refill",
+    **dict.fromkeys(DEVICE_PARTS, "device state"),
 }  # fmt: skip
 """The group of each part."""
 
@@ -53,8 +55,9 @@ class Measured:
             "switch": a VM exit and the entry into another VM, with the devices handed over.
         reason: the exit reason; empty for a switch in software.
         parts: cycles by part, in the order in which they happen.
-        total: cycles of the whole, measured once more without readings between the parts; without the TLB refill, which
-            comes after it.
+        total: cycles of the whole, measured once more without readings between the parts.
+        misses: page walks that the first loads from TOUCHES pages made after the switch, which static timing does not
+            charge; of a round trip 0, since it touches none.
     """
 
     model: str
@@ -62,6 +65,7 @@ class Measured:
     reason: str
     parts: Mapping[str, int]
     total: int
+    misses: int = 0
 
     def groups(self) -> dict[str, int]:
         """Cycles by group of parts."""
@@ -73,10 +77,12 @@ class Measured:
 
 @dataclass
 class Output:
-    """What an image printed: the words of each line by its first word, and the cycles of each interval by its label."""
+    """What an image printed: the words of each line by its first word, the cycles of each interval by its label, and
+    the page walks of the intervals in which the other world touches its pages."""
 
     lines: dict[str, list[list[str]]]
     cycles: dict[str, int] = field(default_factory=dict)
+    walks: dict[str, int] = field(default_factory=dict)
 
     def numbers(self, line: str) -> tuple[int, ...]:
         """The numbers of the one line that begins with this word."""
@@ -130,22 +136,52 @@ def run_image(rom: bytes, model: str, timing: str = "static") -> Output:
     if model not in names():
         raise ConfigError(f"unknown processor model {model!r}; there are: {', '.join(names())}")
     stamps = Stamps()
+    seen: list[tuple[int, int, int]] = []  # of each reading: bytes printed before it, its number, page walks so far
     with tempfile.NamedTemporaryFile() as file:
         file.truncate(DISK_BYTES)
         with Machine(
             MEMORY, model, timing, rom, debugcon=DEBUG_CONSOLE, debug_exit=DEBUG_EXIT,
             disks=[Disk(file.name, snapshot=True)],
         ) as machine:  # fmt: skip
+            console, processor = machine.debugcon, machine.cpu
+            assert console is not None
+
+            def walked(address: int) -> None:
+                seen.append((len(console.output), processor.eax, processor.page_walks))
+
+            for at in READING_ROUTINES:
+                address = int.from_bytes(rom[at : at + 4], "little")
+                machine.hook("instruction", walked, range(address, address + 1))
             stamps.machine = machine
             machine.attach(stamps, ports=range(READING_PORT, READING_PORT + 1))
             stop = machine.run(instructions=MOST_INSTRUCTIONS)
-            assert machine.debugcon is not None
-            text = machine.debugcon.output.decode("ascii", "replace")
+            text = console.output.decode("ascii", "replace")
     output = Output(take_lines(text))
     if stop.reason != "debug_exit" or "end" not in output.lines or "unexpected" in output.lines:
         raise EmuError(f"the image that measures switches failed on {model} ({stop.reason}): {text[-200:]!r}")
     output.cycles = intervals(output.lines.get("reading", []), stamps.cycles)
+    output.walks = walks(text, seen)
     return output
+
+
+def walks(text: str, seen: list[tuple[int, int, int]]) -> dict[str, int]:
+    """The page walks of the first loads after a switch, by their label, from the last readings before its line."""
+    found: dict[str, int] = {}
+    counts: dict[int, int] = {}
+    printed = 0
+    readings = iter([*seen, (len(text), 0, 0)])
+    upcoming = next(readings)
+    for line in text.splitlines(keepends=True):
+        while upcoming[0] <= printed < len(text):
+            counts[upcoming[1]] = upcoming[2]
+            upcoming = next(readings)
+        printed += len(line)
+        first, *words = line.split() or [""]
+        if first == "reading":
+            number, label = int(words[0]), " ".join(words[2:])
+            if label.endswith("touch first"):
+                found[label] = counts[number] - counts[number - 1]
+    return found
 
 
 def take_lines(text: str) -> dict[str, list[list[str]]]:
@@ -182,11 +218,6 @@ def saved_and_loaded(cycles: Mapping[str, int], prefix: str = "") -> dict[str, i
     }
 
 
-def refill(cycles: Mapping[str, int], prefix: str = "") -> dict[str, int]:
-    """What the first loads from 16 pages took more than the next ones."""
-    return {"TLB refill": cycles[f"{prefix}touch first"] - cycles[f"{prefix}touch again"]}
-
-
 def software_switch(model: str, timing: str = "static") -> Measured:
     """A switch from one world to another by firmware alone, on any model.
 
@@ -197,8 +228,8 @@ def software_switch(model: str, timing: str = "static") -> Measured:
     output = run_image(image("switch_software"), model, timing)
     if not output.undisturbed:
         raise EmuError(f"{model}: the world switch changed what the world can see")
-    parts = saved_and_loaded(output.cycles) | refill(output.cycles)
-    return Measured(model, "software", "", parts, output.cycles["total"])
+    parts = saved_and_loaded(output.cycles)
+    return Measured(model, "software", "", parts, output.cycles["total"], output.walks["touch first"])
 
 
 @dataclass(frozen=True)
@@ -209,14 +240,14 @@ class WithVtx:
         measured: by reason, first the round trip, then the switch.
         skipped: why an exit reason is not there.
         reads, writes: VMREADs and VMWRITEs of an exit, its handler not counted.
-        refill_without_vpid: the TLB refill of a switch without VPID; None where the processor has none, and all are so.
+        misses_without_vpid: Measured.misses of a switch without VPID; None where no switch is with it.
     """
 
     measured: list[Measured] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     reads: int = 0
     writes: int = 0
-    refill_without_vpid: int | None = None
+    misses_without_vpid: int | None = None
 
     def figures(self) -> dict[str, int]:
         """The cycles that PUBLISHED has numbers for, by its words."""
@@ -271,20 +302,19 @@ def vtx_switches(model: str, timing: str = "static") -> WithVtx:
     if not output.undisturbed:
         raise EmuError(f"{model}: the switch to the Service VM changed what the guest can see")
     reads, writes = output.numbers("accesses")
-    shared = None
-    if "VMCALL shared touch first" in output.cycles:
-        shared = refill(output.cycles, "VMCALL shared ")["TLB refill"]
-    result = WithVtx(reads=reads, writes=writes, refill_without_vpid=shared)
+    shared = output.walks.get("VMCALL shared touch first")
+    result = WithVtx(reads=reads, writes=writes, misses_without_vpid=shared)
     for label in output.cycles:
         reason, _, what = label.partition(" ")
         if what == "round exit":
-            result.measured.extend(take_reason(model, reason, output.cycles))
+            result.measured.extend(take_reason(model, reason, output))
     result.skipped.update({words[0]: f"{model} has no EPT" for words in output.lines.get("skip", [])})
     return result
 
 
-def take_reason(model: str, reason: str, cycles: Mapping[str, int]) -> list[Measured]:
+def take_reason(model: str, reason: str, output: Output) -> list[Measured]:
     """The round trip and the switch of one exit reason."""
+    cycles = output.cycles
     entry = cycles[f"{reason} round entry"]
     twice = entry if reason == "EXTERNAL_INTERRUPT" else 0
     prefix = f"{reason} switch "
@@ -293,10 +323,10 @@ def take_reason(model: str, reason: str, cycles: Mapping[str, int]) -> list[Meas
     trip["exit"] -= twice
     switch["exit"] -= twice
     switch |= {part: cycles[prefix + part] for part in ("VMPTRLD", "entry")}
-    switch |= refill(cycles, prefix)
     return [
         Measured(model, "round trip", reason, trip, cycles[f"{reason} plain total"] - twice),
-        Measured(model, "switch", reason, switch, cycles[f"{reason} unread total"] - twice),
+        Measured(model, "switch", reason, switch, cycles[f"{reason} unread total"] - twice,
+                 output.walks[prefix + "touch first"]),
     ]
 
 

@@ -31,7 +31,7 @@ WORLD_A_PRIVATE     equ 20000h
 WORLD_B_PRIVATE     equ 21000h
 
 %include "rom.inc"
-        rom_begin 0, 0, 0
+        rom_begin 0, 0, 0, reading_counter, reading_port    ; the last two for the host to find
 PARAMETER_PORT      equ parameters      ; 1: readings go to PORT_READING (reading.inc)
 PARAMETER_DISTURB   equ parameters + 4  ; address of a byte that world B changes, 0: none
 PARAMETER_MASK      equ parameters + 8  ; its bits that it changes

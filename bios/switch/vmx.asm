@@ -55,7 +55,7 @@ READS               equ 4
 WRITES              equ 1
 
 %include "rom.inc"
-        rom_begin 0, 0, 0
+        rom_begin 0, 0, 0, reading_counter, reading_port    ; the last two for the host to find
 PARAMETER_ROUNDS    equ parameters      ; so many round trips of a CPUID exit, and nothing else
 PARAMETER_DISTURB   equ parameters + 4  ; address of a byte that the Service VM changes during the check, 0: none
 PARAMETER_MASK      equ parameters + 8  ; its bits that it changes

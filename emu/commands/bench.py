@@ -14,6 +14,7 @@ from emu.host.terminal import Style
 from emu.switch_cost import (
     DEVICE_PARTS,
     PUBLISHED,
+    TOUCHES,
     Measured,
     Published,
     VmmSwitch,
@@ -29,7 +30,17 @@ FORMATS = (".json", ".svg", ".png")
 TRIP_COLUMNS = ("exit", "registers", "VMREADs", "handler", "VMWRITEs", "entry")
 STATE = "state"  # the columns that stand for several parts
 DEVICES = "devices"
-SWITCH_COLUMNS = (*TRIP_COLUMNS[:-1], STATE, "VMPTRLD", "entry", "TLB refill", DEVICES)
+MISSES = "TLB misses"  # a count behind the cycles
+SWITCH_COLUMNS = (*TRIP_COLUMNS[:-1], STATE, "VMPTRLD", "entry", DEVICES)
+
+
+@dataclass(frozen=True)
+class PageWalk:
+    """What a page walk takes, by the model's figure, which static timing does not charge."""
+
+    cycles: int
+    source: str
+    mark: str
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class ModelCosts:
     software: Measured
     vtx: WithVtx
     vmm: list[VmmSwitch]
+    page_walk: PageWalk
 
 
 def measure(names: Sequence[str], timing: str = "static") -> list[ModelCosts]:
@@ -59,7 +71,9 @@ def measure(names: Sequence[str], timing: str = "static") -> list[ModelCosts]:
         model = models.load(name)
         software, vtx = software_switch(name, timing), vtx_switches(name, timing)
         vmm = vmm_switches(name, timing) if vtx.measured else []
-        costs.append(ModelCosts(name, model["title"], model["hz"], software, vtx, vmm))
+        figure = next(group for group in models.provenance(name) if group.subject == models.PAGE_WALK)
+        walk = PageWalk(model["page_walk"], figure.source, figure.mark)
+        costs.append(ModelCosts(name, model["title"], model["hz"], software, vtx, vmm, walk))
     return costs
 
 
@@ -99,7 +113,8 @@ def plain(costs: Sequence[ModelCosts]) -> bytes:
             cost.model: {
                 "title": cost.title, "hz": cost.hz, "software": one(cost.software),
                 "vtx": [one(measured) for measured in cost.vtx.measured], "skipped": cost.vtx.skipped,
-                "refill_without_vpid": cost.vtx.refill_without_vpid, "vmm": [asdict(made) for made in cost.vmm],
+                "misses_without_vpid": cost.vtx.misses_without_vpid, "page_walk": asdict(cost.page_walk),
+                "vmm": [asdict(made) for made in cost.vmm],
             }
             for cost in costs
         },
@@ -112,7 +127,7 @@ def one(measured: Measured) -> dict[str, object]:
     """A row of the table for JSON."""
     return {
         "kind": measured.kind, "reason": measured.reason, "total": measured.total, "parts": dict(measured.parts),
-        "groups": measured.groups(),
+        "groups": measured.groups(), "misses": measured.misses,
     }  # fmt: skip
 
 
@@ -137,8 +152,9 @@ def show_model(cost: ModelCosts) -> None:
     if trips:
         table("VM exit and entry", TRIP_COLUMNS, trips)
         table("switch to another VM", SWITCH_COLUMNS, switches)
-        if cost.vtx.refill_without_vpid is not None:
-            print(f"    {'TLB refill without VPID':26}{cost.vtx.refill_without_vpid:>7,}")
+        without = cost.vtx.misses_without_vpid
+        if without is not None:
+            print("  " + walks_after("TLB misses without VPID", without, cost))
         if cost.vmm:
             print("  by the built-in VMM, from the VM exit of one VM to the VM entry of the other")
         for made in cost.vmm:
@@ -154,7 +170,18 @@ def show_model(cost: ModelCosts) -> None:
     print(f"  {'by firmware alone':24}{cost.software.total:>11,}")
     for part, cycles in cost.software.parts.items():
         print(f"    {part:22}{cycles:>11,}")
+    print("  " + walks_after("TLB misses afterwards", cost.software.misses, cost))
+    walk = cost.page_walk
+    print(f"  a page walk: {walk.cycles} cycles. {walk.source}{'; derived' if walk.mark == 'D' else ''}")
     print()
+
+
+def walks_after(what: str, misses: int, cost: ModelCosts) -> str:
+    """A line: how many page walks the other world's first loads made, and what they would take."""
+    return (
+        f"  {what:24}{misses:>9,}  for {TOUCHES} pages and the code: about {misses * cost.page_walk.cycles:,} cycles, "
+        "not charged"
+    )
 
 
 def cells(measured: Measured, columns: Sequence[str]) -> list[int]:
@@ -167,9 +194,10 @@ def cells(measured: Measured, columns: Sequence[str]) -> list[int]:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Measured]) -> None:
     """Prints a table of one kind."""
-    print(f"  {title:24}" + "".join(f"{name:>11}" for name in (*columns, "total")))
+    switches = rows[0].kind == "switch"
+    print(f"  {title:24}" + "".join(f"{name:>11}" for name in (*columns, "total", *([MISSES] if switches else ()))))
     for row in rows:
-        figures = (*cells(row, columns), row.total)
+        figures = (*cells(row, columns), row.total, *([row.misses] if switches else ()))
         print(f"    {row.reason:22}" + "".join(f"{figure:>11,}" for figure in figures))
 
 

@@ -250,6 +250,7 @@ typedef struct CPU {
     TlbContext *contexts;  /* [TLB_CONTEXTS] */
     TlbContext *context;   /* in use */
     uint64_t context_switches;
+    uint64_t page_walks; /* for addresses that no entry had, since the processor was made; no part of its state */
 
     Vmx vmx;
     VmTransition *transitions; /* [TRANSITIONS], a ring */

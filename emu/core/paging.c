@@ -354,6 +354,7 @@ int mmu_translate(CPU *cpu, uint64_t la, unsigned access, uint64_t *pa)
         return STATUS_OK;
     }
     Walk walked = {.pa = la, .writable = true, .user = true, .executable = true, .dirty = true};
+    cpu->page_walks += (cpu->cr0 & CR0_PG) || cpu->eptp;
     if (cpu->cr0 & CR0_PG) {
         if (unlikely(!canonical(cpu, la)))
             return fault_gp(cpu, 0);

@@ -16,7 +16,7 @@ __all__ = ["draw"]
 COLOURS = dict(
     zip(
         dict.fromkeys(GROUPS.values()),
-        ("#b5536b", "#3a6fb0", "#8a8f98", "#e8833a", "#3f9a6b", "#8e5ea2"),
+        ("#b5536b", "#3a6fb0", "#8a8f98", "#e8833a", "#3f9a6b"),
         strict=True,
     )
 )

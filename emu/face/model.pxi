@@ -67,7 +67,7 @@ cdef class Model:
         if timing not in TIMINGS:
             raise ConfigError(f"unknown timing {timing!r}; there are: {', '.join(TIMINGS)}")
         data = models.load(name)
-        if data["version"] != 3 or len(data["has"]) != SINCES or data["rows"] > TIMING_ROWS:
+        if data["version"] != 4 or len(data["has"]) != SINCES or data["rows"] > TIMING_ROWS:
             raise BadInput(f"the compiled model {name!r} is of another version: build again")
         self.c = <CModel *>calloc(1, sizeof(CModel))
         if self.c == NULL:

@@ -30,6 +30,7 @@ cdef extern from "emu/core/cpu.h" nogil:
         uint64_t gpr[17]
         uint64_t rip
         uint64_t instructions
+        uint64_t page_walks
         uint64_t sp_mask
         CSegment seg[8]
         uint8_t cpl
@@ -478,6 +479,13 @@ cdef class Processor:
         if self.clock._thread != 0:
             self.clock.check()
         return self.c.instructions
+
+    @property
+    def page_walks(self):
+        """Page walks made for addresses that the TLB did not have, since this processor was made: a figure for whoever
+        measures, no part of a snapshot. The TLB is the emulator's, of 1024 entries."""
+        self.clock.check()
+        return self.c.page_walks
 
     @property
     def halted(self):
