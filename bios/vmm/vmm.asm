@@ -58,6 +58,7 @@
 %include "vkeyboard.inc"
 %include "vvga.inc"
 %include "vpci.inc"
+%include "calendar.inc"
 %include "vrtc.inc"
 %include "vpm.inc"
 %include "vdevices.inc"

@@ -1,5 +1,5 @@
-"""Undisturbed, as the VM contract has it: whatever stops a guest, and whatever the Service VM does meanwhile, the guest finds
-all that it can see as it left it. What may change is asserted: the dump area alone of its disk, the real clock.
+"""Undisturbed, as the VM contract has it: whatever stops a guest, and whatever the Service VM does meanwhile, the guest
+finds all that it can see as it left it. What may change is asserted: of its disk the dump area alone.
 """
 
 import random
@@ -16,8 +16,24 @@ from emu.service_disk import make_disk, read_hpa
 
 from .conftest import Built
 from .events import (
-    ALLOW, DISK_FAILED, EXCEPTION, HALTED, HOTKEY, HUNG, IDT, INTERRUPT, MESSAGE, PORT, POWER_OFF, REMOTE, RESET,
-    TRAP_MEMORY, TRAP_OUTSIDE, TRIPLE_FAULT, events_of, running,
+    ALLOW,
+    DISK_FAILED,
+    EXCEPTION,
+    HALTED,
+    HOTKEY,
+    HUNG,
+    IDT,
+    INTERRUPT,
+    MESSAGE,
+    PORT,
+    POWER_OFF,
+    REMOTE,
+    RESET,
+    TRAP_MEMORY,
+    TRAP_OUTSIDE,
+    TRIPLE_FAULT,
+    events_of,
+    running,
 )  # fmt: skip
 from .vmm import GUEST, Vmm
 
@@ -25,8 +41,8 @@ MIB = 1 << 20
 BAD = 700  # a sector that fails
 AT_MOST = 2000  # counts between the moment from which the guest's time goes on and the look at it
 
-# A guest with something in all that it has: FPU and XMM registers, debug registers, CR2, a timer that counts, a variable, and a
-# drive with the second block of a read half taken.
+# A guest with something in all that it has: FPU and XMM registers, debug registers, CR2, a timer that counts, a variable,
+# and a drive with the second block of a read half taken.
 SETUP = """
         cld
         mov     eax, cr4
@@ -83,7 +99,7 @@ fpu_known: dw   037Fh, 3 << 11, 0FFh, 0         ; TOP 3, all tags valid
 """ + IDT  # fmt: skip
 
 
-# The Service VM: asks all that it can, uses what the processor has only once, and writes to the dump area of the guest's disk.
+# The Service VM: asks all that it can, uses what the processor has only once, and writes to the dump area of the disk.
 def calls() -> str:
     wanted = [
         ("READ_STATE", "mov edi, room"),
@@ -160,8 +176,8 @@ EVENTS: dict[str, tuple[int, str, dict[str, Any]]] = {
     "hotkey": (HOTKEY, "jmp $", {}),
     "remote": (REMOTE, "jmp $", {"flags": ["remote"]}),
     "machine-check": (EXCEPTION, "mov eax, cr4\n or eax, CR4_MCE\n mov cr4, eax\n jmp $", {"exceptions": [18]}),
-    "disk-failed": (DISK_FAILED, f"mov ebx, drive\n mov ecx, 156\n rep insw\n call ata_data_ready\n call ata_read_block\n"
-                    f"mov eax, {BAD}\n mov ecx, 1\n mov edi, 300000h\n call ata_read", {"flags": ["disk_failed"]}),
+    "disk-failed": (DISK_FAILED, f"mov ebx, drive\n mov ecx, 156\n rep insw\n call ata_data_ready\n"
+                    f"call ata_read_block\n mov eax, {BAD}\n mov ecx, 1\n mov edi, 300000h\n call ata_read", {"flags": ["disk_failed"]}),
     "message": (MESSAGE, "mov eax, VMCALL_SEND\n mov ebx, 0\n mov esi, text_setup\n mov ecx, 16\n vmcall\n jmp $", {}),
     "reset": (RESET, "mov edx, 0CF9h\n mov al, 6\n out dx, al\n jmp $", {}),
 }  # fmt: skip

@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from emu import StopReason
 from emu.policy import decode_policy, layout, place, policy_nvram
 
 from .conftest import Built

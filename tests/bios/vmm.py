@@ -78,7 +78,7 @@ class Vmm:
         return self.vm_word(number, "memory"), self.vm_word(number, "bytes")
 
     def guest_view(self, number: int = GUEST) -> dict[str, object]:
-        """All that a guest can see, by the name of the part; the guest was entered last, so its VMCS is the current one."""
+        """All that a guest can see, by the name of the part. It was entered last, so its VMCS is the current one."""
         cpu = self.machine.cpu
         base, size = self.guest_memory(number)
         first, end = self.symbols["vm.pic1"], self.symbols["vm.fx"]
@@ -102,7 +102,7 @@ class Vmm:
         return hashlib.sha256(repr(self.guest_view(number)).encode()).hexdigest()
 
     def stored_hash(self, number: int) -> str:
-        """Of all that a guest that does not run can see: registers and devices as the VMM keeps them, its VMCS, its memory."""
+        """Of all that a guest that does not run can see: registers and devices as the VMM keeps them, VMCS, memory."""
         base, size = self.guest_memory(number)
         seen = hashlib.sha256(self.machine.memory.read(base, size))
         for field, length in ("gpr", 32), ("cr2", 24), ("fx", 512):
@@ -125,7 +125,7 @@ class Vmm:
         else:
             registers = bytes([drive["error"], *drive["written"][2:6], drive["device"], drive["status"]])
         waits = self.read("vata_interrupts", 1, number - 1) != b"\0" or noted[at["pending"]] != 0
-        kept = ("selected", "control", "multiple", "limit", "heads", "sectors", "write_cache", "look_ahead", "eight_bit")
+        kept = "selected control multiple limit heads sectors write_cache look_ahead eight_bit".split()
         seen: list[object] = [registers, waits or drive["interrupt"], *(drive[name] for name in kept)]
         if registers[6] & 8:  # DRQ
             seen += [drive["position"], drive["length"], drive["lba"], drive["remaining"]]
