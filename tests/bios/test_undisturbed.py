@@ -41,8 +41,8 @@ MIB = 1 << 20
 BAD = 700  # a sector that fails
 AT_MOST = 2000  # counts between the moment from which the guest's time goes on and the look at it
 
-# A guest with something in all that it has: FPU and XMM registers, debug registers, CR2, a timer that counts, a variable,
-# and a drive with the second block of a read half taken.
+# A guest with something in all that it has: FPU and XMM registers, debug registers, CR2, a timer that counts, a
+# variable, and a drive with the second block of a read half taken.
 SETUP = """
         cld
         mov     eax, cr4
@@ -177,7 +177,8 @@ EVENTS: dict[str, tuple[int, str, dict[str, Any]]] = {
     "remote": (REMOTE, "jmp $", {"flags": ["remote"]}),
     "machine-check": (EXCEPTION, "mov eax, cr4\n or eax, CR4_MCE\n mov cr4, eax\n jmp $", {"exceptions": [18]}),
     "disk-failed": (DISK_FAILED, f"mov ebx, drive\n mov ecx, 156\n rep insw\n call ata_data_ready\n"
-                    f"call ata_read_block\n mov eax, {BAD}\n mov ecx, 1\n mov edi, 300000h\n call ata_read", {"flags": ["disk_failed"]}),
+                    f"call ata_read_block\n mov eax, {BAD}\n mov ecx, 1\n mov edi, 300000h\n call ata_read",
+                    {"flags": ["disk_failed"]}),
     "message": (MESSAGE, "mov eax, VMCALL_SEND\n mov ebx, 0\n mov esi, text_setup\n mov ecx, 16\n vmcall\n jmp $", {}),
     "reset": (RESET, "mov edx, 0CF9h\n mov al, 6\n out dx, al\n jmp $", {}),
 }  # fmt: skip

@@ -125,7 +125,7 @@ class Vmm:
         else:
             registers = bytes([drive["error"], *drive["written"][2:6], drive["device"], drive["status"]])
         waits = self.read("vata_interrupts", 1, number - 1) != b"\0" or noted[at["pending"]] != 0
-        kept = "selected control multiple limit heads sectors write_cache look_ahead eight_bit".split()
+        kept = ["selected", "control", "multiple", "limit", "heads", "sectors", "write_cache", "look_ahead"]
         seen: list[object] = [registers, waits or drive["interrupt"], *(drive[name] for name in kept)]
         if registers[6] & 8:  # DRQ
             seen += [drive["position"], drive["length"], drive["lba"], drive["remaining"]]
