@@ -13,7 +13,8 @@ from .vmm import files_of
 
 MICROSECOND = 2660  # counts, of the processor model
 
-ROUTINES = """
+ROUTINES = (
+    """
 ; AL = register. Out: AL
 get:    out     PORT_CMOS_INDEX, al
         in      al, PORT_CMOS_DATA
@@ -86,7 +87,10 @@ seconds: db     0
 status: db      2
 order:  db      32h, 9, 8, 7, 6, 4, 2, 0
 sign:   db      "= ", 0
-""" + IDT + "begin:\n"
+"""
+    + IDT
+    + "begin:\n"
+)
 STATUS_B = {"BCD, 24 hours": 0x02, "BCD, 12 hours": 0x00, "binary, 24 hours": 0x06, "binary, 12 hours": 0x04}
 # The last second of a year, of a leap day's eve, and of a day's first half in a year without one.
 MOMENTS = [(19, 98, 12, 31, 23, 59, 59), (20, 28, 2, 28, 23, 59, 59), (21, 0, 2, 28, 11, 59, 58)]
@@ -230,7 +234,10 @@ def test_interrupts_of_the_clock(built: Built) -> None:
 
 def test_garbage_in_the_clock_is_the_guest_s_alone(built: Built) -> None:
     """Every register of every value, and all at once: the VMM computes with it, and lives."""
-    code = "        jmp begin\n" + ROUTINES + """
+    code = (
+        "        jmp begin\n"
+        + ROUTINES
+        + """
         set     0Bh, 2
         xor     ebx, ebx
 each:   mov     ecx, 10
@@ -269,5 +276,6 @@ quick:  mov     ecx, 8
         mov     al, 0Ch
         jmp     get
 """
+    )
     with running(built, code) as (machine, _):
         assert "= " in console_of(machine, 20)
