@@ -1,5 +1,5 @@
 ; A Service OS for tests of the disk controller's change of hands: at each event (each STEP-th access to the data register that
-; the policy traps) it takes the guest's disk over, reads a sector, writes another, gives the disk back, and lets the guest
+; the policy traps) it takes that guest's disk over, reads a sector, writes another, gives the disk back, and lets the guest
 ; go on. What the guest can see of its devices must be the same before and after.
 
 %include "x86.inc"
@@ -25,6 +25,8 @@ main:
         mov     eax, [event_buffer + event.kind]
         cmp     eax, EVENT_PORT
         je      .port
+        cmp     eax, EVENT_POWER_OFF            ; there may be another guest
+        je      main
         cmp     eax, EVENT_DISK_FAILED
         jne     .end
         mov     esi, text_failed
@@ -54,10 +56,15 @@ main:
         test    edx, edx
         jnz     .on
 .take:
+        mov     dword [drive], ATA_PRIMARY
+        cmp     dword [event_buffer + event.vm], 1
+        je      .channel
+        mov     dword [drive], ATA_SECONDARY
+.channel:
         mov     edi, before
         call    devices
         mov     eax, VMCALL_DISK_TAKE
-        mov     ebx, 1
+        mov     ebx, [event_buffer + event.vm]
         vmcall
         call    check
         mov     eax, VMCALL_DISK_TAKE           ; taken already
@@ -81,10 +88,11 @@ main:
         call    ata_flush
         jc      bad
         mov     eax, VMCALL_DISK_GIVE
-        mov     ebx, 1
+        mov     ebx, [event_buffer + event.vm]
         vmcall
         call    check
-        mov     edx, ATA_PRIMARY + ATA_STATUS   ; the ports are shut again
+        mov     edx, [drive]                    ; the ports are shut again
+        add     edx, ATA_STATUS
         in      al, dx
         cmp     al, 0FFh
         jne     bad
@@ -98,7 +106,7 @@ main:
         jne     different
 .on:
         mov     eax, VMCALL_CONTINUE
-        mov     ebx, 1
+        mov     ebx, [event_buffer + event.vm]
         mov     ecx, ACTION_ALLOW
         vmcall
         call    check
@@ -106,7 +114,7 @@ main:
 
 devices:
         mov     eax, VMCALL_READ_DEVICES
-        mov     ebx, 1
+        mov     ebx, [event_buffer + event.vm]
         mov     ecx, vm_chips_size
         vmcall
 ; In: EAX = status

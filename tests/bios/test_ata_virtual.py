@@ -5,6 +5,7 @@ must be the same, whatever happens to its drive in between.
 """
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -283,3 +284,57 @@ def test_software_reset_and_the_other_drive(built: Built, tmp_path: Path) -> Non
     wanted = native(built, image, Disk(disk(tmp_path / "bare.img")))
     found, said = virtual(built, tmp_path, image, Disk(disk(tmp_path / "shared.img")), step=41, ports=DATA_PORT)
     assert len(wanted) == 3 and found == wanted, said
+
+
+def test_drive_1_is_nobody_s(built: Built, tmp_path: Path) -> None:
+    """Where a channel has two drives a guest finds drive 1 missing, as on the bare machine with one, and cannot write it."""
+    other = disk(tmp_path / "other.img")
+    before = other.read_bytes()
+    source = QUIET + command(100, 1, 0x20) + call_n("words_in", 1, 256) + DEVICE.format("0F0h") + "        call say_all\n"
+    for code in (0xEC, 0x30, 0xF8):
+        source += f"        mov edx, ATA_PRIMARY + ATA_STATUS\n        mov al, {code}\n        out dx, al\n"
+        source += SOURCE + "        mov ecx, 256\n        call words_out\n        call say_all\n"
+    source += command(100, 1, 0x20) + call_n("words_in", 1, 256) + END
+    image = guest(built, tmp_path, source)
+    wanted = native(built, image, Disk(disk(tmp_path / "bare.img")))
+    found, said = virtual(built, tmp_path, image, Disk(disk(tmp_path / "shared.img")), Disk(other), ports=DATA_PORT)
+    assert len(wanted) == 5 and found == wanted, said
+    assert other.read_bytes() == before
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_two_guests_each_with_its_own_drive(built: Built, tmp_path: Path, step: int) -> None:
+    """Both drive their disks by interrupts at once, while the Service VM takes one or the other and gives it back."""
+    program_of = DRIVER.replace("        call say_all\n", "")
+    image = guest(built, tmp_path, program_of)
+    service = program(
+        f"%define STEP {step}\n" + (HERE / "ata_service.asm").read_text(), built.folder, tmp_path / "s.asm", "vmm"
+    )
+    files = {**files_of(built.rom()), "guest": image, "healthy": image, "service": service}
+    paths = [disk(tmp_path / f"{number}.img") for number in range(4)]
+    for number, path in enumerate(paths):  # so that they differ
+        data = bytearray(path.read_bytes())
+        data[600 * SECTOR : 620 * SECTOR] = random.Random(number).randbytes(20 * SECTOR)
+        path.write_bytes(data)
+    before = [path.read_bytes() for path in paths]
+    fields = {"flags": [], "poll_us": 0, "ports": [(0x1F0, 0x1F0), (0x1F7, 0x1F7)], "guests": ["writer", "healthy"]}
+    nvram = policy_nvram(boot="service", **fields)
+    disks = [Disk(path) for path in paths]
+    with Machine(MEMORY, firmware=flash(built.rom()[-0x20000:], files), nvram=nvram, disks=disks) as machine:
+        vmm = Vmm(machine, built.folder)
+        machine.run(seconds=60)
+        said = machine.serial.output.decode("latin-1")
+        assert "no guest" not in said and "BAD" not in said and "DIFFERENT" not in said, said[-500:]
+        changes = re.findall(r"END (\d+) changes", said)
+        assert changes and int(changes[0]) > 20 // step, said[-500:]
+        buffers = [machine.memory.read(vmm.guest_memory(number)[0] + 0x300000, 23 * SECTOR) for number in (1, 2)]
+        pattern = machine.memory.read(vmm.guest_memory(1)[0] + 0x380000, 20 * SECTOR)
+    for buffer, place in zip(buffers, (0, 2), strict=True):
+        assert buffer[SECTOR : 21 * SECTOR] == before[place][600 * SECTOR : 620 * SECTOR]
+        assert buffer[21 * SECTOR :] == pattern[: 2 * SECTOR]
+        after = bytearray(paths[place].read_bytes())
+        assert after[700 * SECTOR : 720 * SECTOR] == pattern
+        for first, last in ((700, 720), (SERVICE_SECTORS.start, SERVICE_SECTORS.stop)):
+            after[first * SECTOR : last * SECTOR] = before[place][first * SECTOR : last * SECTOR]
+        assert after == before[place]
+    assert [paths[place].read_bytes() for place in (1, 3)] == [before[place] for place in (1, 3)]
