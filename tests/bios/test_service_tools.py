@@ -349,6 +349,12 @@ def test_chipset(at: Stopped) -> None:
     assert "".join(cmos[n : n + 16].hex(" ").upper() + " \n" for n in range(0, 64, 16)) in said
     status, enable, control = (vmm.vm_word(GUEST, f"pm1_{name}") for name in ("sts", "en", "cnt"))
     pm = f"PM1_STS {status:04X} PM1_EN {enable:04X} PM1_CNT {control:04X}\n"
+    functions = re.findall(r"^PCI (\w\w\.\d \w{4}:\w{4} class \w{4}) command (\w{4}) status (\w{4})$", said, re.MULTILINE)
+    found = re.findall(r"^PCI +(\w\w\.\d \w{4}:\w{4} class \w{4})", at.at.before, re.MULTILINE)  # by POST
+    assert [name for name, *_ in functions] == found and len(found) == 4
+    board = at.at.machine.board
+    for chip, (_, command, status) in zip((board.bridge, board.isa, board.ide, board.pm), functions, strict=True):
+        assert (int(command, 16), int(status, 16)) == (chip.read_config(4, 2), chip.read_config(6, 2))
     assert said.endswith(pm) and at.at.do("acpi 1").startswith(pm)
 
 
