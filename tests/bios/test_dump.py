@@ -18,7 +18,8 @@ from .service import Shell, shell
 from .vmm import GUEST, rom_with_guest
 
 Capture = pytest.CaptureFixture[str]
-PT_LOAD, PT_NOTE, NT_PRSTATUS = 1, 4, 1
+PT_LOAD, PT_NOTE, NT_PRSTATUS, NT_PRXFPREG = 1, 4, 1, 0x46E62B7F
+PI = bytes.fromhex("35c26821a2da0fc90040")  # with 64 bits of significand
 WINDOW = 0xF0000000  # where memory without a linear address is shown
 # A guest with 32-bit paging: 80000000h to 300000h, scattered pages at 90000000h, the rest of its memory up to 4 MiB to
 # itself. Its frames and its stack are at linear addresses that are no physical ones.
@@ -74,10 +75,19 @@ inner:
         mov     ebp, esp
         mov     eax, 12345678h
         mov     ebx, 0BBBBBBBBh
+        fxrstor [fpu]
 there:
         mov     [200010h], eax
         cli
         hlt
+        align 16
+fpu:    dw      37Fh, 3800h                     ; ST0 is pi
+        db      80h
+        times 24 - 5 db 0
+        dd      1F80h
+        times 32 - 28 db 0
+        dt      3.14159265358979323846
+        times 512 - 42 db 0
 """
 
 
@@ -206,7 +216,9 @@ def test_the_registers_are_in_the_note(dumped: tuple[Core, bytes, str, Path]) ->
     assert (ebx, eax) == (0xBBBBBBBB, 0x12345678) and ebp == esp == 0x80002FEC
     assert (cs, ds, es, fs, gs, ss) == (8, 16, 16, 16, 16, 16)
     assert core.linear(eip, 5) == b"\xa3\x10\x00\x20\x00"
-    assert [note[:2] for note in core.notes[1:]] == [("EMUVMM", 0x564D)]
+    (name, kind, fpu), *others = core.notes[1:]
+    assert (name, kind, len(fpu), fpu[32:42]) == ("LINUX", NT_PRXFPREG, 512, PI)
+    assert [note[:2] for note in others] == [("EMUVMM", 0x564D)]
 
 
 @pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
@@ -214,12 +226,13 @@ def test_gdb_opens_it(dumped: tuple[Core, bytes, str, Path], tmp_path: Path) -> 
     core, _, _, image = dumped
     file = tmp_path / "guest.core"
     assert main(["dump", str(image), "-o", str(file)]) == 0
-    commands = ["info registers", "x/i $pc", "x/s 0x90000000", "x/s 0x90001000", "bt"]
+    commands = ["info registers", "p $st0", "x/i $pc", "x/s 0x90000000", "x/s 0x90001000", "bt"]
     arguments = [part for command in commands for part in ("-ex", command)]
     done = subprocess.run(["gdb", "-batch", "-nx", "-c", file, *arguments], capture_output=True, text=True, timeout=60,
                           check=False)  # fmt: skip
     said = done.stdout
     assert "SIGSEGV" in said and "ebx            0xbbbbbbbb" in said
+    assert "= 3.14159265358979323" in said
     assert "mov    %eax,0x200010" in said and '"ten "' in said and '"eigh"' in said
     returns = [core.linear(0x80002FEC + at, 4) for at in (4, 16)]
     trace = said[said.rindex("#0 ") :].splitlines()
