@@ -278,7 +278,12 @@ class Board:
             chip.load(state)
 
     def reset(self) -> None:
-        """Power-on, and the reset line: RAM, the clock's battery-backed side and the POST codes stay."""
+        """Power-on, and the reset line: RAM, the clock's battery-backed side and the POST codes stay.
+
+        Raises:
+            RunningError: the machine runs in another thread, or an instruction is under way; nothing has changed.
+        """
+        self.cpu.reset()  # refuses before any chip is touched
         for chip in self.chips:
             chip.reset()
         self.cpu.reset()

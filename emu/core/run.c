@@ -214,7 +214,8 @@ static int call_hooks(CPU *cpu, uint8_t shadow)
     /* The callback may have sent execution elsewhere. */
     if (cpu->hook && (cpu->hook_kinds & HOOKED_INSTRUCTION) && cpu->hook_skip == rip)
         cpu->hook(cpu->hook_owner, HOOK_INSTRUCTION, cpu->seg[CS].base + rip, 0, 0);
-    return cpu->requests & REQUEST_STOP ? STOP_HOOK : GO_ON;
+    /* One that sends it elsewhere each time lets no time pass: the host looks whether the run is to end. */
+    return cpu->requests & REQUEST_STOP || cpu->hook_skip != rip ? STOP_HOOK : GO_ON;
 }
 
 /* Runs one block, or one instruction where something must be looked at after it. */

@@ -38,6 +38,17 @@ cdef uint64_t address_of(object value) except? 0xFFFFFFFFFFFFFFFF:
     return argument(value, ALL64, "address")
 
 
+cdef object seconds_of(object value, int bits, str name):
+    """Seconds from Python: a number from 0 up to 2**bits."""
+    try:
+        inside = 0 <= value < 1 << bits
+    except TypeError:
+        raise TypeError(f"{name}: {value!r} is no number of seconds") from None
+    if not inside:
+        raise ValueError(f"{name}: {value!r} is not within 0 to 2**{bits}")
+    return value
+
+
 cdef object block(object count):
     """A block of bytes of that size, to be filled.
 

@@ -206,7 +206,7 @@ cdef class Processor:
             self.c.cr3 = value
         else:
             if value & ~self.model.c.cr4_mask:
-                raise ValueError(f"{value:#x} sets reserved bits: {value & ~self.model.c.cr4_mask:#x}")
+                raise ValueError(f"cr4: {value:#x} sets reserved bits: {value & ~self.model.c.cr4_mask:#x}")
             self.c.cr4 = value
         tlb_flush_all(self.c)
         cpu_update_mode(self.c)
@@ -239,24 +239,21 @@ cdef class Processor:
         cdef uint64_t cycle_limit = saturating_add(clock_now(&self.clock.c), limit_of(cycles, "cycles"))
         cdef int64_t deadline = 0
         if seconds is not None:
-            if not 0 <= seconds < 1 << 40:
-                raise ValueError(f"seconds: {seconds!r} is not within 0 to 2**40")
+            seconds = seconds_of(seconds, 40, "seconds")
             guest = saturating_add(clock_now(&self.clock.c), min(int(seconds * self.clock.c.hz), 1 << 63))
             cycle_limit = min(cycle_limit, guest)
         if timeout is not None:
-            if not 0 <= timeout < 1 << 30:
-                raise ValueError(f"timeout: {timeout!r} is not within 0 to 2**30")
-            deadline = host_ns() + <int64_t>(timeout * 1e9)
+            deadline = host_ns() + <int64_t>(seconds_of(timeout, 30, "timeout") * 1e9)
         if until is None:
             if every is not None:
                 raise ValueError("every: only with a predicate as until")
             return run_for(self, most, cycle_limit, deadline)
         if callable(until):
-            pace = within(1 if every is None else every, 1 << 62)
+            pace = argument(1 if every is None else every, 1 << 62, "every")
             return run_while_not(self, until, pace, most, cycle_limit, deadline)
         if every is not None:
             raise ValueError("every: only with a predicate as until")
-        self._until = within(until, 0xFFFFFFFFFFFFFFFF)
+        self._until = argument(until, ALL64, "until")
         self._has_until = True
         try:
             place_hooks(self)
@@ -324,7 +321,7 @@ cdef class Processor:
             raise TypeError(f"the callback of a hook is called: {callback!r} cannot be")
         if where is None:
             first, last = 0, 0xFFFFFFFFFFFFFFFF
-        elif isinstance(where, range) and where.step == 1 and len(where) and where.start >= 0 and where.stop <= 1 << 64:
+        elif isinstance(where, range) and where.step == 1 and 0 <= where.start < where.stop <= 1 << 64:
             first, last = where.start, where.stop - 1
         else:
             raise ValueError(f"{where!r} is not a range of consecutive numbers within 64 bits")

@@ -45,6 +45,7 @@ cdef enum:
 cdef Register registers[MOST_REGISTERS]
 cdef PyGetSetDef register_definitions[MOST_REGISTERS]
 cdef int register_count = 0
+cdef list register_names = []  # in the order of `registers`
 cdef list register_texts = []  # what the definitions point to
 
 
@@ -87,9 +88,10 @@ cdef int register_set(object self, PyObject *value, void *closure) except -1:
         raise AttributeError("a register cannot be deleted")
     if processor.clock._thread != 0:
         processor.check_writable()
-    cdef uint64_t number = within(<object>value, 0xFFFFFFFFFFFFFFFF if register.is_mask else register.most)
+    cdef str name = <str>register_names[register - registers]
+    cdef uint64_t number = argument(<object>value, ALL64 if register.is_mask else register.most, name)
     if register.is_mask and number & ~register.most:
-        raise ValueError(f"{number:#x} sets reserved bits: {number & ~register.most:#x}")
+        raise ValueError(f"{name}: {number:#x} sets reserved bits: {number & ~register.most:#x}")
     cdef char *field = <char *>cpu + register.offset
     if register.effect == NOTHING:
         field_set(field, register.bytes, number)
@@ -118,6 +120,7 @@ cdef int add_register(str name, void *field, int bytes, uint64_t most, Effect ef
     register[0] = Register(<size_t>field, most, is_mask, bytes, effect)
     texts = (name.encode(), doc.encode())
     register_texts.append(texts)
+    register_names.append(name)
     definition[0] = PyGetSetDef(<const char *>texts[0], register_get, register_set, <const char *>texts[1], register)
     (<dict>TYPE_DICT(type))[name] = PyDescr_NewGetSet(type, definition)
     return 0
@@ -192,7 +195,7 @@ cdef class Segment:
     @selector.setter
     def selector(self, value):
         self.processor.check_writable()
-        self.c.selector = <uint16_t>within(value, 0xFFFF)
+        self.c.selector = <uint16_t>argument(value, 0xFFFF, "selector")
         self.changed()
 
     @property
@@ -204,7 +207,7 @@ cdef class Segment:
     @base.setter
     def base(self, value):
         self.processor.check_writable()
-        self.c.base = within(value, 0xFFFFFFFFFFFFFFFF if self.processor.c.long_mode else 0xFFFFFFFF)
+        self.c.base = argument(value, ALL64 if self.processor.c.long_mode else 0xFFFFFFFF, "base")
         self.changed()
 
     @property
@@ -216,7 +219,7 @@ cdef class Segment:
     @limit.setter
     def limit(self, value):
         self.processor.check_writable()
-        self.c.limit = <uint32_t>within(value, 0xFFFFFFFF)
+        self.c.limit = <uint32_t>argument(value, 0xFFFFFFFF, "limit")
         self.changed()
 
     @property
@@ -228,9 +231,9 @@ cdef class Segment:
     @access.setter
     def access(self, value):
         self.processor.check_writable()
-        access = within(value, 0xFFFFFFFF)
+        access = argument(value, 0xFFFFFFFF, "access")
         if access & ~0x1F0FFull:
-            raise ValueError(f"{access:#x} sets reserved bits: {access & ~0x1F0FFull:#x}")
+            raise ValueError(f"access: {access:#x} sets reserved bits: {access & ~0x1F0FFull:#x}")
         self.c.access = <uint32_t>access
         self.changed()
 
@@ -242,7 +245,7 @@ cdef class Segment:
             ValueError: MOV cannot load this register (CS, LDTR, TR).
         """
         self.processor.check_writable()
-        value = within(selector, 0xFFFF)
+        value = argument(selector, 0xFFFF, "selector")
         if self.index not in (ES, SS, DS, FS, GS):
             raise ValueError("MOV cannot load CS, LDTR or TR")
         if segment_load(self.processor.c, self.index, <uint16_t>value):
@@ -271,7 +274,7 @@ cdef class TableRegister:
     @base.setter
     def base(self, value):
         self.processor.check_writable()
-        self.c.base = within(value, 0xFFFFFFFFFFFFFFFF if self.processor.c.long_mode else 0xFFFFFFFF)
+        self.c.base = argument(value, ALL64 if self.processor.c.long_mode else 0xFFFFFFFF, "base")
 
     @property
     def limit(self):
@@ -282,7 +285,7 @@ cdef class TableRegister:
     @limit.setter
     def limit(self, value):
         self.processor.check_writable()
-        self.c.limit = <uint32_t>within(value, 0xFFFF)
+        self.c.limit = <uint32_t>argument(value, 0xFFFF, "limit")
 
     def __repr__(self):
         return f"<table: base {self.base:#x}, limit {self.limit:#x}>"

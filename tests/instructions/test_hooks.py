@@ -103,6 +103,16 @@ def test_a_hook_can_send_execution_elsewhere() -> None:
     assert (seen, cpu.eax, cpu.ebx, cpu.ecx) == ([CODE], 0, 0, 3)
 
 
+def test_a_hook_that_lets_nothing_happen_does_not_outlive_a_limit_of_host_time() -> None:
+    cpu = cpu_with("nop\n hlt")
+
+    def again(_: int) -> None:
+        cpu.rip = CODE
+
+    cpu.hook("instruction", again)
+    assert cpu.run(timeout=0.01).reason is StopReason.LIMIT and cpu.instructions == 0
+
+
 def test_a_hook_at_another_mapping_of_the_page() -> None:
     """Decoded code is shared by all mappings of a page; a hook belongs to one linear address."""
     bench, seen = Bench(), []

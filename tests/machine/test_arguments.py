@@ -85,6 +85,13 @@ def test_an_address_outside_64_bits(cpu: emu.Cpu, address: int, access: Callable
         (lambda cpu: emu.Clock(1 << 41), "hz: 2199023255552 is not within"),
         (lambda cpu: emu.Clock(0), "a clock of 0 Hz"),
         (lambda cpu: cpu.transitions(-1), "since: -1 is not within"),
+        (lambda cpu: setattr(cpu, "eax", -1), "^eax: -1 is not within 0 to 0xffffffff$"),
+        (lambda cpu: setattr(cpu, "r15b", 256), "^r15b: 256 is not within 0 to 0xff$"),
+        (lambda cpu: setattr(cpu, "cr4", 1 << 31), "^cr4: 0x80000000 sets reserved bits: 0x80000000$"),
+        (lambda cpu: setattr(cpu.ds, "limit", 1 << 32), "^limit: 4294967296 is not within"),
+        (lambda cpu: cpu.ds.load(-1), "^selector: -1 is not within 0 to 0xffff$"),
+        (lambda cpu: cpu.run(until=-1), "^until: -1 is not within"),
+        (lambda cpu: cpu.hook("memory", print, range(1 << 65)), "range.* is not a range of consecutive numbers"),
     ],
 )
 def test_other_numbers_out_of_range(cpu: emu.Cpu, access: Callable[[emu.Cpu], object], says: str) -> None:
@@ -94,6 +101,8 @@ def test_other_numbers_out_of_range(cpu: emu.Cpu, access: Callable[[emu.Cpu], ob
 
 @pytest.mark.parametrize("address", [1.5, "x", None])
 def test_an_address_that_is_no_number(cpu: emu.Cpu, address: Any) -> None:
+    with pytest.raises(TypeError, match=f"^esi: {address!r} is no whole number$"):
+        cpu.esi = address
     for access in (cpu.translate, lambda at: cpu.read_linear(at, 1), lambda at: cpu.memory.read(at, 1)):
         with pytest.raises(TypeError, match=f"^address: {address!r} is no whole number$"):
             access(address)

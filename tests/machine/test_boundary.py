@@ -197,6 +197,24 @@ def test_touching_a_machine_that_runs_in_another_thread() -> None:
     assert machine.run(instructions=1).reason is emu.StopReason.LIMIT
 
 
+def test_a_reset_from_another_thread_touches_no_chip() -> None:
+    machine = emu.Machine(memory=1 << 20, firmware=SPIN)
+    machine.run(instructions=100)
+    machine.board.pic1.drive(0, True)
+    before = machine.snapshot()
+    refused = []
+
+    def reset(*_: object) -> None:
+        thread = threading.Thread(target=lambda: refused.append(pytest.raises(emu.RunningError, machine.reset)))
+        thread.start()
+        thread.join()
+
+    hook = machine.hook("instruction", reset)
+    machine.run(instructions=1)
+    hook.remove()
+    assert refused and machine.snapshot().state["chips"] == before.state["chips"]
+
+
 def test_re_entry_in_a_callback() -> None:
     machine = emu.Machine(memory=1 << 20, firmware=LOOP)
     refused = []
