@@ -1,6 +1,5 @@
 """What every test run says first: which build it tests and which oracles are missing here."""
 
-import fcntl
 import importlib.util
 import shutil
 import subprocess
@@ -32,24 +31,18 @@ RunBochs = Callable[[Path, bytes, str], str]
 
 
 @pytest.fixture
-def run_bochs(tmp_path_factory: pytest.TempPathFactory) -> RunBochs:
-    """Runs a ROM on Bochs in a folder, with these settings, and returns what it writes to standard output.
-
-    One at a time: of two that look for a port for their display at once, one waits for ever.
-    """
-    lock = tmp_path_factory.getbasetemp().parent / "bochs.lock"  # of all workers
+def run_bochs() -> RunBochs:
+    """Runs a ROM on Bochs in a folder, with these settings, and returns what it writes to standard output."""
 
     def run(folder: Path, rom: bytes, settings: str) -> str:
         (folder / "image.rom").write_bytes(rom)
         (folder / "display.rom").write_bytes(b"\x55\xaa\x01".ljust(512, b"\0"))  # it does not start without one
         (folder / "debugger").write_text("c\n")
         (folder / "settings").write_text(settings)
-        with lock.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            done = subprocess.run(
-                ["bochs", "-q", "-f", "settings", "-rc", "debugger"],
-                cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False,
-            )  # fmt: skip
+        done = subprocess.run(
+            ["bochs", "-q", "-f", "settings", "-rc", "debugger"],
+            cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False,
+        )  # fmt: skip
         return done.stdout.decode("latin-1")
 
     return run

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-import time
 import zipfile
 from pathlib import Path
 
@@ -86,13 +85,10 @@ def test_second_build_does_nothing(built_tree: Path) -> None:
     assert build(built_tree) == []
 
 
-def test_one_line_change_rebuilds_one_file_in_seconds(built_tree: Path) -> None:
+def test_one_line_change_rebuilds_one_file(built_tree: Path) -> None:
     source = built_tree / "emu/core/clock.c"
     source.write_text(source.read_text() + "\n")
-    start = time.monotonic()
-    steps = build(built_tree)
-    assert steps == ["cc emu/core/clock.c", "link emu._core"]
-    assert time.monotonic() - start < 30
+    assert build(built_tree) == ["cc emu/core/clock.c", "link emu._core"]
 
 
 def test_header_change_rebuilds_what_includes_it(built_tree: Path) -> None:

@@ -108,7 +108,7 @@ def on_qemu(rom: bytes, folder: Path, disk: Path | None) -> list[str]:
     ]  # fmt: skip
     if disk is not None:
         command += ["-drive", f"file={disk},format=raw,if=ide,snapshot=on"]
-    subprocess.run(command, capture_output=True, timeout=120, check=False)
+    subprocess.run(command, capture_output=True, timeout=280, check=False)
     return output.read_text().split("\n")
 
 

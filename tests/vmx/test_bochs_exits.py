@@ -437,11 +437,13 @@ def scenarios() -> list[Scenario]:
     spared = {"HOST_CR3", "HOST_CR4", "HOST_RIP", "HOST_RSP", "HOST_CR0"}  # the VMM could not go on
     spared |= {"HOST_DS_SELECTOR", "HOST_ES_SELECTOR"}
     of_the_model = {("VM_EXIT_CONTROLS", 1 << 12), ("VM_ENTRY_CONTROLS", 1 << 13), ("GUEST_CR4", 1 << 16)}
+    # Page tables beyond the RAM: Debian's Bochs reads memory that is not its own, and now and then crashes or hangs.
+    beyond_ram = ("GUEST_CR3", 1 << 31)
     for name in default_fields():
         for flip in (1 << 0, 1 << 4, 1 << 7, 1 << 12, 1 << 13, 1 << 16, 1 << 31):
             width = FIELDS[name].width or 32
             value = default_fields()[name] & ((1 << width) - 1)
-            if flip < 1 << width and name not in spared and (name, flip) not in of_the_model:
+            if flip < 1 << width and name not in spared and (name, flip) not in of_the_model | {beyond_ram}:
                 made.append(Scenario(f"bad {name} {flip:x}", "vmcall", (HLT, {name: value ^ flip})))
     # A guest that comes again and again.
     made.append(Scenario("resumed", "cpuid\nmov eax, 5\nvmcall\npush eax\nhlt\nrdmsr\npop ebx\ncpuid", (HLT,), exits=5))
