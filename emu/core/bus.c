@@ -35,7 +35,16 @@ static void remapped(Bus *bus)
 
 void bus_set_a20(Bus *bus, bool enabled)
 {
-    uint64_t mask = enabled ? ~0ull : ~(1ull << 20);
+    bus->a20_masked = !enabled;
+    bus_settle_a20(bus);
+}
+
+void bus_settle_a20(Bus *bus)
+{
+    bool masked = bus->a20_masked;
+    for (uint32_t i = 0; i < bus->cpu_count; i++)
+        masked = masked && !bus->cpus[i]->vmx.on;
+    const uint64_t mask = masked ? ~(1ull << 20) : ~0ull;
     if (mask == bus->a20_mask)
         return;
     bus->a20_mask = mask;

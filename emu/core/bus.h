@@ -52,7 +52,8 @@ typedef struct PortWindow {
 struct CPU;
 
 typedef struct Bus {
-    uint64_t a20_mask;
+    uint64_t a20_mask; /* what is left of an address */
+    bool a20_masked;   /* what the A20M# pin says; blocked in VMX operation */
     Region *regions;
     uint32_t region_count, region_capacity;
     int next_id;
@@ -72,6 +73,8 @@ typedef struct Bus {
 bool bus_init(Bus *bus);
 void bus_free(Bus *bus);
 void bus_set_a20(Bus *bus, bool enabled);
+/* Acts on the pin anew: a processor has entered or left VMX operation (SDM Vol. 3, "Restrictions on VMX Operation"). */
+void bus_settle_a20(Bus *bus);
 
 /* Each returns the region's id, or -1 when memory is exhausted. */
 int bus_map_memory(Bus *bus, uint64_t base, uint64_t size, uint8_t *host, uint8_t *pages, uint32_t flags);

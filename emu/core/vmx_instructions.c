@@ -86,6 +86,7 @@ COLD_BODY(exec_vmxoff)
         return STATUS_FAULT;
     vmcs_store(cpu);
     cpu->vmx.on = 0;
+    bus_settle_a20(cpu->bus);
     cpu->vmx.current = VMCS_NONE;
     return vmsucceed(cpu);
 }

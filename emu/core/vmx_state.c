@@ -300,6 +300,7 @@ void vmx_timer_stop(CPU *cpu)
 void vmx_restored(CPU *cpu)
 {
     const uint32_t proc2 = cpu->non_root ? proc2_controls(cpu) : 0;
+    bus_settle_a20(cpu->bus);
     clock_cancel(cpu->clock, cpu, TIMER_EVENT);
     if (cpu->vmx.timer_running)
         clock_schedule(cpu->clock, timer_due, cpu, TIMER_EVENT, cpu->vmx.timer_deadline);
@@ -326,6 +327,7 @@ void vmx_reset(CPU *cpu)
     if (cpu->vmx.timer_running)
         clock_cancel(cpu->clock, cpu, TIMER_EVENT);
     cpu->vmx.on = cpu->vmx.timer_running = cpu->non_root = 0;
+    bus_settle_a20(cpu->bus);
     cpu->vmx.current = VMCS_NONE;
     cpu->vmx.exit_reason = EXIT_REASONS;
     cpu->vmx.feature_control = 0;

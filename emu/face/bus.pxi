@@ -224,7 +224,7 @@ cdef class Bus:
 
     @property
     def a20(self):
-        """Whether address line 20 passes; otherwise it is low."""
+        """Whether address line 20 passes; otherwise it is low. In VMX operation it passes whatever this is set to."""
         return self.c.a20_mask == 0xFFFFFFFFFFFFFFFFull
 
     @a20.setter

@@ -64,6 +64,20 @@ def test_vmxon_of_a_bad_region_is_vmfail_invalid(address: int, revision: int) ->
     assert bench.cpu.vmx_operation == "off"
 
 
+def test_the_a20m_pin_is_blocked_in_vmx_operation() -> None:
+    """SDM Vol. 3, "Restrictions on VMX Operation": VMXON faults in A20M mode, which nothing enters after it."""
+    bench = Bench()
+    pointer(bench, VMXON)
+    bench.cpu.bus.a20 = False
+    assert bench.cpu.bus.a20
+    bench.run("mov dword [0x9000], 1\nmov dword [0x109000], 2")
+    assert bench.cpu.memory.read(0x9000, 1) == b"\x01"
+    assert outcome(bench, "vmxoff") is None and not bench.cpu.bus.a20
+    assert outcome(bench, f"vmxon [{POINTER}]") == "#GP"
+    bench.run("mov dword [0x109000], 2")
+    assert bench.cpu.memory.read(0x9000, 1) == b"\x02"
+
+
 def test_vmxon_in_real_address_mode_is_undefined_and_without_privilege_a_fault() -> None:
     cpu = emu.Cpu(bits=16, cpu="westmere", faults="raise")
     cpu.cr4 = 0x2000
