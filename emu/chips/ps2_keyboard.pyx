@@ -2,8 +2,8 @@
 """The keyboard of the PC/AT and PS/2: 101 keys, scan code sets 1 to 3.
 
 PS/2 Hardware Interface Technical Reference, "Keyboards (101- and 102-Key)": commands from the system, commands to the
-system, scan codes, key types of set 3, typematic rate. Keys come from the host as events with a cycle; a finger waits while the keyboard's
-buffer of 16 bytes has no room, so no key is lost but those that come while scanning is off.
+system, scan codes, key types of set 3, typematic rate. Keys come from the host as events with a cycle; a finger waits
+while the keyboard's buffer of 16 bytes has no room, so no key is lost but those that come while scanning is off.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove
@@ -67,7 +67,8 @@ cdef uint8_t[34] GREY_3 = [  # set 2 without its E0h, set 3
     0x11, 0x39, 0x14, 0x58, 0x1F, 0x8B, 0x27, 0x8C, 0x2F, 0x8D, 0x4A, 0x77, 0x5A, 0x79, 0x69, 0x65, 0x6B, 0x61,
     0x6C, 0x6E, 0x70, 0x67, 0x71, 0x64, 0x72, 0x60, 0x74, 0x6A, 0x75, 0x63, 0x7A, 0x6D, 0x7D, 0x6F,
 ]
-# Keys that are not typematic from the beginning: Caps Lock, Shift, left Ctrl and Alt are make/break; the others make only.
+# Keys that are not typematic from the beginning: Caps Lock, Shift, left Ctrl and Alt are make/break, the others make
+# only.
 cdef uint8_t[5] BREAKING_3 = [0x14, 0x12, 0x59, 0x11, 0x19]
 cdef uint8_t[41] MAKING_3 = [
     0x39, 0x58, 0x67, 0x6E, 0x65, 0x6F, 0x6D, 0x76, 0x6C, 0x6B, 0x69, 0x77, 0x75, 0x73, 0x72, 0x70, 0x7E, 0x7D,
@@ -109,7 +110,7 @@ cdef struct Key:
 
 
 cdef uint8_t key_type(int which) noexcept nogil:
-    """Of the commands that set key types, in their order: typematic, make/break, make only, typematic and make/break."""
+    """Of the commands that set key types, in order: typematic, make/break, make only, typematic and make/break."""
     if which == 0:
         return TYPE_REPEATS
     if which == 1:

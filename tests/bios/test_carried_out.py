@@ -1,5 +1,5 @@
-"""Instructions that the VMM carries out for a guest go by the guest's page tables and the policy's rights, as those that
-the processor carries out; and what a processor has only once is each guest's own."""
+"""Instructions that the VMM carries out for a guest go by the guest's page tables and the policy's rights, as those
+that the processor carries out; and what a processor has only once is each guest's own."""
 
 import re
 

@@ -349,7 +349,8 @@ def test_chipset(at: Stopped) -> None:
     assert "".join(cmos[n : n + 16].hex(" ").upper() + " \n" for n in range(0, 64, 16)) in said
     status, enable, control = (vmm.vm_word(GUEST, f"pm1_{name}") for name in ("sts", "en", "cnt"))
     pm = f"PM1_STS {status:04X} PM1_EN {enable:04X} PM1_CNT {control:04X}\n"
-    functions = re.findall(r"^PCI (\w\w\.\d \w{4}:\w{4} class \w{4}) command (\w{4}) status (\w{4})$", said, re.MULTILINE)
+    function = r"^PCI (\w\w\.\d \w{4}:\w{4} class \w{4}) command (\w{4}) status (\w{4})$"
+    functions = re.findall(function, said, re.MULTILINE)
     found = re.findall(r"^PCI +(\w\w\.\d \w{4}:\w{4} class \w{4})", at.at.before, re.MULTILINE)  # by POST
     assert [name for name, *_ in functions] == found and len(found) == 4
     board = at.at.machine.board

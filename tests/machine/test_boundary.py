@@ -204,8 +204,13 @@ def test_a_reset_from_another_thread_touches_no_chip() -> None:
     before = machine.snapshot()
     refused = []
 
+    def refused_reset() -> None:
+        with pytest.raises(emu.RunningError) as caught:
+            machine.reset()
+        refused.append(caught)
+
     def reset(*_: object) -> None:
-        thread = threading.Thread(target=lambda: refused.append(pytest.raises(emu.RunningError, machine.reset)))
+        thread = threading.Thread(target=refused_reset)
         thread.start()
         thread.join()
 
