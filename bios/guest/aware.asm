@@ -1,15 +1,18 @@
-; The guest that knows of the VMM: it sends messages to the Service OS and to another guest, answers theirs, and tells the VMM
-; that it lives.
+; The guest that knows of the VMM: it sends messages to the Service OS and to another guest, answers theirs, tells the VMM
+; that it lives, and uses the runtime services, which the bare machine has as well.
 ;
 ; What it says to another guest: VM 1 sends `ping` to VM 2, which answers `pong`. What the Service OS says is answered with the
 ; same; `end` ends the guest, and so does its time.
 
 %include "begin.inc"
+%include "runtime.inc"
+%include "services.inc"
 
 LIFE            equ 300                 ; ticks
 PING_TICK       equ 10                  ; the other guest has started by then
 
 guest_main:
+        call    services_use
         cmp     dword [under_vmm], 0
         je      .alone
         mov     eax, VMCALL_VERSION
