@@ -23,7 +23,11 @@ NATIVE = {
     "healthy": (
         ["5 timer interrupts", "rounds of work 8", "has no disk", "5 timer", "ends well"], StopReason.POWERED_OFF
     ),
-    "aware": (["the year is 2000", "its life number 1", "there is nobody to talk to", "ends well"], StopReason.POWERED_OFF),
+    "aware": (
+        ["runtime services: the year is 2000", "runtime services: this is its life number 1",
+         "there is nobody to talk to", "ends well"],
+        StopReason.POWERED_OFF,
+    ),
     "hung": (["5 timer interrupts", "hangs, with interrupts off"], StopReason.LIMIT),
     "double": (["causes a double fault", "took the double fault", "ends well"], StopReason.POWERED_OFF),
     "machine": (["waits for a machine check", "no machine check came"], StopReason.POWERED_OFF),
