@@ -20,6 +20,7 @@ from asm.ir import (
     Item,
     Mode,
     Patch,
+    Probe,
     Reserve,
     Switch,
     Times,
@@ -95,7 +96,6 @@ class Assembler:
         self.externals: set[str] = set()
         self.map_request: tuple[frozenset[str], str] | None = None
         self.definitions: list[Symbol] = []  # in the order in which the source defines them
-        self.depends_on_layout = False
         self.operands: Sequence[Operand] = ()  # of the instruction at hand, for messages
         self.included: set[int] = set()  # items that incbin made
         self.repeated: dict[int, int] = {}  # items that a constant times made, and how often; both for the listing
@@ -298,11 +298,17 @@ class Assembler:
         self.definitions.append(symbol)
         return symbol
 
+    def define_constant(self, symbol: Symbol, value: int) -> None:
+        """Gives a symbol its final value; what stands above does not know it in the first pass."""
+        self.layout.catch_up()
+        symbol.section, symbol.offset, symbol.constant = SCALAR, value, True
+
     def enter_external(self, name: str) -> None:
         """Makes a symbol one that another object defines."""
         symbol = self.symbols[name]
         if symbol.section is not None and symbol.section.external is not None:
             return
+        self.layout.catch_up()
         symbol.section = Section(name)
         symbol.section.external = symbol
         symbol.offset = 0
@@ -317,7 +323,7 @@ class Assembler:
             self.scope = name[1:] if name[0] == "$" else name
         symbol = self.define(name)
         if self.absolute is not None:
-            symbol.section, symbol.offset, symbol.constant = SCALAR, self.absolute, True
+            self.define_constant(symbol, self.absolute)
         else:
             self.items.append(symbol)
             self.places.append(self.place)
@@ -356,8 +362,11 @@ class Assembler:
         value = evaluate(expression, SCALAR, self.absolute or 0)
         return value if isinstance(value, int) else None
 
-    def evaluate_now(self, tokens: Sequence[str], shape: str) -> int:
+    def evaluate_now(self, tokens: Sequence[str], shape: str, truth: bool = False) -> int:
         """The value of a preprocessor's expression; places are those of this pass so far.
+
+        Args:
+            truth: only whether it is zero matters.
 
         Raises:
             ParseError, TokenError, ExpressionError: there is none.
@@ -365,7 +374,6 @@ class Assembler:
         expression = self.expression(tokens, shape)
         value: int | Linear | None = self.constant(expression)
         if value is None:
-            self.depends_on_layout = True
             self.layout.catch_up()
             value = evaluate(expression, self.layout.section, self.layout.offset)
             if self.absolute is not None:
@@ -374,6 +382,9 @@ class Assembler:
             raise self.undefined_before_use(expression)
         if isinstance(value, Linear):
             raise ExpressionError("a constant is wanted here, not an address")
+        if self.constant(expression) is None:
+            self.items.append(Probe(expression, self.absolute, value, truth))
+            self.places.append(self.place)
         return value
 
     @staticmethod
@@ -531,7 +542,7 @@ class Assembler:
             return  # the same again is no contradiction
         symbol = self.define(tokens[0])
         if value is not None:
-            symbol.section, symbol.offset, symbol.constant = SCALAR, value, True
+            self.define_constant(symbol, value)
             return
         if self.absolute is not None:
             expression = at_place(expression, self.absolute)

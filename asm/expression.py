@@ -130,6 +130,9 @@ def _add(a: int | Linear, b: int | Linear, sign: int = 1) -> int | Linear:
         else:
             terms.pop(term, None)
     const = wrap(left.const + sign * right.const)
+    if UNKNOWN in left.terms or UNKNOWN in right.terms:  # it swallows all but registers, as in NASM
+        terms = {term: count for term, count in terms.items() if term is UNKNOWN or isinstance(term, str)}
+        const = 0
     return Linear(terms, const, left.scaled | right.scaled, left.wrt or right.wrt) if terms else const
 
 

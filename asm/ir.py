@@ -441,13 +441,42 @@ class Equ:
             if others or count != 1 or not isinstance(where, Section):
                 raise ExpressionError("bad syntax for EQU: the value is neither a number nor an address")
             symbol.section, symbol.offset = where, value.const
-        elif value is not None:
-            symbol.section, symbol.offset = SCALAR, value
+        else:
+            symbol.section, symbol.offset = SCALAR, value or 0  # 0 where the first pass does not know it
         self.changed = (symbol.section, symbol.offset) != (home, place)
         return 0
 
     def emit(self, section: Section, offset: int, sink: Sink, start: int | None = None) -> bytes:
         self.size(section, offset)
+        return b""
+
+
+class Probe:
+    """What the preprocessor asked about places: the source goes on as it read only while the answer stays the same.
+
+    Args:
+        truth: the answer was only taken for true or false.
+    """
+
+    __slots__ = ("absolute", "answer", "expression", "truth")
+
+    def __init__(self, expression: Expression, absolute: int | None, answer: int, truth: bool) -> None:
+        self.expression = expression
+        self.absolute = absolute  # the place, in `absolute` space
+        self.answer = answer
+        self.truth = truth
+
+    def differs(self, section: Section, offset: int) -> bool:
+        """Whether this pass would answer otherwise."""
+        if self.absolute is not None:
+            section, offset = SCALAR, self.absolute
+        value = evaluate(self.expression, section, offset)
+        return bool(value) != bool(self.answer) if self.truth else value != self.answer
+
+    def size(self, section: Section, offset: int) -> int:
+        return 0
+
+    def emit(self, section: Section, offset: int, sink: Sink, start: int | None = None) -> bytes:
         return b""
 
 
@@ -482,4 +511,4 @@ class Switch:
         return home, value.const
 
 
-Item: TypeAlias = Union[bytes, Symbol, Fixed, Branch, Instruction, Times, Reserve, Padding, Equ, Switch]  # noqa: UP007
+Item: TypeAlias = Union[bytes, Symbol, Fixed, Branch, Instruction, Times, Reserve, Padding, Equ, Probe, Switch]  # noqa: UP007

@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asm.expression import ExpressionError, Section, Symbol
-from asm.ir import Branch, Equ, Fixed, Instruction, Item, Switch
+from asm.ir import Branch, Equ, Fixed, Instruction, Item, Probe, Switch
 from asm.operands import EncodeError
 
 MAX_PASSES = 1000
+
+
+class ProbeError(Exception):
+    """The preprocessor would have read the source otherwise in this pass; the symbols are as before the pass."""
 
 
 class Layout:
@@ -31,9 +35,12 @@ class Layout:
         self.offset = 0
         self.reached = 0
         self.overlay = False  # the section at hand is only being named by `absolute`
+        self.before: list[tuple[Symbol, Section | None, int]] = []
 
     def catch_up(self) -> None:
         """Carries the first pass on to the end of the items there are."""
+        if self.reached == len(self.items):
+            return
         steps, self.reached = self._steps(self.reached), len(self.items)
         self._pass(steps)
 
@@ -42,11 +49,15 @@ class Layout:
 
         Raises:
             ExpressionError: nothing settles.
+            ProbeError: the preprocessor must look at the source again.
         """
         self.catch_up()
         steps = self._steps(0)
+        probed = any(type(item) is Probe for _, item in steps)
         for _ in range(MAX_PASSES):
             self._leave()
+            if probed:
+                self._remember()
             sizes = [section.offset for section in sections]
             for section in sections:
                 section.offset = 0
@@ -59,6 +70,11 @@ class Layout:
                     section.size = section.offset
                 return
         raise ExpressionError(f"unable to find valid values for all labels after {MAX_PASSES} passes")
+
+    def _remember(self) -> None:
+        """Notes where the symbols are, for `_pass` to go back to."""
+        moving = [item.symbol if type(item) is Equ else item for item in self.items if type(item) in (Symbol, Equ)]
+        self.before = [(symbol, symbol.section, symbol.offset) for symbol in moving]  # type: ignore[union-attr, misc]
 
     def _leave(self) -> None:
         if not self.overlay:
@@ -114,6 +130,11 @@ class Layout:
                         section.offset = offset
                     section, offset = item.enter(section, offset)
                     self.overlay = item.overlay
+                elif kind is Probe:
+                    if item.differs(section, offset):  # type: ignore[union-attr]
+                        for symbol, home, place in self.before:
+                            symbol.section, symbol.offset = home, place
+                        raise ProbeError
                 else:
                     offset += item.size(section, offset)  # type: ignore[union-attr]
                     if kind is Equ:

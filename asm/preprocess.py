@@ -556,8 +556,11 @@ class Preprocessor:
         repetition.remaining = count - 1
         self.push(repetition)
 
-    def evaluate(self, text: str) -> int:
+    def evaluate(self, text: str, truth: bool = False) -> int:
         """The value of an expression in a directive.
+
+        Args:
+            truth: only whether it is zero matters.
 
         Raises:
             DirectiveError, ParseError, TokenError, ExpressionError, MacroError: there is none.
@@ -568,13 +571,13 @@ class Preprocessor:
             raise DirectiveError("an expression is wanted")
         shape = "".join(map(self._kind_of_plain, tokens))
         try:
-            return self.assembler.evaluate_now(tokens, shape)
+            return self.assembler.evaluate_now(tokens, shape, truth)
         except ParseError as error:
             end = error.index
             if not 0 < end < len(tokens):
                 raise
             try:
-                value = self.assembler.evaluate_now(tokens[:end], shape[:end])
+                value = self.assembler.evaluate_now(tokens[:end], shape[:end], truth)
             except ParseError:
                 raise error from None
             self.trailing("expression", tokens[end])
@@ -646,9 +649,9 @@ class Preprocessor:
 
     def _condition(self, name: str, text: str) -> bool:
         if name == "":
-            return bool(self.evaluate(text))
+            return bool(self.evaluate(text, truth=True))
         if name == "n":
-            return not self.evaluate(text)
+            return not self.evaluate(text, truth=True)
         negative = name.startswith("n") and name != "num"
         test = CONDITIONS.get(name[1:] if negative else name)
         if test is None:

@@ -11,9 +11,10 @@ from asm.assembler import Assembler
 from asm.diagnostics import AsmError, Diagnostic
 from asm.expression import SCALAR, ExpressionError
 from asm.frames import SourceError
+from asm.layout import ProbeError
 from asm.options import Options
 
-MAX_ROUNDS = 20  # of assembling again where %if or %assign looked at addresses
+MAX_ROUNDS = 100  # of assembling again where %if or %assign looked at addresses
 
 
 class Program:
@@ -114,20 +115,23 @@ def run(name: str, text: str, options: Options) -> Program:
         program = None
         try:
             assembler.collect()
-            if not assembler.errors or not assembler.depends_on_layout:
-                assembler.finish()
-                program = Program(assembler)
+            assembler.finish()
+            program = Program(assembler)
+        except ProbeError:
+            pass
         except SourceError as error:
             assembler.report(error.message)
         except ExpressionError as error:  # of the layout as a whole: it has no line
             assembler.errors.append(Diagnostic("error", error.message, name, 0, 0, ""))
-        if assembler.errors or program is None:
+        if assembler.errors:
             raise AsmError(assembler.errors, assembler.warnings)
-        settled = {
-            n: (s.section.name, s.offset) for n, s in assembler.symbols.items() if s.section is not None and s.defined
-        }
-        if not assembler.depends_on_layout or settled == known:
+        if program is not None:
             return program
-        known = settled
-    assembler.report(f"%if and %assign on addresses do not settle after {MAX_ROUNDS} rounds")
+        known = {
+            n: (s.section.name, s.offset)
+            for n, s in assembler.symbols.items()
+            if s.section is not None and s.section.external is None and s.defined
+        }
+    message = f"unable to find valid values for all labels: %if and %assign saw others in each of {MAX_ROUNDS} rounds"
+    assembler.errors.append(Diagnostic("error", message, name, 0, 0, ""))
     raise AsmError(assembler.errors, assembler.warnings)

@@ -86,6 +86,7 @@ class Program:
                 f"{operation} {register}, {other}",
                 f"{operation} {register}, {small}",
                 f"{operation} {register}, {self.distance()}",
+                f"{operation} {register}, late{self.pick.randrange(3)}",
                 f"{operation} {register}, {self.memory()}" if operation != "test" else f"test {self.memory()}, {other}",
                 f"{operation} byte {self.memory()}, {small}",
                 f"{operation} {self.memory()}, {register}",
@@ -119,7 +120,7 @@ class Program:
         )
 
     def structure(self) -> None:
-        kind = self.pick.randrange(5)
+        kind = self.pick.randrange(6)
         name = f"n{len(self.lines)}"
         if kind == 0:
             self.lines.append(f"{name} equ ({self.expression()}) & 0xfff")
@@ -139,6 +140,9 @@ class Program:
                 f"  db {name}, {self.pick.randrange(9)}",
             ]
             self.lines += [f"  {self.instruction()}", f"  %assign {name} {name} + {self.pick.randrange(4)}", "%endrep"]
+        elif kind == 4 and self.written:  # a question that the layout answers, in each pass anew
+            self.lines += [f"%if $ - l{self.pick.randrange(self.written)} > {self.pick.choice((60, 127, 200))}"]
+            self.lines += ["  nop", "%endif", f"%assign {name} ($ - $$) & 3", f"  times {name} nop"]
         else:
             self.lines += [f"%if ({self.expression()}) > 3", f"  {self.instruction()}", "%elif 1", f"  {self.data()}"]
             self.lines += ["%else", "  nop", "%endif"]
@@ -149,6 +153,7 @@ class Program:
             self.lines.append(f"org {self.pick.choice(('0x100', '0x7c00', '0'))}")
         # Distances are asked for between any two labels, so all of them stand in one section.
         for n in range(self.labels):
+            self.written = n + 1
             self.lines.append(f"l{n}:")
             for _ in range(self.pick.randrange(1, 9)):
                 kind = self.pick.randrange(12)
@@ -168,6 +173,7 @@ class Program:
             self.lines += ["section .data align=8", f"s0: dw s0, {self.label()}", f"  dd {self.label()} + 2"]
             self.lines += ["section .bss", "b0: resb 5", "  alignb 4", "b1: resw 2", "section .data", "  dw b0, b1, $$"]
             self.lines += ["section .text", f"  mov {REGISTERS[self.bits][0]}, s0", "  jmp near s0"]
+        self.lines += [f"late{n} equ {self.pick.choice((5, 120, 130, 5000))}" for n in range(3)]
         return "\n".join(self.lines) + "\n"
 
 
