@@ -65,6 +65,7 @@ $(BUILT): .venv/.stamp $(SOURCES)
 	@touch $@.started
 ifeq ($(FLAVOUR),release)
 	@$(BIN)/python setup.py $(SETUP_FLAGS) build_ext --inplace build_data --inplace
+	@$(BIN)/python -m compileall -q asm emu bios # Python would do so at the first start, unless PYTHONDONTWRITEBYTECODE is set
 else
 	@$(BIN)/python setup.py $(SETUP_FLAGS) build
 endif

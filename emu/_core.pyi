@@ -1,7 +1,6 @@
 """What Python sees of the extension's face; the docstrings stand with the code in emu/face/*.pxi."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Self
 
 import numpy
@@ -114,10 +113,14 @@ def load_model(name: str, timing: str) -> Model: ...
 
 EXIT_REASON_NAMES: Final[dict[int, str]]
 
-@dataclass(frozen=True)
 class ExitCount:
-    count: int
-    cycles: int
+    @property
+    def count(self) -> int: ...
+    @property
+    def cycles(self) -> int: ...
+    def __init__(self, count: int, cycles: int) -> None: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
 
 class Transition(NamedTuple):
     cycle: int

@@ -7,7 +7,6 @@ cpu (the bare processor).
 """
 from binascii import a2b_base64
 from collections.abc import Mapping
-from dataclasses import dataclass
 from operator import index as operator_index
 from typing import NamedTuple
 from weakref import ref as weakref

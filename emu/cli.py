@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import NoReturn
 
 from emu.errors import EmuError
@@ -103,6 +104,22 @@ exit status:
 """
 
 
+@cache
+def columns() -> int:
+    """How wide help may be."""
+    try:
+        return (int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size().columns or 80) - 2
+    except (OSError, ValueError):
+        return 78
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Texts as they are. argparse makes one for every argument, and would take its width from shutil, a slow import."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=columns())
+
+
 class Parser(argparse.ArgumentParser):
     """One whose errors are one line."""
 
@@ -154,13 +171,12 @@ def seconds(text: str) -> float:
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of every subcommand."""
-    raw = argparse.RawDescriptionHelpFormatter
-    top = Parser(prog="emu", description=TOP_TEXT, epilog=STATUS_TEXT, formatter_class=raw, allow_abbrev=False)
+    top = Parser(prog="emu", description=TOP_TEXT, epilog=STATUS_TEXT, formatter_class=Help, allow_abbrev=False)
     top.add_argument("--version", action=Version, nargs=0, help="print the version and end")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
 
     def command(name: str, text: str, module: str, function: str, short: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=short, description=text, formatter_class=raw, allow_abbrev=False)
+        made = commands.add_parser(name, help=short, description=text, formatter_class=Help, allow_abbrev=False)
         made.set_defaults(home=(f"emu.commands.{module}", function))
         return made
 

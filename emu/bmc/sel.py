@@ -3,8 +3,7 @@
 IPMI v2.0, "System Event Log (SEL)" and "SEL Record Formats": 16-byte records, oldest first.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["Record", "Sel"]
 
@@ -13,8 +12,7 @@ SYSTEM_EVENT = 0x02
 OEM_UNTIMED = 0xE0  # record types from here on have no timestamp
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """An entry, as its 16 bytes."""
 
     data: bytes
@@ -53,16 +51,16 @@ class Record:
         return self.data[13:]
 
 
-@dataclass
 class Sel:
     """The log. When it is full, further events are dropped and `overflow` is set."""
 
-    records: list[Record] = field(default_factory=list)
-    next_id: int = 1
-    reservation: int = 0
-    last_addition: int = 0xFFFFFFFF  # seconds since 1970
-    last_erase: int = 0xFFFFFFFF
-    overflow: bool = False
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.next_id = 1
+        self.reservation = 0
+        self.last_addition = 0xFFFFFFFF  # seconds since 1970
+        self.last_erase = 0xFFFFFFFF
+        self.overflow = False
 
     def __len__(self) -> int:
         return len(self.records)

@@ -5,7 +5,6 @@ locator (11h), management controller device locator (12h). A reading y is (M x) 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 __all__ = ["THRESHOLDS", "Sensor", "controller_record", "default_sensors", "fru_record"]
 
@@ -18,7 +17,6 @@ OFFSETS = (0, 2, 4, 7, 9, 11)  # the events: lower ones going low, upper ones go
 EVENTS = sum(1 << offset for offset in OFFSETS)
 
 
-@dataclass
 class Sensor:
     """One sensor. Assign `value` what it measures: a threshold that is crossed is an event.
 
@@ -34,33 +32,20 @@ class Sensor:
         hysteresis: raw; how far a reading must come back before an event is over.
     """
 
-    name: str
-    number: int
-    type: int
-    unit: int
-    entity: int
-    m: int
-    exponent: int
-    reading: float
-    limits: Mapping[str, float]
-    signed: bool = False
-    hysteresis: int = 1
-    raw: int = 0
-    thresholds: list[int] = field(default_factory=list)
-    active: int = 0  # bit n: threshold n is crossed
-    events_on: bool = True
-    scanning: bool = True
-    assertion_mask: int = 0
-    deassertion_mask: int = 0
-    changed: Callable[["Sensor"], None] | None = None
-
-    def __post_init__(self) -> None:
-        self.supported = sum(1 << at for at, name in enumerate(THRESHOLDS) if name in self.limits)
-        self.thresholds = [self.to_raw(self.limits.get(name, 0)) for name in THRESHOLDS]
+    def __init__(
+        self, name: str, number: int, type: int, unit: int, entity: int, m: int, exponent: int, reading: float,
+        limits: Mapping[str, float], signed: bool = False, hysteresis: int = 1,
+    ) -> None:  # fmt: skip
+        self.name, self.number, self.type, self.unit, self.entity = name, number, type, unit, entity
+        self.m, self.exponent, self.signed, self.hysteresis = m, exponent, signed, hysteresis
+        self.supported = sum(1 << at for at, limit in enumerate(THRESHOLDS) if limit in limits)
+        self.thresholds = [self.to_raw(limits.get(limit, 0)) for limit in THRESHOLDS]
+        self.active = 0  # bit n: threshold n is crossed
+        self.events_on = self.scanning = True
         self.events = sum(1 << OFFSETS[at] for at in range(6) if self.supported >> at & 1)
         self.assertion_mask = self.deassertion_mask = self.events
-        self.raw = self.to_raw(self.reading)
-        self.nominal = self.raw
+        self.raw = self.nominal = self.to_raw(reading)
+        self.changed: Callable[[Sensor], None] | None = None
 
     @property
     def value(self) -> float:

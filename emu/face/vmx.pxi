@@ -66,12 +66,27 @@ name_vmx()
 EXIT_REASON_NAMES = {number: name for name, number in exit_reasons.items()}
 
 
-@dataclass(frozen=True)
-class ExitCount:
+cdef class ExitCount:
     """VM exits of one reason: how many, and the cycles from each exit to the end of the VM entry that followed it."""
+    cdef readonly uint64_t count
+    cdef readonly uint64_t cycles
 
-    count: int
-    cycles: int
+    def __init__(self, uint64_t count, uint64_t cycles):
+        self.count, self.cycles = count, cycles
+
+    def __eq__(self, other):
+        if not isinstance(other, ExitCount):
+            return NotImplemented
+        return (self.count, self.cycles) == (other.count, other.cycles)
+
+    def __hash__(self):
+        return hash((self.count, self.cycles))
+
+    def __repr__(self):
+        return f"ExitCount(count={self.count}, cycles={self.cycles})"
+
+    def __reduce__(self):
+        return ExitCount, (self.count, self.cycles)
 
 
 class Transition(NamedTuple):
