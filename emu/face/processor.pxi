@@ -266,7 +266,8 @@ cdef class Processor:
         """Runs one instruction (one iteration of a REP instruction), with what is due before it.
 
         Returns:
-            A Stop; its reason is LIMIT where nothing else came up.
+            A Stop; its reason is LIMIT where nothing else came up. A trap of the instruction (single step, a data
+            breakpoint) is due before the next one.
 
         Raises:
             CpuFault: with faults="raise", what the processor raised.

@@ -81,11 +81,14 @@ cdef uint64_t limit_of(object value, str name) except? 0xFFFFFFFFFFFFFFFF:
 cdef object run_while_not(
     Processor self, object until, uint64_t every, uint64_t most, uint64_t cycle_limit, int64_t deadline,
 ):
-    cdef uint64_t goal = saturating_add(self.c.instructions, most)
+    cdef uint64_t goal = saturating_add(self.c.instructions, most), asked
     if every == 0:
         raise ValueError("every: 0 instructions")
     while not until(self):
-        stop = run_for(self, min(every, goal - self.c.instructions), cycle_limit, deadline)
+        asked = self.c.instructions
+        stop = run_for(self, min(every, goal - asked), cycle_limit, deadline)
+        if stop is HALTED and self.c.instructions - asked == every:
+            continue  # until is asked after HLT as after any other instruction
         if stop is not LIMIT or self.c.instructions >= goal or clock_now(&self.clock.c) >= cycle_limit:
             return stop
         if deadline and host_ns() >= deadline:
@@ -187,6 +190,8 @@ cdef object settle(Processor self, StopCode code, uint64_t goal, uint64_t cycle_
     if code == STOP_REQUEST or code == STOP_HOOK or code == STOP_RESET:
         cpu_clear(cpu, REQUEST_STOP)
         return None
+    if self._run_flags & RUN_STOP_HLT and cpu.activity != ACTIVITY_ACTIVE:
+        return HALTED  # HLT was the last instruction of those asked for
     if cpu.instructions >= goal or clock_now(&clock.c) >= cycle_limit:
         return LIMIT
     # HLT with nothing scheduled: only the host could end that.

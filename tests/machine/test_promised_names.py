@@ -155,6 +155,17 @@ def test_a_fault_in_real_address_mode_has_no_error_code() -> None:
     assert (caught.value.name, caught.value.error_code, str(caught.value)) == ("#GP", None, "#GP at RIP 0x100")
 
 
+def test_hlt_is_said_by_the_step_that_runs_it() -> None:
+    cpu = emu.Cpu()
+    cpu.load(0x1000, b"\x40\xf4\x40")  # INC EAX, HLT, INC EAX
+    reasons = [cpu.step().reason for _ in range(3)]
+    assert reasons == [emu.StopReason.LIMIT, emu.StopReason.HALTED, emu.StopReason.HALTED]
+    cpu.rip = 0x1000
+    asked = []
+    assert cpu.run(until=lambda c: asked.append(c.rip)).reason is emu.StopReason.HALTED
+    assert asked == [0x1000, 0x1001, 0x1002] and (cpu.eax, cpu.instructions) == (2, 4)
+
+
 @pytest.mark.parametrize(("code", "vector"), [("int 0x21", 0x21), ("int3", 3)])
 def test_software_interrupts_stop_a_run(code: str, vector: int) -> None:
     cpu = emu.Cpu()
