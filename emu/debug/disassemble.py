@@ -11,6 +11,7 @@ __all__ = ["coloured", "disassemble", "listing"]
 MAX_LENGTH = 15  # bytes of an instruction
 PAGE_SIZE = 4096
 PIECE = 256  # instructions
+EFER_LMA = 1 << 10
 
 
 def disassemble(processor: "Processor", la: int, count: int = 1) -> list[tuple[int, bytes, str]]:
@@ -18,18 +19,21 @@ def disassemble(processor: "Processor", la: int, count: int = 1) -> list[tuple[i
 
     Returns:
         For each its linear address, bytes and text in NASM's syntax, where branches name offsets in the code segment;
-        what is no instruction is `db`, a byte at a time. It ends early where no page is mapped.
+        what is no instruction is `db`, a byte at a time. It ends early where no page is mapped, and goes on at 0 after
+        the last linear address: 4 GiB - 1 outside IA-32e mode.
     """
     from asm.disassemble import disassemble
 
     if count <= 0:
         return []
+    last = (1 << (64 if processor.efer & EFER_LMA else 32)) - 1
+    la &= last
     code = bytearray()
-    while len(code) < count * MAX_LENGTH and processor.translate(la + len(code)) is not None:
-        code += processor.read_linear(la + len(code), PAGE_SIZE - (la + len(code)) % PAGE_SIZE)
+    while len(code) < count * MAX_LENGTH and processor.translate(at := (la + len(code)) & last) is not None:
+        code += processor.read_linear(at, PAGE_SIZE - at % PAGE_SIZE)
     base = processor.cs.base if la - processor.cs.base in range(processor.cs.limit + 1) else 0
     found = disassemble(bytes(code), processor.bits, la - base, count, exact=False)
-    return [(base + offset, data, text) for offset, data, text in found]
+    return [((base + offset) & last, data, text) for offset, data, text in found]
 
 
 def listing(data: bytes, bits: int, origin: int = 0, symbols: Mapping[str, int] | None = None) -> Iterator[str]:

@@ -50,6 +50,17 @@ def test_disassembly_at_the_instruction_pointer() -> None:
     assert len(machine.cpu.disassemble(0x1000, 5000)) == 5000
 
 
+@pytest.mark.parametrize(("bits", "last"), [(16, (1 << 32) - 1), (32, (1 << 32) - 1), (64, (1 << 64) - 1)])
+def test_disassembly_goes_on_at_zero_after_the_last_address(bits: int, last: int) -> None:
+    cpu = emu.Cpu(bits=bits)
+    cpu.memory.write(0, bytes.fromhex("c0 90 c3"))  # where nothing answers all is FFh: FF C0 is INC AX, EAX
+    register = "ax" if bits == 16 else "eax"
+    assert cpu.disassemble(last, 3) == [
+        (last, b"\xff\xc0", f"inc {register}"), (1, b"\x90", "nop"), (2, b"\xc3", "ret"),
+    ]  # fmt: skip
+    assert cpu.disassemble(last - 1)[0][0] == last - 1
+
+
 def test_branches_name_offsets_in_the_code_segment() -> None:
     machine = emu.Machine(memory=1 << 20, firmware=rom("jmp 0x1234:0x10"))
     machine.memory.write(0x12350, b"\xeb\xfe\xe9\x00\x10")
