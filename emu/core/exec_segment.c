@@ -296,6 +296,17 @@ static int store_selector_register(CPU *cpu, const Insn *insn, unsigned index)
 STORE_SELECTOR(sldt, LDTR)
 STORE_SELECTOR(str, TR)
 
+/* The upper half of a descriptor of 16 bytes; the base must be canonical, as that of any register (SDM Vol. 3,
+ * "Canonical Addressing"). */
+static int fetch_base_of_64_bits(CPU *cpu, uint16_t selector, Descriptor *d)
+{
+    if (!cpu->long_mode)
+        return STATUS_OK;
+    if (descriptor_fetch_upper(cpu, selector, VECTOR_GP, 0, d))
+        return STATUS_FAULT;
+    return is_canonical(d->base) ? STATUS_OK : fault_gp(cpu, selector_error(selector, 0));
+}
+
 static int load_ldtr(CPU *cpu, uint16_t selector)
 {
     Descriptor d;
@@ -311,7 +322,7 @@ static int load_ldtr(CPU *cpu, uint16_t selector)
         return fault_gp(cpu, selector_error(selector, 0));
     if (!is_present(&d))
         return fault_np(cpu, selector_error(selector, 0));
-    if (cpu->long_mode && descriptor_fetch_upper(cpu, selector, VECTOR_GP, 0, &d))
+    if (fetch_base_of_64_bits(cpu, selector, &d))
         return STATUS_FAULT;
     segment_set(cpu, LDTR, selector, &d);
     return STATUS_OK;
@@ -331,7 +342,7 @@ static int load_tr(CPU *cpu, uint16_t selector)
         return fault_gp(cpu, selector_error(selector, 0));
     if (!is_present(&d))
         return fault_np(cpu, selector_error(selector, 0));
-    if (cpu->long_mode && descriptor_fetch_upper(cpu, selector, VECTOR_GP, 0, &d))
+    if (fetch_base_of_64_bits(cpu, selector, &d))
         return STATUS_FAULT;
     if (descriptor_set_type(cpu, selector, &d, type | 2)) /* busy */
         return STATUS_FAULT;

@@ -295,6 +295,15 @@ def test_upper_half_of_a_system_descriptor(bench: Long) -> None:
     assert (frame.vector, frame.stack[0]) == (GP, FREE)
 
 
+@pytest.mark.parametrize(("instruction", "type_"), [("ltr ax", 9), ("lldt ax", 2)])
+def test_a_base_that_is_not_canonical_is_refused(raising: Long, instruction: str, type_: int) -> None:
+    """SDM Vol. 3, "Canonical Addressing". A VM entry would not take what else a VM exit could save."""
+    raising.set_system(FREE, type_, 1 << 47, 0x67)
+    raising.cpu.rax = FREE
+    assert raising.fault(instruction) == (GP, FREE)
+    assert raising.cpu.memory.read(0x1000 + FREE + 5, 1)[0] & 0x0F == type_  # not busy
+
+
 def test_descriptor_tables_have_64_bit_bases(bench: Long) -> None:
     bench.cpu.gdtr.base, bench.cpu.gdtr.limit = 0xFFFF_8000_1234_5678, 0x123
     bench.run("sgdt [30000h]\n hlt")
