@@ -41,7 +41,7 @@ cdef uint64_t address_of(object value) except? 0xFFFFFFFFFFFFFFFF:
 cdef object seconds_of(object value, int bits, str name):
     """Seconds from Python: a number from 0 up to 2**bits."""
     try:
-        inside = 0 <= value < 1 << bits
+        inside = 0 <= value < 2.0**bits  # a shift would be one of C's int
     except TypeError:
         raise TypeError(f"{name}: {value!r} is no number of seconds") from None
     if not inside:

@@ -108,6 +108,18 @@ def test_an_address_that_is_no_number(cpu: emu.Cpu, address: Any) -> None:
             access(address)
 
 
+def test_limits_up_to_the_greatest(machine: emu.Machine) -> None:
+    for seconds in (0.5, 300, (1 << 40) - 1):
+        assert machine.run(instructions=2, seconds=seconds).reason == "limit"
+    for timeout in (300, (1 << 30) - 1):
+        machine.run(instructions=2, timeout=timeout)
+    assert machine.instructions == 10
+    for name, bits in (("seconds", 40), ("timeout", 30)):
+        for value in (-1, 1 << bits, float("nan")):
+            with pytest.raises(ValueError, match=f"^{name}: .* is not within 0 to"):
+                machine.run(**{name: value})
+
+
 def test_blocks_up_to_what_there_is(cpu: emu.Cpu) -> None:
     cpu.memory.write(0xFFFFE, b"ab")
     assert cpu.read_linear(0xFFFFE, 4) == cpu.bus.read(0xFFFFE, 4) == b"ab\xff\xff"
