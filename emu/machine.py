@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,7 @@ __all__ = ["Console", "Machine", "builtin_firmware", "exit_status", "parse_size"
 SIZE_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 BACKEND_HAS = ("connected", "hang_up", "write", "read", "close")
 EXPECT_EVERY = 10_000  # instructions between two looks at what the guest has sent
+EXPECT_PIECE = 0.010  # seconds of guest time, likewise, where it sleeps
 
 
 def builtin_firmware() -> Path:
@@ -122,7 +124,8 @@ class Console(SerialLine):
     def expect(self, wanted: bytes, seconds: float = 5.0, timeout: float | None = None) -> bytes:
         """Runs the machine until the guest has sent `wanted` after what earlier calls have found.
 
-        It stops at the same instruction each time, within 10,000 of the one that sent it.
+        It stops at the same instruction each time: within 10,000 of the one that sent it, and where the guest sleeps
+        then within 10 ms of guest time, or a hundredth of what has passed in this call where that is longer.
 
         Args:
             wanted: the bytes.
@@ -143,7 +146,14 @@ class Console(SerialLine):
             OutputLine.poll(self)
             return self.unread().find(wanted) >= 0
 
-        stop = self.run(until=found, every=EXPECT_EVERY, seconds=seconds, timeout=timeout)
+        started, passed = time.monotonic(), 0.0
+        while True:
+            piece = min(seconds - passed, max(EXPECT_PIECE, passed / 100))
+            left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
+            stop = self.run(until=found, every=EXPECT_EVERY, seconds=piece, timeout=left)
+            passed += piece
+            if stop.reason is not StopReason.LIMIT or passed >= seconds or left == 0:
+                break
         unread = self.unread()
         at = unread.find(wanted)
         if at < 0:

@@ -12,6 +12,7 @@ from .conftest import Built
 from .service import MEMORY, Shell, program, shell
 from .vmm import files_of
 
+NOT_STOPPED = "no event has stopped that VM, or it is off already; `vms` shows it\n"
 EVENT = "last event: wrote to protected memory; events 1, restarts 0, polls "
 HEAP_PROGRAM = """
 %include "x86.inc"
@@ -147,9 +148,11 @@ def test_help_teaches_every_command(at: Shell) -> None:
         ("stop 2", "VM 2: the guests are VM 1 to VM 1\n"),
         ("stop x", "VM x: the guests are VM 1 to VM 1\n"),
         ("stop 4294967297", "VM 4294967297: the guests are VM 1 to VM 1\n"),
-        ("resume 1", "the VMM says: that VM is in no state for it\n"),
-        ("RESUME 0x1", "the VMM says: that VM is in no state for it\n"),
-        ("resume 01h", "the VMM says: that VM is in no state for it\n"),
+        ("resume 1", NOT_STOPPED),
+        ("RESUME 0x1", NOT_STOPPED),
+        ("resume 01h", NOT_STOPPED),
+        ("stop 1", NOT_STOPPED),
+        ("sel clear now", "clear: `sel` lists, `sel clear` erases, `sel add TEXT` adds\n"),
         ("", ""),
         ("   vms", "VM 1 runs    writer\n"),
     ],
@@ -241,7 +244,7 @@ def test_resume_and_leave(built: Built) -> None:
         at.wait()
         assert at.do("resume 1") == ""
         assert at.do("vms").startswith(f"VM 1 runs    writer; {EVENT}")
-        assert at.do("resume 1") == "the VMM says: that VM is in no state for it\n"
+        assert at.do("resume 1") == NOT_STOPPED
         at.machine.serial.send(b"leave\r")
         assert at.machine.run(seconds=5).reason is StopReason.POWERED_OFF
         assert "guest     undisturbed" in at.machine.serial.output.decode()
