@@ -121,10 +121,12 @@ SCENARIOS: Mapping[str, Scenario] = {
          "aware     ends well"],
     ),
     "messages": Scenario(
-        "two guests that know of the VMM send messages to the Service OS and to each other",
-        {"boot": "service", "guests": ["aware", "aware"], "after": "resume"},
-        ["aware     is VM 1", "aware     sent a message to VM 2", "aware     message from VM 1: ping",
+        "two guests that know of the VMM, and the user in the Service OS's shell, send messages to each other",
+        {"boot": "service", "guests": ["aware", "aware"], "after": "resume", "flags": ["shell"]},
+        ["> send 1 hello there", "aware     is VM 1", "service   message from VM 1: hello from VM 1",
+         "aware     message from VM 0: hello there", "service   message from VM 1: hello there", "aware     sent a message to VM 2", "aware     message from VM 1: ping",
          "aware     message from VM 2: pong", "aware     ends well", OFF],
+        steps=[Step("> ", keys="send 1 hello there\r"), Step("> ", keys="leave\r")],
     ),
     "partition": Scenario(
         "the Service OS comes from the FAT system partition of the disk, which the guest uses then",

@@ -125,7 +125,7 @@ def test_decision_306_by_the_user(built: Built, key: str, says: str, way: str) -
     with boot(built, typed) as machine:
         assert says in console(machine)
         assert ("the user says so" if key == "n" else "Service OS, as the user says") in console(machine)
-        assert machine.cycles < 2 * machine.board.clock.hz
+        assert machine.cycles < 3 * machine.board.clock.hz  # the query alone would take as long
 
 
 def test_decision_306_is_shown_on_the_display(built: Built) -> None:
@@ -148,7 +148,7 @@ def test_decision_306_can_wait_for_ever(built: Built) -> None:
 def test_decision_306_by_the_stored_policy(built: Built, stored: str, says: str) -> None:
     with boot(built, boot=stored) as machine:
         assert says in console(machine) and "Service OS?" not in console(machine)
-        assert machine.cycles < 2 * machine.board.clock.hz
+        assert machine.cycles < 3 * machine.board.clock.hz  # the query alone would take as long
 
 
 @pytest.mark.parametrize("way", ["serial", "keyboard"])
