@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; those of the process without it.
 
     Returns:
-        The exit status: 0 assembled, 1 errors in the source, 2 wrong arguments or input.
+        The exit status: 0 assembled, 1 errors in the source, 2 wrong arguments or input, 130 Ctrl-C.
     """
     try:
         return _main(sys.argv[1:] if argv is None else argv)
@@ -77,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"emu-asm: {error}", file=sys.stderr)
     except BrokenPipeError:
         sys.stderr.close()
+    except KeyboardInterrupt:
+        return 130  # as shells have it
     except OSError as error:
         name = f"{error.filename or 'standard output'}: "
         print(f"emu-asm: {name}{error.strerror or error}", file=sys.stderr)

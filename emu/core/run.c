@@ -35,6 +35,8 @@ static int deliver(CPU *cpu, const Fault *event, uint8_t shadow)
         cpu->rep_resumed = 0;
         cpu->fault = *event;
         const bool debug = event->vector == VECTOR_DB || event->type != EVENT_HARDWARE_EXCEPTION;
+        if (event->vector == VECTOR_DB && event->type == EVENT_HARDWARE_EXCEPTION)
+            cpu->dr[6] |= event->address; /* a trap is over now: what it was for would be lost */
         return debug ? STOP_BREAKPOINT : STOP_FAULT;
     }
     if (cpu->hook)

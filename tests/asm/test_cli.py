@@ -195,6 +195,17 @@ def test_files_are_named_as_nasm_names_them(folder: Path, name: str) -> None:
     assert sorted(p.name for p in (folder / "ours").iterdir()) == sorted(p.name for p in (folder / "nasm").iterdir())
 
 
+def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Waiting:
+        @property
+        def buffer(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", Waiting())
+    assert main(["-o", "out.bin", "-"]) == 130
+    assert capsys.readouterr().err == ""
+
+
 def test_more_of_the_command_line_in_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "more").write_text("-f bin\n-Iinc/\n\n-d VALUE=1 + 2\n")
     assert main(["-@", "more", "-o", "out.bin", "good.asm"]) == 0

@@ -174,6 +174,17 @@ def test_software_interrupts_stop_a_run(code: str, vector: int) -> None:
     assert stop.reason is emu.StopReason.BREAKPOINT and stop.vector == vector
 
 
+def test_debug_exceptions_stop_a_run_and_dr6_says_why() -> None:
+    cpu = emu.Cpu()
+    cpu.load(0x1000, asm.assemble("nop\nmov [0x2000], eax\nnop", bits=32).binary)
+    cpu.rflags |= 1 << 8
+    stop = cpu.run()
+    assert (stop.reason, stop.vector, cpu.rip, cpu.dr6) == (emu.StopReason.BREAKPOINT, 1, 0x1001, 0xFFFF4FF0)
+    cpu.rflags, cpu.dr6, cpu.dr2, cpu.dr7 = 2, 0xFFFF0FF0, 0x2000, 0x0D000010  # four bytes, writes
+    stop = cpu.run()
+    assert (stop.reason, stop.vector, cpu.rip, cpu.dr6) == (emu.StopReason.BREAKPOINT, 1, 0x1006, 0xFFFF0FF4)
+
+
 def test_faults_delivered() -> None:
     cpu = emu.Cpu(bits=16, faults="deliver")
     cpu.memory.write(6 * 4, b"\x00\x20\x00\x00")  # #UD: 0:2000h
