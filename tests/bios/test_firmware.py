@@ -41,15 +41,6 @@ def altered(rom: bytes, name: str) -> bytes:
     raise AssertionError(name)
 
 
-def test_reset_302_and_post_end_well(built: Built, native: Any) -> None:
-    machine, stop, console = native
-    assert stop.reason is StopReason.POWERED_OFF
-    assert "FAILED" not in console and "EXCEPTION" not in console
-    codes = [f"{code:02X}" for _, code in machine.board.post.codes]
-    assert codes[0] == "10" and codes[-1] == "42" and len(set(codes)) == len(codes)
-    assert set(codes) <= set(built.meanings)
-
-
 def test_memory_is_sized_by_the_cmos_ram_and_tried_out(built: Built) -> None:
     for size in (2, 15, 16, 17, 100):
         with Machine(memory=size << 20, firmware=built.rom()) as machine:
@@ -124,12 +115,6 @@ def test_the_memory_map_that_a_guest_is_told(native: Any) -> None:
         (0, 0xA0000, 1), (0x100000, 0xEED000, 1), (0xFED000, 0x3000, 2), (0xFF0000, 0x10000, 3),
         (0xE0000, 0x20000, 2), (FLASH_BASE, 0x100000, 2),
     ]  # fmt: skip
-
-
-def test_native_307_the_guest_boots_on_the_bare_machine(native: Any) -> None:
-    _, _, console = native
-    assert "boot      the guest runs on the bare machine: the processor has no VT-x" in console
-    assert "guest     started on the bare machine" in console and "guest     ends well" in console
 
 
 @pytest.mark.parametrize(

@@ -161,3 +161,14 @@ def test_a_hotkey_in_the_service_vm_comes_next(built: Built) -> None:
         machine.run(seconds=2)
         console = machine.serial.output.decode("latin-1")
     assert [event.kind for event in events_of(console)][1:] in ([HOTKEY, 7], [HOTKEY, HOTKEY, 7])
+
+
+def test_the_keyboard_s_own_test_is_no_key(built: Built) -> None:
+    """What the keyboard says at power on, AAh, comes to no VM: it would be a shift key's release."""
+    with running(built, LISTENER, [ALLOW]) as (machine, vmm):
+        assert machine.run(seconds=5, until=vmm.symbols["hotkey_key.tested"]).reason.name == "BREAKPOINT"
+        run_to_guest(machine, vmm)
+        assert " AA" not in after(machine) and "k000000AA" not in machine.serial.output.decode("latin-1")
+        machine.keyboard.press("shift_left")
+        machine.keyboard.release("shift_left")
+        assert "k0000002A k000000AA" in after(machine)

@@ -1,91 +1,26 @@
-"""The VMM, the Service VM and the guest on the machine: the flow, block by block, and what nobody may disturb."""
+"""The VMM, the Service VM and the guest on the machine: what each sees, and what nobody may disturb."""
 
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import asm
-from bios.build import HERE, folders
+from bios.build import HERE
 from emu import Machine, StopReason
 from emu.cli import main
 
-from .conftest import Built
-from .vmm import BOOT, CALL, GUEST, POWER_OFF, SERVICE, TRAP, Switch, Vmm, rom_with_guest
+from .conftest import MEMORY, SECONDS, Built, Story
+from .vmm import GUEST, POWER_OFF, SERVICE, TRAP, Switch, Vmm, rom_with_guest
 
-MEMORY = 32 << 20
-SECONDS = 5
 TIMING_SLACK = 20_000  # cycles between a VM entry and the entry's line in the VMM's record
-
-
-class Story:
-    """A whole run of the built-in firmware."""
-
-    def __init__(self, machine: Machine, folder: Path) -> None:
-        self.machine = machine
-        self.stop = machine.run(seconds=SECONDS)
-        self.console = machine.serial.output.decode()
-        self.vmm = Vmm(machine, folder)
-        self.switches = self.vmm.switches()
-
-    def line(self, wanted: str) -> int:
-        """The number of the console's line that has a text."""
-        return next(n for n, line in enumerate(self.console.splitlines()) if wanted in line)
-
-
-@pytest.fixture(scope="module")
-def story(built: Built) -> Iterator[Story]:
-    with Machine(MEMORY, "westmere", firmware=built.rom()) as machine:
-        yield Story(machine, built.folder)
 
 
 def test_the_run_ends_well(story: Story) -> None:
     assert story.stop.reason is StopReason.POWERED_OFF
     assert "FAILED" not in story.console and "DISTURBED" not in story.console
-
-
-def test_vmm_304_takes_the_top_of_memory(story: Story) -> None:
-    assert f"VMM       at {MEMORY - (4 << 20):08X}" in story.console
-    base, size = story.vmm.guest_memory(SERVICE)
-    assert base + size == story.vmm.physical
-    guest, share = story.vmm.guest_memory(GUEST)
-    assert guest + share <= base
-
-
-def test_service_os_308_runs_before_any_guest(story: Story) -> None:
-    assert story.switches[0][1:4] == (-1, SERVICE, BOOT)
-    assert story.line("service   2048 KiB, console and BMC; 2 virtual machines") < story.line("guest     started")
-
-
-def test_guest_312_runs_under_the_vmm(story: Story) -> None:
-    assert story.line("guest     started under the VMM") < story.line("guest     5 timer interrupts")
-
-
-def test_event_314_a_write_to_protected_memory_is_trapped(story: Story, built: Built) -> None:
-    program = asm.assemble_file(HERE / "guest" / "guest.asm", include=folders("guest", built.folder))
-    rip, target = program.symbols["write_protected"], program.symbols["PROTECTED"]
-    assert "service   VM 1 wrote to protected memory" in story.console
-    facts = f"reason 00000030 qualification 000001AA RIP {rip:08X} address {target:08X} linear {target:08X}"
-    assert facts in story.console
-    assert "EAX 11111111 EBX 22222222 ECX 33333333 EDX 44444444" in story.console
-    assert "ESI 55555555 EDI 66666666 EBP 77777777 ESP 0000F000" in story.console
-    code = program.binary[rip - 0x10000 :][:12]
-    assert f"service   memory at RIP {code.hex(' ').upper()}" in story.console
-    assert "service   memory there 00 00 00 00" in story.console
-
-
-def test_switch_310_and_316_to_the_guest_and_back(story: Story) -> None:
-    steps = [(one.source, one.target, one.reason) for one in story.switches]
-    assert steps == [
-        (-1, SERVICE, BOOT), (SERVICE, GUEST, CALL), (GUEST, SERVICE, TRAP), (SERVICE, GUEST, CALL),
-        (GUEST, SERVICE, POWER_OFF),
-    ]  # fmt: skip
-    trap = story.switches[2]
-    assert trap.exit == 48 and trap.qualification == 0x1AA
-    assert [one.tsc for one in story.switches] == sorted(one.tsc for one in story.switches)
 
 
 def test_the_emulator_sees_the_same_switches(story: Story) -> None:
