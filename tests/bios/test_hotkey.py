@@ -166,9 +166,9 @@ def test_a_hotkey_in_the_service_vm_comes_next(built: Built) -> None:
 def test_the_keyboard_s_own_test_is_no_key(built: Built) -> None:
     """What the keyboard says at power on, AAh, comes to no VM: it would be a shift key's release."""
     with running(built, LISTENER, [ALLOW]) as (machine, vmm):
-        assert machine.run(seconds=5, until=vmm.symbols["hotkey_key.tested"]).reason.name == "BREAKPOINT"
         run_to_guest(machine, vmm)
-        assert " AA" not in after(machine) and "k000000AA" not in machine.serial.output.decode("latin-1")
-        machine.keyboard.press("shift_left")
-        machine.keyboard.release("shift_left")
+        machine.board.keyboard.key(0x12, False)  # that byte again: the shift key's release, without its being pressed
+        assert "k000000AA" not in after(machine) and "k000000AA" not in machine.serial.output.decode("latin-1")
+        machine.keyboard.press("shift")
+        machine.keyboard.release("shift")
         assert "k0000002A k000000AA" in after(machine)
