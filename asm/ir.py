@@ -13,7 +13,7 @@ from asm.address import is_rip_relative
 from asm.encode import encode
 from asm.expression import SCALAR, Expression, ExpressionError, Linear, Section, Symbol, evaluate
 from asm.match import ANY, LEVELS
-from asm.nops import fill
+from asm.nops import parts
 from asm.operands import Encoded, Far, Imm, Mem, Operand
 from asm.parse import base_and_index
 
@@ -418,8 +418,12 @@ class Padding:
     def size(self, section: Section, offset: int) -> int:
         return _bounded(-offset % self.align)
 
+    def parts(self, section: Section, offset: int) -> list[tuple[bytes, int]]:
+        """The no-operations, each with its count."""
+        return parts(self.size(section, offset), self.sequences, self.mode.bits, self.threshold, self.mode.optimise > 1)
+
     def emit(self, section: Section, offset: int, sink: Sink, start: int | None = None) -> bytes:
-        return fill(self.size(section, offset), self.sequences, self.mode.bits, self.threshold, self.mode.optimise > 1)
+        return b"".join(code * count for code, count in self.parts(section, offset))
 
 
 class Equ:

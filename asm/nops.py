@@ -37,12 +37,17 @@ def fill(gap: int, mode: str, bits: int, threshold: int, short: bool = True) -> 
         threshold: the largest gap that is not jumped over; negative for any.
         short: the jump may be a short one, as it is not under -O0.
     """
+    return b"".join(code * count for code, count in parts(gap, mode, bits, threshold, short))
+
+
+def parts(gap: int, mode: str, bits: int, threshold: int, short: bool = True) -> list[tuple[bytes, int]]:
+    """What `fill` puts together: instructions, each with how often it stands there."""
     if 0 <= threshold < gap:
         if short and gap - 2 <= 127:
-            return bytes((0xEB, gap - 2)) + b"\x90" * (gap - 2)
+            return [(bytes((0xEB, gap - 2)), 1), (b"\x90", gap - 2)]
         width = 2 if bits == 16 else 4
         rest = gap - 1 - width
-        return b"\xe9" + rest.to_bytes(width, "little") + b"\x90" * rest
+        return [(b"\xe9" + rest.to_bytes(width, "little"), 1), (b"\x90", rest)]
     sequences = [bytes.fromhex(text) for text in _SEQUENCES[mode, bits].split()]
     whole, rest = divmod(gap, len(sequences))
-    return sequences[-1] * whole + (sequences[rest - 1] if rest else b"")
+    return [(sequences[-1], whole), (sequences[rest - 1], 1 if rest else 0)]

@@ -120,7 +120,12 @@ def _item_pieces(assembler: Assembler, item: Item, section: Section, offset: int
             yield offset + n, f"{byte:02X}"
         return
     if type(item) is Padding:
-        yield from _item_pieces(assembler, item.emit(section, offset, _QUIET), section, offset)
+        for code, count in item.parts(section, offset):
+            if count:
+                yield from _item_pieces(assembler, code, section, offset)
+            if count > 1:
+                yield offset, f"<rep {count:X}h>"
+            offset += len(code) * count
         return
     if type(item) is Reserve:
         yield from _space(offset, item.size(section, offset))
