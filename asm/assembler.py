@@ -99,6 +99,7 @@ class Assembler:
         self.operands: Sequence[Operand] = ()  # of the instruction at hand, for messages
         self.included: set[int] = set()  # items that incbin made
         self.repeated: dict[int, int] = {}  # items that a constant times made, and how often; both for the listing
+        self.blanks: dict[int, list[tuple[int, int]]] = {}  # by item: what `?` leaves open
         self.spaces: dict[int, list[tuple[int, int]]] = {}  # by line of the listing: constant `absolute` space
         self.offsets: list[int] = []  # of each item in its section, once it is settled
         self.load_order: list[Section] = []

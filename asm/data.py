@@ -14,6 +14,7 @@ from asm.tokens import DATA, SIZES, string_bytes, unquote
 if TYPE_CHECKING:
     from asm.assembler import Assembler
 
+BLANK = "blank"  # the kind of a field without contents
 
 def data(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     width = DATA[tokens[0].lower()]
@@ -35,22 +36,31 @@ def data(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     if "?" in shape and assembler.section.nobits and not shape[1:].replace("nu", "").strip("?,()"):
         assembler.reserve_bytes(len(data), 1)
         return
+    blanks = [patch for patch in patches if patch.kind == BLANK]
+    if blanks:
+        assembler.blanks[len(assembler.items)] = [(patch.offset, patch.size) for patch in blanks]
+        patches = [patch for patch in patches if patch.kind != BLANK]
     assembler.items.append(Fixed(data, tuple(patches)) if patches else data)
 
 
 def _elements(
     assembler: Assembler, elements: Sequence[tuple[Sequence[str], str]], width: int
 ) -> tuple[bytes, list[Patch]]:
-    """The bytes of a list of data, and the fields in it that have no value yet."""
+    """The bytes of a list of data, and the fields in it that have no value yet, those of ``?`` as BLANK."""
     data = bytearray()
     patches: list[Patch] = []
+    before = ""
     for tokens, shape in elements:
         if shape == "s":
             string = string_bytes(tokens[0])
             data += string + bytes(-len(string) % width)
         elif shape == "?":
-            if not assembler.section.nobits and assembler.absolute is None:
-                assembler.warn_of_zeroing()
+            if before == "?":  # space that goes on
+                patches[-1] = patches[-1]._replace(size=patches[-1].size + width)
+            else:
+                patches.append(Patch(len(data), width, BLANK, 0))
+                if not assembler.section.nobits and assembler.absolute is None:
+                    assembler.warn_of_zeroing()
             data += bytes(width)
         elif shape in ("f", "-f", "+f"):
             constant_bytes = float_bytes("".join(tokens), width, assembler.rounding)
@@ -85,6 +95,7 @@ def _elements(
                     patches.append(Patch(len(data), width, "abs", value))
                 value = constant or 0
             data += _number(assembler, value, width, tokens[0])
+        before = shape
         if len(data) > MAX_IMAGE:
             raise ExpressionError(f"data of more than {MAX_IMAGE} bytes")
     return bytes(data), patches
@@ -146,6 +157,10 @@ def _compound(assembler: Assembler, tokens: Sequence[str], shape: str, width: in
     data, patches = _elements(assembler, parts, width)
     if count * len(data) > MAX_IMAGE:
         raise ExpressionError(f"data of more than {MAX_IMAGE} bytes")
+    if len(patches) == 1 and patches[0].kind == BLANK and patches[0].size == len(data):
+        return data * count, [patches[0]._replace(size=count * len(data))] if count else []
+    if not assembler.options.listing:
+        patches = [patch for patch in patches if patch.kind != BLANK]  # nobody asks; there could be millions
     repeated = [p._replace(offset=p.offset + n * len(data)) for n in range(count if patches else 0) for p in patches]
     return data * count, repeated
 

@@ -89,6 +89,7 @@ def _pieces(assembler: Assembler, index: int, section: Section) -> Iterator[tupl
     """What an item shows: (offset, text), never cut in two."""
     item = assembler.items[index]
     offset = assembler.offsets[index]
+    blanks = assembler.blanks.get(index, ())
     if index in assembler.included:
         count = assembler.repeated.get(index, 1)
         yield offset, f"<bin {len(item) // max(count, 1):X}h>"  # type: ignore[arg-type]
@@ -96,17 +97,32 @@ def _pieces(assembler: Assembler, index: int, section: Section) -> Iterator[tupl
             yield offset, f"<rep {count:X}h>"
     elif type(item) is Times:
         if item.count:
-            yield from _item_pieces(assembler, item.body, section, offset)
+            yield from _item_pieces(assembler, item.body, section, offset, blanks)
             if item.count > 1:
                 yield offset, f"<rep {item.count:X}h>"
     elif index in assembler.repeated and type(item) is bytes:
         count = assembler.repeated[index]
         if count:
-            yield from _item_pieces(assembler, item[: len(item) // count], section, offset)
+            yield from _item_pieces(assembler, item[: len(item) // count], section, offset, blanks)
             if count > 1:
                 yield offset, f"<rep {count:X}h>"
     else:
-        yield from _item_pieces(assembler, item, section, offset)
+        yield from _item_pieces(assembler, item, section, offset, blanks)
+
+
+def _with_blanks(
+    assembler: Assembler, item: bytes | Fixed, section: Section, offset: int, blanks: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, str]]:
+    """Data in which ``?`` left space open."""
+    spaces = iter(blanks)
+    begin, size = next(spaces)
+    for place, piece in _item_pieces(assembler, item, section, offset):
+        if place == offset + begin:
+            yield from _space(place, size)
+        if not offset + begin <= place < offset + begin + size:
+            yield place, piece
+        elif place == offset + begin + size - 1:
+            begin, size = next(spaces, (-1, 0))
 
 
 def _space(offset: int, size: int) -> Iterator[tuple[int, str]]:
@@ -114,17 +130,23 @@ def _space(offset: int, size: int) -> Iterator[tuple[int, str]]:
         yield offset, "??" * size if size <= 8 else f"<res {size:X}h>"
 
 
-def _item_pieces(assembler: Assembler, item: Item, section: Section, offset: int) -> Iterator[tuple[int, str]]:
+def _item_pieces(
+    assembler: Assembler, item: Item, section: Section, offset: int, blanks: Sequence[tuple[int, int]] = ()
+) -> Iterator[tuple[int, str]]:
+    if blanks and isinstance(item, bytes | Fixed):
+        yield from _with_blanks(assembler, item, section, offset, blanks)
+        return
     if type(item) is bytes:
         for n, byte in enumerate(item):
             yield offset + n, f"{byte:02X}"
         return
     if type(item) is Padding:
+        start = offset
         for code, count in item.parts(section, offset):
             if count:
                 yield from _item_pieces(assembler, code, section, offset)
             if count > 1:
-                yield offset, f"<rep {count:X}h>"
+                yield start, f"<rep {count:X}h>"
             offset += len(code) * count
         return
     if type(item) is Reserve:

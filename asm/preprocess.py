@@ -230,6 +230,8 @@ class Preprocessor:
     def list_line(self, frame: Frame, text: str) -> None:
         if self.record is None or text is CONTINUED or not self.lists or not frame.lists:
             return
+        if any(outer.call is not None and not outer.call.macro.lists for outer in self.frames):
+            return  # in a macro with .nolist: the line that calls it shows the bytes
         if frame.kind != "file":
             text = strip_comment(text).rstrip()
             text = re.sub(r"%\{([^}]*)\}", r"%\1", "".join(" " if p.isspace() else p for p in pieces(text)))
@@ -348,8 +350,8 @@ class Preprocessor:
         elif label and not macro.uses_label:
             self.tokens, self.shape = [label.rstrip(":"), ":"], "i:"
             self.assembler.place = self.place
-            if self.record is not None:
-                shown = label + " " if label.endswith(":") else label + " :"
+            if self.record is not None and macro.lists:
+                shown = " " * text[0].isspace() + label + (" " if label.endswith(":") else " :")
                 self.record.append((self.place, shown, len(self.frames), len(self.assembler.items)))
             self.assembler.line(self.tokens, self.shape, label)
         frame = Frame("macro", macro.file, body, self.place, macro.first, f"macro `{macro.name}'", call)

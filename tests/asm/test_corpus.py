@@ -17,8 +17,8 @@ NASM = shutil.which("nasm")
 needs_nasm = pytest.mark.skipif(NASM is None, reason="nasm is not installed")
 
 # NASM's listing says 0 for `section.NAME.start`, which it does not know yet, and has warnings that we do not give: of
-# prefixes that do nothing, and of ilog2. It shortens the no-operations of smartalign to repetitions.
-LISTED_DIFFERENTLY = {"sections", "nobits", "directives", "functions", "packages"}
+# ilog2 and of a prefix in a repetition.
+LISTED_DIFFERENTLY = {"sections", "nobits", "directives", "functions"}
 
 
 ON_ADDRESSES = {"positions"}  # it has conditions on addresses, which -E does not know

@@ -10,3 +10,9 @@
         dw      3 dup (0xcc, 4 dup byte ('PQR'), 9), 0xabcd
         dd      (5 + 3) dup (0xaaaa, 0, 0xbbbbbb), here
 here:   dq      (here - $$) * 2, 2 dup (here)
+[warning -zeroing]
+blank:  db      ?, 1, ?, ?, 2
+        dd      blank, ?, blank
+        dw      2 dup (?, ?, blank)
+        db      12 dup (?), 1
+        times   3 db ?

@@ -171,3 +171,10 @@ own:    takes_label 9
         retdef
         db leaked
         two 1 , 2 ; a comment, with a comma
+%macro  quiet 1.nolist
+%rep 2
+        mov     ax, %1
+%endrep
+%endmacro
+ named: quiet   5
+        quiet   6
