@@ -121,6 +121,8 @@ cdef uint8_t key_type(int which) noexcept nogil:
 cdef class Ps2Keyboard(Ps2Device):
     """A keyboard. Pin: READY out. Its power-on self-test takes half a second; the reset line does not reach it."""
 
+    VERSION = 2
+
     cdef uint8_t replies[4]        # to commands, sent before scan codes
     cdef uint8_t reply_count
     cdef uint8_t buffer[BUFFER]    # scan codes
