@@ -34,7 +34,7 @@ from asm.object_format import output_format
 from asm.operand_spelling import plain_operands
 from asm.operands import Encoded, EncodeError, Imm, Mem, Operand
 from asm.options import Options
-from asm.parse import NUMBERS, ParseError, TokenError, builder, explain
+from asm.parse import NUMBERS, SEGMENTS, ParseError, TokenError, builder, explain
 from asm.places import at_place, without_places
 from asm.preprocess import Preprocessor
 from asm.tokens import RESERVE, Kinds, mnemonics
@@ -197,7 +197,7 @@ class Assembler:
                 elif shape[1] == "E":
                     self.equ(tokens, shape)
                     return
-                elif shape[1] in STATEMENT_STARTS and self.is_statement(shape[1:]):
+                elif shape[1] in STATEMENT_STARTS and self.is_statement(tokens[1], shape[1:]):
                     self.label(tokens[0])
                     tokens, shape = tokens[1:], shape[1:]
                 else:
@@ -239,9 +239,9 @@ class Assembler:
         return TokenError(f"unknown instruction `{name}'{did_you_mean(name, mnemonics())}", name)
 
     @staticmethod
-    def is_statement(shape: str) -> bool:
-        """Whether what follows a name makes that name a label: a register alone does not begin a statement."""
-        return shape[0] != "r" or builder("statement", shape) is not None
+    def is_statement(first: str, shape: str) -> bool:
+        """Whether what follows a name makes that name a label: of registers only a segment's begins a statement."""
+        return shape[0] != "r" or (first.lower() in SEGMENTS and builder("statement", shape) is not None)
 
     def statement(self, tokens: list[str], shape: str) -> None:
         """Assembles what stands after the label."""

@@ -47,6 +47,7 @@ def test_the_lines_with_mistakes_are_nasms(tmp_path: Path) -> None:
     [
         ("mvo ax, 1", 1, 1, "unknown instruction `mvo'; did you mean"),
         ("\n  foo bar, baz", 2, 3, "unknown instruction `foo'"),
+        ("  incc eax", 1, 3, "unknown instruction `incc'; did you mean `inc'"),
         ("  mov ax, undefined", 1, 11, "symbol `undefined' not defined"),
         ("start_here: nop\n jmp start_her", 2, 6, "symbol `start_her' not defined; did you mean `start_here'?"),
         (" mov ax, 1 2", 1, 12, "unexpected `2', expected"),
