@@ -1,5 +1,6 @@
 """`emu run --gdb`, `--trace`: as a user calls them."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -102,7 +103,14 @@ def test_a_real_gdb_attaches_to_the_command(image: Path) -> None:
         assert "target remote 127.0.0.1:" in line
         where = line.split()[-1]
         script = ("-ex", f"target remote {where}", "-ex", "break work", "-ex", "continue", "-ex", "continue")
-        done = subprocess.run([gdb, "-nx", "-batch", *script], capture_output=True, text=True, timeout=60, check=False)
+        own = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # a sanitizer's: not for gdb
+        try:
+            done = subprocess.run(
+                [gdb, "-nx", "-batch", *script], capture_output=True, text=True, timeout=60, check=False, env=own
+            )
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
         assert "Breakpoint 1, 0x000f0002 in work ()" in done.stdout
         assert "exited with code 03" in done.stdout
         assert process.wait(30) == 3

@@ -294,6 +294,7 @@ import os, signal, threading, emu
 machine = emu.Machine(memory=1 << 20, firmware=bytes.fromhex("40ebfd90") * 16384)
 first = threading.Event()
 machine.cpu.on_slice(first.set)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background it is ignored
 threading.Thread(target=lambda: (first.wait(30), os.kill(os.getpid(), signal.SIGINT))).start()
 try:
     machine.run(timeout=60)
@@ -365,7 +366,8 @@ def test_ten_thousand_processors_leave_nothing() -> None:
     use(1000)
     before = resident()
     use(10_000)
-    assert resident() - before < 2000
+    quarantine = 16 << 10 if "libasan" in os.environ.get("LD_PRELOAD", "") else 0  # as the Makefile sets it
+    assert resident() - before < 2000 + quarantine
 
 
 def test_a_processor_has_nothing_of_the_one_before() -> None:
