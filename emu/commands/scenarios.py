@@ -55,6 +55,8 @@ def scenarios(options: argparse.Namespace) -> int:
         failed += bool(outcome.problems)
     if failed:
         print(f"{failed} of {len(chosen)} did not end as they should")
+    elif len(chosen) > 1:
+        print(f"all {len(chosen)} ended as they should")
     return FAILED if failed else 0
 
 
