@@ -231,6 +231,8 @@ class Board:
             isinstance(mmio, range) and mmio.step == 1 and 0 <= mmio.start < mmio.stop <= 1 << 64
         ):
             raise ConfigError(f"{device.name}: mmio={mmio!r} is no range of addresses, such as range(0xd0000, 0xd1000)")
+        if odd := [port for port in ports if not isinstance(port, int)]:
+            raise TypeError(f"{device.name}: port {odd[0]!r} is no number")
         if wrong := [port for port in ports if not 0 <= port <= 0xFFFF]:
             raise ConfigError(f"{device.name}: port {wrong[0]:#x} is not within 0 to 0xffff")
         self.clock.adopt(device)

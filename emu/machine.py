@@ -35,6 +35,7 @@ __all__ = ["Console", "Machine", "builtin_firmware", "exit_status", "parse_size"
 
 SIZE_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 BACKEND_HAS = ("connected", "hang_up", "write", "read", "close")
+NVRAM_SIZE = 256  # bytes of CMOS RAM
 EXPECT_EVERY = 10_000  # instructions between two looks at what the guest has sent
 EXPECT_PIECE = 0.010  # seconds of guest time, likewise, where it sleeps
 
@@ -81,7 +82,7 @@ def nvram_file(path: str | os.PathLike[str]) -> "NvramFile":
     """The file that keeps the CMOS RAM."""
     from emu.host.nvram_file import NvramFile
 
-    return NvramFile(path, 256)
+    return NvramFile(path, NVRAM_SIZE)
 
 
 def backend_of(line: str | Backend) -> Backend:
@@ -232,6 +233,10 @@ class Machine:
         if isinstance(nvram, str | os.PathLike):
             self.nvram = nvram_file(nvram)
             nvram = self.nvram.load()
+        elif nvram is not None:
+            nvram = bytes(memoryview(nvram))
+            if len(nvram) != NVRAM_SIZE:
+                raise ConfigError(f"nvram: {len(nvram)} bytes, and the CMOS RAM has {NVRAM_SIZE}")
         try:
             self.board = Board(
                 model, memory, rom, debugcon=debugcon, debug_exit=debug_exit, nvram=nvram, disks=self.disks

@@ -93,7 +93,10 @@ class Keyboard:
         Raises:
             ValueError: a character is on no key of a US keyboard; nothing is typed then.
             BadInput: 4096 keys wait already.
+            TypeError: it is no text.
         """
+        if not isinstance(text, str):
+            raise TypeError(f"{text!r} is no text that could be typed")
         strokes = [stroke(character) for character in text]
         at = self.start(cycle)
         for each, shift in strokes:

@@ -350,6 +350,8 @@ class TestFingers:
             kbc.keys.press("hyper")
         with pytest.raises(ValueError, match="'é' is on no key"):
             kbc.keys.type("abcé")
+        with pytest.raises(TypeError, match="b'abc' is no text"):
+            kbc.keys.type(b"abc")  # type: ignore[arg-type]
         for wrong in (0, 0x85, 0xE000, 0x1234, 1 << 31):
             with pytest.raises(ValueError, match="scan code"):
                 kbc.keyboard.key(wrong, True)

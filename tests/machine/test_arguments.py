@@ -176,6 +176,8 @@ def test_a_disk_belongs_to_one_machine(tmp_path: Path) -> None:
         ({"debugcon": 1.5}, TypeError, "integer"),
         ({"debugcon": 0x3F8}, emu.ConfigError, "port 0x3f8 belongs to com1"),
         ({"append": "x"}, emu.ConfigError, "for a kernel"),
+        ({"nvram": b"x"}, emu.ConfigError, "nvram: 1 bytes, and the CMOS RAM has 256"),
+        ({"nvram": 5}, TypeError, "bytes-like"),
         ({"initrd": ["x"]}, emu.ConfigError, "for a kernel"),
     ],
 )
@@ -211,6 +213,8 @@ def test_attaching_a_device_to_nothing(machine: emu.Machine) -> None:
     for mmio in ((1, 2), 5, range(0), range(0, 8, 2), range(-4096, 0)):
         with pytest.raises(emu.ConfigError, match="no range of addresses"):
             machine.attach(emu.Device(), mmio=mmio)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="port 'a' is no number"):
+        machine.attach(emu.Device(), ports="abc")  # type: ignore[arg-type]
     ticker = Ticker()
     machine.attach(ticker)  # which has something to do
     machine.run(cycles=1000)
