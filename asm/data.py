@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 BLANK = "blank"  # the kind of a field without contents
 
+
 def data(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     width = DATA[tokens[0].lower()]
     if len(shape) == 1:

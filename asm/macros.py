@@ -551,9 +551,22 @@ def _paste(parts: list[str]) -> str:
 
 
 def quote(text: str) -> str:
-    """Text as a string token."""
-    if "'" not in text:
-        return f"'{text}'"
-    if '"' not in text:
-        return f'"{text}"'
-    return "`" + text.replace("\\", "\\\\").replace("`", "\\`") + "`"
+    """The text as a string of the source, in the quotes that NASM gives it."""
+    data = text.encode("utf-8", "surrogateescape")
+    if all(0x20 <= byte <= 0x7E for byte in data):
+        for mark in "'", '"':
+            if mark not in text:
+                return f"{mark}{text}{mark}"
+    return f"`{''.join(map(_escaped, data, [*data[1:], 0]))}`"
+
+
+_ESCAPES = {7: "a", 8: "b", 9: "t", 10: "n", 11: "v", 12: "f", 13: "r", 27: "e", 0x5C: "\\", 0x60: "`"}
+
+
+def _escaped(byte: int, following: int) -> str:
+    """A byte as it stands between back quotes; its octal digits are all there if another might be read with them."""
+    if byte in _ESCAPES:
+        return f"\\{_ESCAPES[byte]}"
+    if 0x20 <= byte <= 0x7E:
+        return chr(byte)
+    return f"\\{byte:03o}" if chr(following) in "01234567" else f"\\{byte:o}"

@@ -103,14 +103,15 @@ def _fail(message: str, text: str) -> Any:
 
 
 def base_and_index(terms: dict[object, int], scaled: frozenset[str]) -> tuple[str | None, str | None, int]:
-    """Base, index and scale of an address's registers, chosen as NASM does: the first unscaled register is the base.
+    """Base, index and scale of an address's registers, chosen as NASM does: the first is the base unless it is scaled.
 
     Raises:
         ExpressionError: no addressing mode has these registers.
     """
     plain = [name for name, count in terms.items() if count == 1]
     others = [(name, count) for name, count in terms.items() if count != 1]
-    plain.sort(key=lambda name: name in scaled)  # a stable sort: [eax*1+ebx] has EBX for its base
+    if len(plain) == 2 and plain[0] in scaled:  # [eax*1+ebx] and [eax*1+ebx*1] have EBX for their base
+        plain.reverse()
     if len(terms) > 2 or len(others) > 1 or any(count < 0 for _, count in others):
         raise ExpressionError("invalid effective address")
     base = str(plain[0]) if plain else None

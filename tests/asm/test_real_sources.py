@@ -20,7 +20,8 @@ CASES = {
         "bits 32\nmov eax, foo[ebx]\nmov eax, dword foo[ebx+4]\nmov eax, foo[ebx*4]\nmov eax, 5[ebx]\n"
         "mov eax, (foo+1)[ebx]\nmov eax, foo+4[ebx]\nmov eax, es:foo[ebx]\ncall foo[ebx]\nfoo: dd 0\n",
     ),
-    "base and index apart": ("bin", "bits 32\nmov [eax,ecx], ebx\nmov eax, [eax+8,ecx*4]\nmov al, [ebx,esi]\n"),
+    "base and index apart": ("bin", "bits 32\nmov [eax,ecx], ebx\nmov eax, [eax+8,ecx*4]\nmov al, [ebx,esi]\n"
+        "mov eax, [ecx*1+ebx*1+4]\nmov eax, [ebp*1+ecx*1]\nmov eax, [ecx*1+ebx]\nmov eax, [ebx+ecx*1]\n"),
     "lea of a name": ("bin", "bits 32\nlea eax, foo\nlea eax, 5\nlea ebx, [foo]\nfoo:\nbits 64\nlea rax, foo\n"),
     "labels like keywords": (
         "bin",

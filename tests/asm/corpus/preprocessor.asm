@@ -171,3 +171,6 @@ self_named(1) equ 3
 %define long 1 + \
              2
         db long
+%strcat joined "al", 'pha', `\n`
+%strcat marks  "it's", '"', `\x015`, `\x01\xff\e`, "é`\"
+        db      joined, marks, %strcat('a', `\0`, '7')
