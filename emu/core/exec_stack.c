@@ -88,18 +88,22 @@ COLD_BODY(exec_pushad) { return push_all(cpu, 4); }
 COLD_BODY(exec_popa) { return pop_all(cpu, 2); }
 COLD_BODY(exec_popad) { return pop_all(cpu, 4); }
 
-/* All places are tried first, so that nothing has changed where one of them faults; then it goes step by step, since the
+/* All places are tried first, in the order of the SDM's operation, so that nothing has changed where one of them faults; then it goes step by step, since the
  * display that is read may lie where the new one is pushed. A write at the final stack pointer must be possible too. */
 COLD_BODY(exec_enter_i_i)
 {
     const unsigned size = 2u << insn->osize, level = insn->imm_hi & 31, pushes = level ? level + 1 : 1;
     const uint64_t frame = (cpu->r[RSP] & ~cpu->sp_mask) | sp_below(cpu, size);
     const uint64_t end = sp_below(cpu, pushes * size + (uint16_t)insn->imm);
-    int status = mem_probe_write(cpu, SS, end, size);
-    for (unsigned i = 1; i < level && !status; i++)
-        status = mem_read(cpu, SS, (cpu->r[RBP] - i * size) & cpu->sp_mask, size);
-    for (unsigned i = 1; i <= pushes && !status; i++)
-        status = mem_probe_write(cpu, SS, sp_below(cpu, i * size), size);
+    int status = mem_probe_write(cpu, SS, sp_below(cpu, size), size);
+    for (unsigned i = 1; i < pushes && !status; i++) {
+        if (i < level)
+            status = mem_read(cpu, SS, (cpu->r[RBP] - i * size) & cpu->sp_mask, size);
+        if (!status)
+            status = mem_probe_write(cpu, SS, sp_below(cpu, (i + 1) * size), size);
+    }
+    if (!status)
+        status = mem_probe_write(cpu, SS, end, size);
     if (status)
         return status;
 

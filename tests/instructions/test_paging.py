@@ -161,6 +161,20 @@ def test_push_across_a_missing_page_leaves_esp() -> None:
     assert bench.cpu.esp == 0x31002
 
 
+@pytest.mark.parametrize(
+    ("code", "missing", "address"), [("enter 8, 0", 0x30000, 0x30FFC), ("enter 1500h, 0", 0x2F000, 0x2FAFC)]
+)
+def test_enter_pushes_before_it_tries_the_final_stack_pointer(code: str, missing: int, address: int) -> None:
+    """SDM Vol. 2, "ENTER", operation."""
+    bench = paged()
+    bench.set_page(missing, 0)
+    bench.cpu.esp = 0x31000
+    bench.place(code)
+    with pytest.raises(emu.CpuFault) as caught:
+        bench.cpu.step()
+    assert (caught.value.vector, caught.value.address, bench.cpu.esp) == (PF, address, 0x31000)
+
+
 # --- TLB: SDM Vol. 3, "Invalidation of TLBs and Paging-Structure Caches" ---
 
 
