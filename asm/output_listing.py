@@ -29,7 +29,7 @@ class _Quiet:
 
     @staticmethod
     def resolve(value: int | Linear, section: Section, start: int, end: int, at: int, size: int, kind: str) -> int:
-        if isinstance(value, Linear) and value.terms != {section: 1}:
+        if isinstance(value, Linear) and (value.wrt or value.terms != {section: 1}):
             return 0
         return address_field(value, section, start, end, at, size, kind)
 
@@ -76,13 +76,13 @@ def _rows(
     items = (piece for index in range(first, last) for piece in _pieces(assembler, index, sections[index]))
     for offset, piece in itertools.chain(items, (piece for space in spaces for piece in _space(*space))):
         if len(data) + len(piece) > HEX_WIDTH:
-            yield f"{start:08X} {data + '-':<{HEX_WIDTH + 1}}"
+            yield f"{start & 0xFFFFFFFF:08X} {data + '-':<{HEX_WIDTH + 1}}"
             data = ""
         if not data:
             start = offset
         data += piece
     if data:
-        yield f"{start:08X} {data:<{HEX_WIDTH + 1}}"
+        yield f"{start & 0xFFFFFFFF:08X} {data:<{HEX_WIDTH + 1}}"
 
 
 def _pieces(assembler: Assembler, index: int, section: Section) -> Iterator[tuple[int, str]]:
@@ -164,6 +164,10 @@ def _item_pieces(
     while n < len(data):
         patch = fields.get(n)
         value = evaluate(patch.expression, section, offset) if patch is not None else None
+        if patch is not None and patch.kind == "rel" and isinstance(value, int):
+            yield offset + n, f"({(value & ((1 << 8 * patch.size) - 1)).to_bytes(patch.size, 'little').hex().upper()})"
+            n += patch.size
+            continue
         if patch is None or not isinstance(value, Linear) or (patch.kind == "rel" and set(value.terms) == {section}):
             yield offset + n, f"{data[n]:02X}"
             n += 1

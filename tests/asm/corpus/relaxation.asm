@@ -58,3 +58,7 @@ n2:     call word n2
         jz n2
         jrcxz n3
 n3:
+        bits    32
+        jmp     12345                   ; a number is a place outside the section
+        jz      0x10
+        times   3 call 77
