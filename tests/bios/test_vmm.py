@@ -60,7 +60,7 @@ def test_the_bmc_has_a_record_of_it(story: Story) -> None:
 def test_the_service_vm_reads_the_sensors(built: Built) -> None:
     with Machine(MEMORY, "westmere", firmware=built.rom()) as machine:
         sensor = machine.bmc.by_number[1]
-        sensor.value = sensor.reading + 3
+        sensor.value += 3
         machine.run(seconds=SECONDS)
         assert f"CPU temperature   {sensor.raw} degrees C\r\n" in machine.serial.output.decode()
 
@@ -327,7 +327,7 @@ text:   db      "status ", 0
 
 @pytest.mark.parametrize(
     ("call", "status"),
-    [(0, 0), (1, 2), (2, 2), (3, 2), (4, 2), (5, 2), (17, 1), (0x12345678, 1), (0xFFFFFFFF, 1)],
+    [(0, 0), (1, 2), (2, 2), (3, 2), (4, 2), (5, 2), (17, 2), (18, 1), (0x12345678, 1), (0xFFFFFFFF, 1)],
 )
 def test_a_guest_s_calls(built: Built, tmp_path: Path, call: int, status: int) -> None:
     registers = "mov ebx, 0\n mov ecx, 0FFFFFFFFh\n mov esi, 0FFFFFFF0h\n mov edi, 0FFFFFFF0h\n"
