@@ -11,6 +11,7 @@ __all__ = ["coloured", "disassemble", "listing"]
 MAX_LENGTH = 15  # bytes of an instruction
 PAGE_SIZE = 4096
 PIECE = 256  # instructions
+MOST = 1 << 20  # instructions of one call
 EFER_LMA = 1 << 10
 
 
@@ -21,9 +22,14 @@ def disassemble(processor: "Processor", la: int, count: int = 1) -> list[tuple[i
         For each its linear address, bytes and text in NASM's syntax, where branches name offsets in the code segment;
         what is no instruction is `db`, a byte at a time. It ends early where no page is mapped, and goes on at 0 after
         the last linear address: 4 GiB - 1 outside IA-32e mode.
+
+    Raises:
+        ValueError: more than 1,048,576 instructions, whose code would be read first.
     """
     from asm.disassemble import disassemble
 
+    if count > MOST:
+        raise ValueError(f"count is at most {MOST:,}, not {count:,}")
     if count <= 0:
         return []
     last = (1 << (64 if processor.efer & EFER_LMA else 32)) - 1

@@ -48,6 +48,8 @@ def test_disassembly_at_the_instruction_pointer() -> None:
     assert [text for _, _, text in machine.cpu.disassemble(la, 3)] == ["mov ax, 0x1234", "add [bx+si], al", "hlt"]
     assert machine.cpu.disassemble(la, 0) == []
     assert len(machine.cpu.disassemble(0x1000, 5000)) == 5000
+    with pytest.raises(ValueError, match="count is at most 1,048,576, not 1,099,511,627,776"):
+        machine.cpu.disassemble(0x1000, 1 << 40)
 
 
 @pytest.mark.parametrize(("bits", "last"), [(16, (1 << 32) - 1), (32, (1 << 32) - 1), (64, (1 << 64) - 1)])
