@@ -404,7 +404,7 @@ class Assembler:
 
     def instruction(self, tokens: Sequence[str], shape: str) -> None:
         build = builder("statement", shape)
-        if build is None and "[" in shape:
+        if build is None and ("[" in shape or "k" in shape):
             tokens, shape = plain_operands(tokens, shape)
             build = builder("statement", shape)
         if build is None:

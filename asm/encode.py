@@ -250,8 +250,9 @@ class _Prefixes:
 class _Template:
     """A form that fits a shape of operands: where each operand goes, but for the registers themselves."""
 
-    def __init__(self, fit: Fit, operands: tuple[Operand, ...], bits: int, prefixes: _Prefixes) -> None:
+    def __init__(self, fit: Fit, operands: tuple[Operand, ...], bits: int, prefixes: _Prefixes, level: int) -> None:
         form, self.conditions = fit
+        self.level = level
         self.form = form
         self.bits = bits
         self.rex = _REX_W if form.osize == 64 else 0
@@ -388,12 +389,16 @@ class _Choice:
         head = template.head(asize, segment)
         self.tail = bytes((is4 << 4,)) if is4 >= 0 else bytes((form.suffix,)) if form.suffix >= 0 else b""
         self.modrm = modrm
+        if seen & _FORBIDS_REX and (form.vex or "low" in form.notes):
+            raise EncodeError("instruction cannot use high byte registers")
         if form.vex:
             if template.bits != 64 and (rex & ~_REX_W or vvvv > 7 or is4 > 7):
                 raise EncodeError("invalid operands in non-64-bit mode")
             self.head = head + _vex(form, rex, vvvv) + bytes((opcode,))
             self.ready = True
             return
+        if "low" in form.notes:
+            seen &= ~_NEEDS_REX
         if rex or seen & _NEEDS_REX:
             if template.bits != 64:
                 raise EncodeError("invalid operands in non-64-bit mode")
@@ -484,6 +489,8 @@ def _prefix_warnings(
     """What there is to warn of prefixes that the form or the mode makes nothing of."""
     form, prefixes = template.form, template.prefixes
     in_memory = bool(operands) and type(operands[0]) is Mem
+    if "obsolete" in form.notes:
+        yield _obsolescence(form, template.level)
     if prefixes.locks and not (form.lock and in_memory):
         yield "prefix-lock", "instruction is not lockable"
     if prefixes.hint and not (in_memory and (form.mnemonic == "XCHG" or (prefixes.hint, form.mnemonic) == _RELEASE)):
@@ -496,6 +503,15 @@ def _prefix_warnings(
     ignored = segment or prefixes.segment
     if template.bits == 64 and ignored in ("es", "cs", "ss", "ds"):
         yield "prefix-seg", f"{ignored} segment base generated, but will be ignored in 64-bit mode"
+
+
+def _obsolescence(form: Form, level: int) -> tuple[str, str]:
+    """What there is to warn of an instruction that processors no longer have."""
+    if form.mnemonic == "PCOMMIT":  # withdrawn before a processor had it; its code is one of SFENCE
+        return "obsolete-nop", "instruction never implemented and is a noop on the target CPU"
+    if level == level_of(form):
+        return "obsolete-valid", "instruction obsolete but valid on the target CPU"
+    return "obsolete-removed", "instruction obsolete and removed from the target CPU"
 
 
 def _takes_size(operands: tuple[Operand, ...]) -> bool:
@@ -609,4 +625,4 @@ def _make_templates(
         if not fits:
             raise EncodeError("no instruction for this cpu level")
         fits[-1] = fits[-1][0], ()
-    return [_Template(fit, operands, bits, prefixes) for fit in fits]
+    return [_Template(fit, operands, bits, prefixes, level) for fit in fits]

@@ -1,4 +1,5 @@
-"""Operands spelt as other assemblers have them, which NASM takes too: ``table[bx]``, ``es:table[bx]``, ``[bx,si]``.
+"""Operands spelt as other assemblers have them, which NASM takes too: ``table[bx]``, ``es:table[bx]``, ``[bx,si]``,
+and ``dword ptr table`` after ``%use masm``.
 
 The grammar knows one spelling, ``[es:table+bx]``; an instruction that it does not take is tried again in that.
 """
@@ -19,6 +20,9 @@ def plain_operands(tokens: Sequence[str], shape: str) -> tuple[list[str], str]:
     """
     out: list[tuple[str, str]] = []  # token and kind
     pairs = list(zip(tokens, shape, strict=True))
+    if "k" in shape:
+        pairs = _without_ptr(pairs)
+        shape = "".join([kind for _, kind in pairs])
     start = shape.find("I") + 1  # of the operand at hand, in `out`
     at = 0
     while at < len(pairs):
@@ -45,6 +49,24 @@ def plain_operands(tokens: Sequence[str], shape: str) -> tuple[list[str], str]:
             out.append(pairs[at])
         at += 1
     return [token for token, _ in out], "".join([kind for _, kind in out])
+
+
+def _without_ptr(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The tokens with brackets about what ``ptr`` says to be in memory, where it has none."""
+    out: list[tuple[str, str]] = []
+    opened = False
+    for at, pair in enumerate(pairs):
+        if opened and pair[1] == ",":
+            out.append(("]", "]"))
+            opened = False
+        if pair[1] != "k":
+            out.append(pair)
+            continue
+        rest = "".join([kind for _, kind in pairs[at + 1 :]]).partition(",")[0]
+        if "[" not in rest:
+            out.append(("[", "["))
+            opened = True
+    return [*out, ("]", "]")] if opened else out
 
 
 def _closing(shape: str, at: int) -> int:

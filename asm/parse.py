@@ -88,6 +88,13 @@ def _segment(text: str) -> str:
     return name
 
 
+def _naked_segment(mnemonic: str, text: str) -> str:
+    """The override of an operand without brackets; a jump's would look like a far pointer."""
+    if mnemonic in ("jmp", "call"):
+        raise TokenError("a far pointer begins with a number; what is in memory needs brackets", text)
+    return _SEGMENTS[text]
+
+
 def _address_size(text: str) -> int:
     name = text.lower()
     if name not in ("a16", "a32", "a64"):
@@ -152,7 +159,7 @@ _NAMESPACE = {
     "HERE": HERE,
     "START": START, "W": wrap, "OP": SCALAR_OPERATORS, "APPLY": apply, "UNARY": apply_unary, "Imm": Imm, "Mem": Mem,
     "Far": Far, "FAIL": _fail, "SCALED": _scaled, "TWO": _two, "PLAIN_SCALED": _plain_and_scaled,
-    "SORTED": _sorted, "SORTED_SCALED": _sorted_scaled,
+    "SORTED": _sorted, "SORTED_SCALED": _sorted_scaled, "NAKED": _naked_segment,
 }  # fmt: skip
 
 
@@ -316,6 +323,7 @@ class _StatementCode:
     """Collects the source of an instruction's operands and of the expressions in them."""
 
     def __init__(self) -> None:
+        self.mnemonic = "''"
         self.operands: list[str] = []
         self.expressions: list[str] = []
 
@@ -339,6 +347,8 @@ class _StatementCode:
         if tree.data == "memory":
             override = values[0] if len(values) == 2 else None
             self.memory(values[-1], size, strict, distance, override)
+        elif tree.data == "far" and _is_token(values[0]) and values[0].type == "REG":  # gs:variable, without brackets
+            self.memory(type(tree)("address", values[1:]), size, strict, distance, values[0], naked=True)
         elif tree.data == "far":
             self.far(values[0], values[1], size, distance)
         else:
@@ -370,7 +380,9 @@ class _StatementCode:
         values = self.defer("seg", _expression(segment)), self.defer("off", _expression(offset))
         self.operands.append(f"Far({values[0]},{values[1]},{size},{distance})")
 
-    def memory(self, tree: Any, size: str, strict: str, distance: str, override: Any) -> None:
+    def memory(
+        self, tree: Any, size: str, strict: str, distance: str, override: Any, naked: bool = False
+    ) -> None:
         disp_size, addr_size, rel, nosplit, segment = "0", "0", "None", "False", "None"
         values = []
         for child in tree.children:
@@ -394,6 +406,8 @@ class _StatementCode:
             token = _first_token(override)
             if _is_token(override) and token.type == "REG":
                 segment = f"SEG[t[{token.start_pos}]]"
+                if naked:
+                    segment = f"NAKED({self.mnemonic},t[{token.start_pos}])"
             else:
                 segment = f"FAIL('a segment register is wanted before the colon', t[{token.start_pos}])"
         address = _Address()
@@ -426,7 +440,7 @@ def _statement_source(tree: Any) -> str:
             text = f"t[{child.start_pos}]"
             prefixes.append(f"L[{text}]" if child.type == "PREFIX" else f"SEG[{text}]")
         else:
-            mnemonic = f"L[t[{child.children[0].start_pos}]]"
+            mnemonic = code.mnemonic = f"L[t[{child.children[0].start_pos}]]"
             for operand in child.children[1:]:
                 code.add(operand)
     return f"({_tuple(prefixes)},{mnemonic},{_tuple(code.operands)},{_tuple(code.expressions)})"

@@ -185,8 +185,8 @@ def _use(pre: Preprocessor, rest: str) -> None:
     text = USE_PACKAGES[name]
     if pre.verbatim and name == "smartalign":
         text = "%imacro alignmode 1-2.nolist\n%endmacro\nalignmode generic"
-    elif pre.verbatim and name == "masm":  # keywords that the assembler itself takes as nothing
-        text = re.sub(r"%idefine (ptr|flat)$", r"%idefine \1 __?masm_\1?__", text, flags=re.MULTILINE)
+    elif pre.verbatim and name == "masm":  # a keyword that the assembler itself takes as nothing
+        text = re.sub(r"%idefine flat$", "%idefine flat __?masm_flat?__", text, flags=re.MULTILINE)
     if text:
         frame = Frame("file", f"<{name}>", source_lines(text), pre.place)
         frame.lists = False

@@ -84,7 +84,7 @@ USE_PACKAGES: dict[str, str] = {
     ),
     "smartalign": "",
     "masm": "\n".join(
-        ["%idefine ptr", "%idefine flat", "%idefine offset", "%idefine tbyte tword"]
+        ["%idefine ptr __?masm_ptr?__", "%idefine flat", "%idefine offset", "%idefine tbyte tword"]
         + ["%imacro segment 0-1+.nolist", "[segment %00 %1]", "%endmacro"]
         + ["%imacro proc 0-*.nolist", "%rep %0", "%ifidni %1,far", "%idefine ret retf", "%else", "%idefine ret retn"]
         + ["%endif", "%rotate 1", "%endrep", "%endmacro"]

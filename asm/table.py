@@ -26,7 +26,7 @@ FEATURES = (
 )  # fmt: skip
 # Features that no processor model has (note no-body); the decoder need not know them.
 ASSEMBLER_FEATURES = (
-    "SGX", "PCONFIG", "UINTR", "PREFETCHWT1", "SVM", "CLZERO", "MONITORX", "HRESET", "MMX", "3DNOW",
+    "SGX", "PCONFIG", "UINTR", "PREFETCHWT1", "SVM", "CLZERO", "MONITORX", "HRESET", "PCOMMIT", "MMX", "3DNOW",
     "SSSE3", "SSE4_1", "SSE4A", "AES", "PCLMULQDQ", "SHA", "GFNI", "AVX", "F16C", "FMA", "AVX2", "VAES", "VPCLMULQDQ",
     "AVX_VNNI", "AVX_IFMA", "AVX_NE_CONVERT", "AVX_VNNI_INT8", "AVX_VNNI_INT16",
 )  # fmt: skip
@@ -34,7 +34,7 @@ STATUS_FLAGS = "oszapc"
 OTHER_FLAGS = "tidnvrk"  # TF IF DF NT VM RF and AC (letter k, since a is AF)
 
 NOTES = frozenset(
-    {"alias", "bare", "decode-only", "end", "no-body", "over", "pm", "reg-only", "same", "unsized"}
+    {"alias", "bare", "decode-only", "end", "low", "no-body", "obsolete", "over", "pm", "reg-only", "same", "unsized"}
 )  # fmt: skip
 _SIMD_REST = ["-", "-", "3", "-"]  # prefixes, flags, cpl and exit of a row of x87_simd.tbl
 
@@ -388,7 +388,8 @@ class _Encoding:
                 else:
                     opcode.append(number)
                 self.plus = self.plus or bool(plus)
-        if not opcode or (not self.vex and opcode in ([0x0F], [0x0F, 0x38], [0x0F, 0x3A])):
+        is_escape = opcode in ([0x0F], [0x0F, 0x38], [0x0F, 0x3A]) and "obsolete" not in row.columns[-1]  # but POP CS
+        if not opcode or (is_escape and not self.vex):
             raise row.fail("no opcode")
         if self.vex:
             opcode = [*_VEX_MAPS[self.vex_map], *opcode]

@@ -106,6 +106,7 @@ KEYWORDS: dict[str, str] = {
     "seg": "g",
     "wrt": "w",
     "dup": "u",
+    "__?masm_ptr?__": "k",
     "$": "H",
     "$$": "S",
     "?": "?",

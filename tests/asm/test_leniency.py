@@ -1,5 +1,6 @@
 """What NASM takes although it looks wrong, and what it refuses: the same here, with a warning where data is lost."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,8 +8,21 @@ from pathlib import Path
 import pytest
 
 import asm
+from asm.options import Options
+from asm.program import run
 
 pytestmark = pytest.mark.skipif(shutil.which("nasm") is None, reason="nasm is not installed")
+
+WARNED = """
+    bits 16
+    cpu 8086
+    pop cs
+    cpu 386
+    pop cs
+    cpu any
+    pcommit
+    ud0
+"""
 
 
 def nasm(text: str, folder: Path) -> bytes | None:
@@ -49,7 +63,8 @@ def test_what_is_left_out_is_warned_of(text: str, tmp_path: Path) -> None:
     [
         "%ifdef a b\n%endif\ndb 1", "%ifndef a b\ndb 2\n%endif", "%ifdef a,b\n%endif", "%ifdef 3\n%endif",
         "%ifmacro a b\n%endif", "%ifmacro a,b\n%endif", "db ? 1", "dd 1.5 2", "db 1 (2)", "db 3 dup (4) 5",
-        "db 1 2 dup (3)", "%macro q\n%endmacro", "%macro q 1-\n%endmacro",
+        "db 1 2 dup (3)", "%macro q\n%endmacro", "%macro q 1-\n%endmacro", "jmp cs:x\nx:", "mov eax, eax:5",
+        "bits 64\npinsrb xmm1, bh, 0",
     ],
 )  # fmt: skip
 def test_what_nasm_refuses_is_refused(text: str, tmp_path: Path) -> None:
@@ -60,6 +75,18 @@ def test_no_branch_of_a_wrong_condition_is_read() -> None:
     with pytest.raises(asm.AsmError) as caught:
         asm.assemble("%ifdef a,b\nmov\n%elif 1\nmov\n%else\nmov\n%endif\nmov")
     assert [error.line for error in caught.value.errors] == [1, 8]
+
+
+def test_warnings_are_nasms(tmp_path: Path) -> None:
+    """The same classes on the same lines."""
+    source = tmp_path / "source.asm"
+    source.write_text(WARNED)
+    command = ["nasm", "-f", "bin", "-w+all", "-o", str(tmp_path / "nasm.bin"), str(source)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    program = run(str(source), WARNED, Options(warnings={"all": True}))
+    theirs = sorted({(int(line), name) for line, name in re.findall(r":(\d+): warning: .*\[-w\+(.*)\]", result.stderr)})
+    assert sorted({(warning.line, warning.warning) for warning in program.warnings}) == theirs
+    assert program.binary == (tmp_path / "nasm.bin").read_bytes()
 
 
 @pytest.mark.parametrize(

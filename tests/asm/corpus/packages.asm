@@ -79,6 +79,10 @@ procedure:
 bits 32
 first   proc near
         mov     ax, word ptr [ebx]
+        mov     eax, dword ptr first
+        mov     dword ptr gs:first[ebx], 5
+        mov     cx, word ptr gs:first
+        mov     ecx, fs:5
         fld     tbyte ptr [ebx]
         ret
 first   endp
