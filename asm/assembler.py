@@ -34,10 +34,10 @@ from asm.object_format import output_format
 from asm.operand_spelling import plain_operands
 from asm.operands import Encoded, EncodeError, Imm, Mem, Operand
 from asm.options import Options
-from asm.parse import NUMBERS, SEGMENTS, ParseError, TokenError, builder, explain
+from asm.parse import CUT_NUMBERS, NUMBERS, SEGMENTS, ParseError, TokenError, builder, explain
 from asm.places import at_place, without_places
 from asm.preprocess import Preprocessor
-from asm.tokens import RESERVE, Kinds, mnemonics
+from asm.tokens import RESERVE, Kinds, mnemonics, string_bytes
 from asm.warnings import Warnings
 
 MAX_ERRORS = 1000  # enough for any human; keeps a hostile source from filling memory with messages
@@ -411,7 +411,10 @@ class Assembler:
             build = builder("statement", _with_names(shape))
         if build is None:
             raise explain(tokens, shape)
+        if "s" in shape:
+            tokens = self.cut_characters(tokens, shape)
         prefixes, mnemonic, operands, expressions = build(tokens, self.symbol)
+        self.warn_of_cut_numbers(tokens)
         if "ptr" in tokens or "PTR" in tokens:
             self.warn_of_ptr()
         if mnemonic == "lea" and len(operands) == 2 and type(operands[1]) is Imm:  # LEA EAX, table
@@ -459,6 +462,8 @@ class Assembler:
             forms = _branches[key] = _branch_forms(mode, mnemonic, operand, prefixes)
         code, near = forms
         if near is None:
+            for name, text in code.warnings:
+                self.warn(name, text)
             self.items.append(Fixed(code.data, tuple(Patch(f.offset, f.size, f.kind, expression) for f in code.fixups)))
         else:
             self.items.append(Branch(code, near, expression))
@@ -485,6 +490,20 @@ class Assembler:
 
     def warn_of_ptr(self) -> None:
         self.warn("ptr", "`ptr' is not a NASM keyword")
+
+    def warn_of_cut_numbers(self, tokens: Sequence[str]) -> None:
+        for text in CUT_NUMBERS.intersection(tokens) if CUT_NUMBERS else ():
+            self.warn("number-overflow", f"numeric constant {text} does not fit in 64 bits")
+
+    def cut_characters(self, tokens: Sequence[str], shape: str) -> Sequence[str]:
+        """An instruction with its character constants cut to what the mode has: 8 bytes in 64-bit code, else 4."""
+        size = 8 if self.mode.bits == 64 else 4
+        cut = list(tokens)
+        for at, kind in enumerate(shape):
+            if kind == "s" and len(tokens[at]) > size + 2 and len(text := string_bytes(tokens[at])) > size:
+                self.warn("other", "character constant too long")
+                cut[at] = "`" + "".join(f"\\x{byte:02x}" for byte in text[:size]) + "`"
+        return cut
 
     def skip(self, size: int) -> None:
         """Reserves space at a constant place of `absolute`."""

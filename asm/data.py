@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from asm.expression import ExpressionError
-from asm.floats import DIGITS, float_bytes, is_cut, is_infinite
+from asm.floats import DIGITS, float_bytes, is_cut, losses
 from asm.ir import MAX_IMAGE, Fixed, Patch
 from asm.parse import NUMBERS, TokenError, explain
 from asm.tokens import DATA, SIZES, string_bytes, unquote
@@ -34,6 +34,7 @@ def data(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     else:
         elements = [([text], kind) for text, kind in zip(tokens[1::2], shape[1::2], strict=True)]
     data, patches = _elements(assembler, elements, width)
+    assembler.warn_of_cut_numbers(tokens)
     if "?" in shape and assembler.section.nobits and not shape[1:].replace("nu", "").strip("?,()"):
         assembler.reserve_bytes(len(data), 1)
         return
@@ -67,8 +68,8 @@ def _elements(
             constant_bytes = float_bytes("".join(tokens), width, assembler.rounding)
             if is_cut(tokens[-1]):
                 assembler.warn("other", f"packed BCD truncated to {DIGITS} digits")
-            elif not tokens[-1].startswith("__") and is_infinite(constant_bytes):
-                assembler.warn("float-overflow", "overflow in floating-point constant")
+            for name, message in losses(tokens[-1].lstrip("+-"), constant_bytes):
+                assembler.warn(name, message)
             data += constant_bytes
         elif (
             len(shape) > 1

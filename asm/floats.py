@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from asm.parse import TokenError
@@ -29,6 +30,7 @@ FORMATS = {
     16: Format(15, 112, False, 16),
 }
 DIGITS = 18  # of a packed decimal constant
+SIGNIFICANT = 52  # digits of a decimal fraction that NASM looks at
 BFLOAT16 = Format(8, 7, False, 2)
 ROUNDINGS = ("near", "up", "down", "zero")
 _RADIX = {"0x": (16, 4), "0h": (16, 4), "$": (16, 4), "0b": (2, 1), "0y": (2, 1), "0o": (8, 3), "0q": (8, 3)}
@@ -58,13 +60,27 @@ def is_cut(text: str) -> bool:
     return packed is not None and len((packed.group(1) or packed.group(2)).replace("_", "")) > DIGITS
 
 
-def is_infinite(data: bytes) -> bool:
-    """Whether the bytes of a constant are an infinity."""
+def losses(text: str, data: bytes) -> Iterator[tuple[str, str]]:
+    """What there is to warn of a number, without its sign, that its bytes do not give: class and message."""
+    digits = text.replace("_", "").lower()
+    if text.startswith("__") or _PACKED.fullmatch(digits):
+        return
+    if _is_decimal(digits) and len(digits.partition("e")[0].replace(".", "").lstrip("0dt")) > SIGNIFICANT:
+        yield "float-toolong", f"floating-point constant significand contains more than {SIGNIFICANT} digits"
     form = FORMATS[len(data)]
-    shift = form.fraction + form.explicit
-    top = (1 << form.exponent) - 1
     number = int.from_bytes(data, "little")
-    return number >> shift & top == top and not number & (1 << form.fraction) - 1
+    exponent = number >> form.fraction + form.explicit & (1 << form.exponent) - 1
+    fraction = number & (1 << form.fraction) - 1
+    if exponent == (1 << form.exponent) - 1 and not fraction:
+        yield "float-overflow", "overflow in floating-point constant"
+    elif not exponent and fraction:
+        yield "float-denorm", "denormal floating-point constant"
+    elif not exponent and _value(digits):
+        yield "float-underflow", "underflow in floating-point constant"
+
+
+def _is_decimal(digits: str) -> bool:
+    return digits[0] != "$" and digits[:2] not in _RADIX
 
 
 def encode(body: str, sign: bool, form: Format, text: str, rounding: str = "near") -> bytes:

@@ -245,6 +245,14 @@ def strip_comment(text: str) -> str:
     return "".join(parts).rstrip()
 
 
+def open_quote(text: str) -> str:
+    """The quotation mark that begins a string without an end; empty where there is none."""
+    return next((mark for mark in _CLOSED.sub("", text) if mark in "'\"`"), "")
+
+
+_CLOSED = re.compile(r"""'[^']*'|"[^"]*"|`(?:\\.|[^\\`])*`""")
+
+
 class Expander:
     """Expands single-line macros.
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from asm.expression import HERE, SCALAR_OPERATORS, START, ExpressionError, apply, apply_unary, wrap
 from asm.operands import Far, Imm, Mem, Operand, Reg
-from asm.tokens import SIZES, parse_number, string_value
+from asm.tokens import SIZES, exceeds_64_bits, parse_number, string_value
 
 if TYPE_CHECKING:
     from lark import Lark, Token, Tree
@@ -66,8 +66,13 @@ class TokenError(Exception):
         self.text = text
 
 
+CUT_NUMBERS: set[str] = set()  # the numbers met that do not fit 64 bits
+
+
 def _number(text: str) -> int:
     try:
+        if len(text) > 16 and exceeds_64_bits(text):
+            CUT_NUMBERS.add(text)
         return parse_number(text)
     except ValueError:
         raise TokenError(f"invalid number `{text}'", text) from None
@@ -92,7 +97,7 @@ def _naked_segment(mnemonic: str, text: str) -> str:
     """The override of an operand without brackets; a jump's would look like a far pointer."""
     if mnemonic in ("jmp", "call"):
         raise TokenError("a far pointer begins with a number; what is in memory needs brackets", text)
-    return _SEGMENTS[text]
+    return _segment(text)
 
 
 def _address_size(text: str) -> int:

@@ -23,6 +23,7 @@ from asm.macros import (
     Macro,
     MacroError,
     MultiLineMacro,
+    open_quote,
     pieces,
     split_parameters,
     strip_comment,
@@ -441,6 +442,11 @@ class Preprocessor:
             raise DirectiveError(f"unknown preprocessor directive `%{name}'{hint}")
         if "%[" in rest:
             rest = self._indirect(rest)
+        if "'" in rest or '"' in rest or "`" in rest:
+            quote = open_quote(strip_comment(rest))
+            if quote:
+                self.assembler.report(f"unterminated string (missing `{quote}')", "warning", place=self.place,
+                                      word=quote, warning="pp-open-string")  # fmt: skip
         handler(self, rest)
 
     def _indirect(self, text: str) -> str:

@@ -268,6 +268,15 @@ def string_bytes(token: str) -> bytes:
     return encode_text(unquote(token))
 
 
+def exceeds_64_bits(text: str) -> bool:
+    """Whether `parse_number` cuts a number off.
+
+    Raises:
+        ValueError: a digit does not fit the radix.
+    """
+    return _unsigned(text.lower().replace("_", "")) >> 64 != 0
+
+
 def string_value(token: str) -> int:
     """A quoted string as a number: its first byte is the lowest; more than eight bytes are cut."""
     return int.from_bytes(string_bytes(token)[:8], "little")
