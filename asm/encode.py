@@ -55,7 +55,8 @@ _PREFIXES = {
     "o16": (_OPERAND, 16), "o32": (_OPERAND, 32), "o64": (_OPERAND, 64),
     "a16": (_ADDRESS, 16), "a32": (_ADDRESS, 32), "a64": (_ADDRESS, 64),
 }  # fmt: skip
-PREFIX_NAMES = frozenset((*_PREFIXES, "osp", "asp"))
+_ENCODINGS = frozenset(("{rex}", "{vex}", "{vex2}", "{vex3}"))  # which prefix the opcode is to have
+PREFIX_NAMES = frozenset((*_PREFIXES, *_ENCODINGS, "osp", "asp"))
 _OPCODE_MAPS = (b"", b"\x0f", b"\x0f\x38", b"\x0f\x3a")
 _FIELD_SIZES = {"ib": 1, "iw": 2, "id": 4, "iq": 8, "cb": 1, "cw": 2, "cd": 4}
 _SIZE_NAMES = {1: "byte", 2: "word", 4: "dword", 8: "qword"}
@@ -189,7 +190,12 @@ class _Prefixes:
         self.bits = bits
         self.values = [0] * 6
         self.hint = next((name for name in names if name in ("xacquire", "xrelease")), "")  # of lock elision
+        self.encoding = next((name for name in names if name in _ENCODINGS), "")
         for name in names:
+            if name in _ENCODINGS:
+                if name != self.encoding:
+                    raise EncodeError("instruction has conflicting prefixes")
+                continue
             if name == "osp":
                 name = "o32" if bits == 16 else "o16"
             elif name == "asp":
@@ -391,15 +397,18 @@ class _Choice:
         self.modrm = modrm
         if seen & _FORBIDS_REX and (form.vex or "low" in form.notes):
             raise EncodeError("instruction cannot use high byte registers")
+        encoding = template.prefixes.encoding
+        if encoding and (encoding == "{rex}") == form.vex:
+            raise EncodeError(f"instruction not encodable with {encoding} prefix")
         if form.vex:
             if template.bits != 64 and (rex & ~_REX_W or vvvv > 7 or is4 > 7):
                 raise EncodeError("invalid operands in non-64-bit mode")
-            self.head = head + _vex(form, rex, vvvv) + bytes((opcode,))
+            self.head = head + _vex(form, rex, vvvv, encoding) + bytes((opcode,))
             self.ready = True
             return
         if "low" in form.notes:
             seen &= ~_NEEDS_REX
-        if rex or seen & _NEEDS_REX:
+        if rex or seen & _NEEDS_REX or encoding:
             if template.bits != 64:
                 raise EncodeError("invalid operands in non-64-bit mode")
             if seen & _FORBIDS_REX:
@@ -523,11 +532,13 @@ def _takes_size(operands: tuple[Operand, ...]) -> bool:
 _RELEASE = "xrelease", "MOV"  # a store may end an elided lock
 
 
-def _vex(form: Form, rex: int, vvvv: int) -> bytes:
+def _vex(form: Form, rex: int, vvvv: int, encoding: str) -> bytes:
     """The VEX prefix, of two bytes where they are enough: SDM Vol. 2, "The VEX Prefix"."""
     last = (~vvvv & 15) << 3 | max(form.length, 0) << 2 | _VEX_PREFIXES[form.prefix]
-    if form.map == 1 and not rex & (_REX_W | _REX_X | _REX_B):
+    if form.map == 1 and not rex & (_REX_W | _REX_X | _REX_B) and encoding != "{vex3}":
         return bytes((0xC5, (~rex & _REX_R) << 5 | last))
+    if encoding == "{vex2}":
+        raise EncodeError("instruction not encodable with {vex2} prefix")
     return bytes((0xC4, (~rex & 7) << 5 | form.map, (rex & _REX_W) << 4 | last))
 
 

@@ -45,6 +45,10 @@ PREFIXED: list[tuple[int, str, str, tuple[Operand, ...], tuple[str, ...]]] = [
     (16, "o32", "", (), ("o32",)),
     (64, "a32 rep", "", (), ("a32", "rep")),
     (32, "bnd ret", "ret", (), ("bnd",)),
+    (64, "{rex} mov al, bl", "mov", (Reg("al"), Reg("bl")), ("{rex}",)),
+    (64, "lock {rex} add [eax], ecx", "add", (AT_EAX, ECX), ("lock", "{rex}")),
+    (32, "{vex3} vaddps xmm0, xmm1, xmm2", "vaddps", (Reg("xmm0"), Reg("xmm1"), Reg("xmm2")), ("{vex3}",)),
+    (64, "{vex2} vaddps xmm0, xmm1, xmm2", "vaddps", (Reg("xmm0"), Reg("xmm1"), Reg("xmm2")), ("{vex2}",)),
 ]
 
 

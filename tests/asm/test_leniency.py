@@ -80,7 +80,9 @@ def test_what_is_left_out_is_warned_of(text: str, tmp_path: Path) -> None:
         "%ifdef a b\n%endif\ndb 1", "%ifndef a b\ndb 2\n%endif", "%ifdef a,b\n%endif", "%ifdef 3\n%endif",
         "%ifmacro a b\n%endif", "%ifmacro a,b\n%endif", "db ? 1", "dd 1.5 2", "db 1 (2)", "db 3 dup (4) 5",
         "db 1 2 dup (3)", "%macro q\n%endmacro", "%macro q 1-\n%endmacro", "jmp cs:x\nx:", "mov eax, eax:5",
-        "bits 64\npinsrb xmm1, bh, 0",
+        "bits 64\npinsrb xmm1, bh, 0", "bits 64\n{vex2} vaddps xmm0, xmm1, xmm9", "{vex} mov eax, ebx",
+        "bits 32\n{rex} mov eax, ebx", "{rex} vaddps xmm0, xmm1, xmm2", "bits 64\n{rex} mov al, ah",
+        "%macro m 1\n%1 db 5\n%endmacro\nm {rex}:\ndb rex - $",
     ],
 )  # fmt: skip
 def test_what_nasm_refuses_is_refused(text: str, tmp_path: Path) -> None:
