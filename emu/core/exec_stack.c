@@ -88,8 +88,9 @@ COLD_BODY(exec_pushad) { return push_all(cpu, 4); }
 COLD_BODY(exec_popa) { return pop_all(cpu, 2); }
 COLD_BODY(exec_popad) { return pop_all(cpu, 4); }
 
-/* All places are tried first, in the order of the SDM's operation, so that nothing has changed where one of them faults; then it goes step by step, since the
- * display that is read may lie where the new one is pushed. A write at the final stack pointer must be possible too. */
+/* All places are tried first, in the order of the SDM's operation, so that nothing has changed where one of them faults;
+ * then it goes step by step, since the display that is read may lie where the new one is pushed. A write at the final
+ * stack pointer must be possible too. */
 COLD_BODY(exec_enter_i_i)
 {
     const unsigned size = 2u << insn->osize, level = insn->imm_hi & 31, pushes = level ? level + 1 : 1;
