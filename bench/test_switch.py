@@ -8,7 +8,7 @@ from typing import Any
 from bench.runners import Bochs, cpu_seconds
 from bench.yardstick import native_seconds
 from emu import Machine
-from emu.switch_cost import image
+from emu.builtin.switch_cost import image
 
 ROUNDS = 3
 SHORT, LONG = 1_000, 400_000  # round trips; the difference leaves start-up out

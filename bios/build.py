@@ -52,8 +52,8 @@ def build_firmware(outdir: Path) -> list[Path]:
 
     firmware.bin is the built-in ROM, post_codes.json what its POST codes mean, symbols.json the linear addresses of its
     labels, of the VMM's (which begin with vmm_) and of the guests' (guest_ and the file's name); policy.json has the
-    layout of the policy in the CMOS RAM, for emu/policy.py; dsdt.aml and dsdt_vm.aml are the DSDTs of the machine and
-    of a virtual machine, for tools that take ACPI tables; the others are of ROMS.
+    layout of the policy in the CMOS RAM, for emu/builtin/policy.py; dsdt.aml and dsdt_vm.aml are the DSDTs of the
+    machine and of a virtual machine, for tools that take ACPI tables; the others are of ROMS.
     """
     outdir.mkdir(parents=True, exist_ok=True)
     tables = [build_table(HERE / "acpi" / f"{name}.asm", outdir / f"{name}.aml") for name in ACPI]

@@ -194,8 +194,8 @@ class Machine:
             `emu.host.backend.Backend`.
         disks: at most four, in the order primary master and slave, secondary master and slave; the machine closes them.
         modem: likewise of COM2, the management modem; DSR and DCD tell the guest whether a TCP client is connected.
-        nvram: what the CMOS RAM holds, 256 bytes (see `emu.policy.policy_nvram`); or the path of a file of so many that
-            keeps it: close() writes it, and makes it where it is missing.
+        nvram: what the CMOS RAM holds, 256 bytes (see `emu.builtin.policy.policy_nvram`); or the path of a file of so
+            many that keeps it: close() writes it, and makes it where it is missing.
         debugcon: I/O port of the debug console, or None.
         debug_exit: I/O port a write to which ends the run, or None.
         symbols: name to linear address, for `until`; added to those of the firmware's source or the kernel.

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Top-level modules and sub-packages of emu. The package's own face imports on first use, so it stands at the end.
 EMU_LAYERS = (
     {"errors"},
-    {"definitions", "models", "policy", "stop"},
+    {"definitions", "models", "stop"},
     {"model_compiler"},
     {"_core"},
     {"bmc", "chips", "host"},
@@ -27,10 +27,8 @@ EMU_LAYERS = (
     {"board"},
     {"multiboot", "vm_log"},
     {"machine"},
-    {"detection", "service_disk", "switch_cost"},
     {"debug"},
-    {"scenario"},
-    {"scenarios"},
+    {"builtin"},
     {"commands"},
     {"cli", "pytest_plugin"},
     {"__init__", "__main__"},

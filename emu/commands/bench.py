@@ -8,10 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from emu import models
-from emu.errors import ConfigError
-from emu.host.output_file import OutputFile
-from emu.host.terminal import Style
-from emu.switch_cost import (
+from emu.builtin.switch_cost import (
     DEVICE_PARTS,
     PUBLISHED,
     TOUCHES,
@@ -23,6 +20,9 @@ from emu.switch_cost import (
     vmm_switches,
     vtx_switches,
 )
+from emu.errors import ConfigError
+from emu.host.output_file import OutputFile
+from emu.host.terminal import Style
 
 __all__ = ["FORMATS", "ModelCosts", "measure", "switch"]
 
@@ -100,7 +100,7 @@ def switch(options: argparse.Namespace) -> int:
 
 def picture(costs: Sequence[ModelCosts], ending: str) -> bytes:
     """The table as a picture."""
-    from emu.debug.switch_picture import draw
+    from emu.builtin.switch_picture import draw
 
     measured = [one for cost in costs for one in (cost.software, *cost.vtx.measured)]
     return draw(measured, {cost.model: cost.hz for cost in costs}, ending[1:])

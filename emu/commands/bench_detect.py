@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from emu import models
-from emu.detection import FAULTS, Detected, detect
+from emu.builtin.detection import FAULTS, Detected, detect
 from emu.errors import ConfigError
 from emu.host.output_file import OutputFile
 from emu.host.terminal import Style

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
+from emu.builtin.service_disk import image_with_header, make_disk, read_hpa, service_image
 from emu.errors import BadInput, ConfigError
 from emu.host.disk import SECTOR
 from emu.machine import parse_size
-from emu.service_disk import image_with_header, make_disk, read_hpa, service_image
 
 __all__ = ["disk"]
 

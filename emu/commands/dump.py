@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
+from emu.builtin.service_disk import Dump, read_dump
 from emu.errors import BadInput
 from emu.host.output_file import OutputFile
-from emu.service_disk import Dump, read_dump
 
 __all__ = ["dump"]
 

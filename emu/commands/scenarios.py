@@ -6,9 +6,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from emu.builtin.scenario import Outcome, run_scenario
+from emu.builtin.scenarios import SCENARIOS
 from emu.errors import BadInput, ConfigError
-from emu.scenario import Outcome, run_scenario
-from emu.scenarios import SCENARIOS
 
 __all__ = ["scenarios"]
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import asm
 from bios.build import flash, folders
 from emu import Disk, Machine
-from emu.policy import policy_nvram
+from emu.builtin.policy import policy_nvram
 
 from .conftest import Built
 from .vmm import GUEST, Vmm, files_of

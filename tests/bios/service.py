@@ -8,8 +8,8 @@ from typing import Any
 import asm
 from bios.build import folders
 from emu import Disk, Machine
+from emu.builtin.policy import policy_nvram
 from emu.host.backend import Backend
-from emu.policy import policy_nvram
 
 from .vmm import Vmm
 

@@ -12,9 +12,9 @@ import pytest
 
 from bios.build import flash
 from emu import Disk, Machine
+from emu.builtin.policy import policy_nvram
+from emu.builtin.service_disk import make_disk, read_hpa
 from emu.host.disk import SECTOR
-from emu.policy import policy_nvram
-from emu.service_disk import make_disk, read_hpa
 
 from .conftest import Built
 from .service import program

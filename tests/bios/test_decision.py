@@ -8,7 +8,7 @@ import pytest
 
 import asm
 from emu import Machine, StopReason
-from emu.policy import decode_policy, policy_nvram
+from emu.builtin.policy import decode_policy, policy_nvram
 
 from .conftest import Built
 from .vmm import files_of, flash, vmm_symbols

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from emu import Disk, Machine
+from emu.builtin.service_disk import make_disk, read_hpa
 from emu.host.disk import SECTOR
-from emu.service_disk import make_disk, read_hpa
 
 from .conftest import Built
 

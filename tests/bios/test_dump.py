@@ -9,9 +9,9 @@ from typing import NamedTuple
 import pytest
 
 from emu import Disk, StopReason
+from emu.builtin.service_disk import make_disk, read_dump, read_hpa
 from emu.cli import main
 from emu.host.disk import SECTOR
-from emu.service_disk import make_disk, read_dump, read_hpa
 
 from .conftest import Built
 from .service import Shell, shell

@@ -12,7 +12,7 @@ import pytest
 
 from bios.build import FILES, GENERATED, HERE
 from emu import Machine, StopReason
-from emu.policy import policy_nvram
+from emu.builtin.policy import policy_nvram
 
 from .conftest import Built
 

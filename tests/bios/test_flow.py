@@ -7,7 +7,7 @@ import pytest
 import asm
 from bios.build import HERE, folders
 from emu import Machine, StopReason
-from emu.policy import policy_nvram
+from emu.builtin.policy import policy_nvram
 
 from .conftest import MEMORY, SECONDS, Built, Story
 from .vmm import BOOT, CALL, GUEST, POWER_OFF, SERVICE, TRAP

@@ -7,8 +7,8 @@ import pytest
 import asm
 from bios.build import HERE, folders
 from emu import Machine, StopReason
+from emu.builtin.policy import guest_files, policy_nvram
 from emu.host.disk import Disk
-from emu.policy import guest_files, policy_nvram
 
 from .conftest import Built
 from .vmm import files_of

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from emu import Machine, StopReason
-from emu.policy import decode_policy, policy_nvram
+from emu.builtin.policy import decode_policy, policy_nvram
 
 from .conftest import Built
 from .vmm import Vmm

@@ -13,11 +13,11 @@ import pytest
 
 from bios.build import flash
 from emu import Machine, StopReason
+from emu.builtin.policy import policy_nvram
 from emu.host.backend import Backend
 from emu.host.pace import Pacer
 from emu.host.tcp import TcpBackend
 from emu.host.ymodem import CAN, NAK, YmodemReceiver
-from emu.policy import policy_nvram
 
 from .conftest import Built
 from .service import MEMORY, program, shell

@@ -6,7 +6,7 @@ import pytest
 
 from bios.build import FILES
 from emu import BadInput, Machine
-from emu.policy import EXTENDED, FIELDS, decode_policy, guest_files, layout, place, policy_nvram
+from emu.builtin.policy import EXTENDED, FIELDS, decode_policy, guest_files, layout, place, policy_nvram
 
 from .conftest import Built
 from .vmm import Vmm

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from emu import Machine, StopReason
-from emu.policy import policy_nvram
+from emu.builtin.policy import policy_nvram
 
 from .conftest import Built
 from .service import MEMORY, shell

@@ -6,7 +6,7 @@ import pytest
 
 from emu import Machine, StopReason
 from emu.bmc.sensors import Sensor
-from emu.policy import policy_nvram
+from emu.builtin.policy import policy_nvram
 
 from .conftest import Built
 from .service import MEMORY, Shell, shell

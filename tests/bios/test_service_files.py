@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from emu import Disk
+from emu.builtin.service_disk import make_disk
 from emu.host.disk import SECTOR
-from emu.service_disk import make_disk
 
 from .conftest import Built
 from .service import Shell, shell

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from emu.policy import FIELDS, decode_policy, policy_nvram
+from emu.builtin.policy import FIELDS, decode_policy, policy_nvram
 
 from .conftest import Built
 from .service import Shell, shell

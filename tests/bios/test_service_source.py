@@ -13,9 +13,9 @@ import pytest
 
 from bios.build import flash
 from emu import Disk, Machine, StopReason
+from emu.builtin.policy import policy_nvram
+from emu.builtin.service_disk import PARTITION_FIRST, image_with_header, make_disk, mbr, read_hpa, service_image
 from emu.host.disk import SECTOR
-from emu.policy import policy_nvram
-from emu.service_disk import PARTITION_FIRST, image_with_header, make_disk, mbr, read_hpa, service_image
 
 from .conftest import Built
 from .service import MEMORY, shell

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from emu import Disk, Machine, StopReason
+from emu.builtin.service_disk import make_disk, read_hpa
 from emu.host.disk import SECTOR
-from emu.service_disk import make_disk, read_hpa
 
 from .conftest import Built
 from .events import (

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from emu.policy import decode_policy, layout, place, policy_nvram
+from emu.builtin.policy import decode_policy, layout, place, policy_nvram
 
 from .conftest import Built
 from .events import ALLOW, HUNG, NO_GUEST, PORT, POWER_OFF, TRAP_MEMORY, console_of, events_of, running, statuses_of

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from emu import EmuError
+from emu.builtin.detection import FAULTS, Fault, detect
 from emu.cli import main
 from emu.commands import bench_detect
-from emu.detection import FAULTS, Fault, detect
 
 SLICE = 0.010  # schedule.inc
 DISK = 0.1  # a revolution or two, and the guest's wait

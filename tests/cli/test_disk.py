@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from emu.builtin.service_disk import image_with_header, read_hpa, service_image
 from emu.cli import main
 from emu.host.disk import SECTOR
-from emu.service_disk import image_with_header, read_hpa, service_image
 
 Capture = pytest.CaptureFixture[str]
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from emu import scenarios
+from emu.builtin import scenarios
+from emu.builtin.policy import guest_files
+from emu.builtin.scenario import Scenario, Step, run_scenario
+from emu.builtin.scenarios import SCENARIOS, STORY
 from emu.cli import main
-from emu.policy import guest_files
-from emu.scenario import Scenario, Step, run_scenario
-from emu.scenarios import SCENARIOS, STORY
 from emu.stop import StopReason
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from emu.builtin.service_disk import DUMP_HEADER, image_with_header, make_disk, read_dump, read_hpa, service_image
 from emu.errors import BadInput, ConfigError
 from emu.host.disk import SECTOR
-from emu.service_disk import DUMP_HEADER, image_with_header, make_disk, read_dump, read_hpa, service_image
 
 MIB = 1 << 20
 FILES = {"README.TXT": b"hello\r\n", "SUB/LONG.BIN": bytes(range(256)) * 40, "EMPTY": b""}

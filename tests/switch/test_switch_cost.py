@@ -11,10 +11,7 @@ import pytest
 import asm
 from bios.build import HERE, folders
 from emu import Machine, definitions, models
-from emu.cli import main
-from emu.debug.timeline import Timeline
-from emu.errors import ConfigError, EmuError
-from emu.switch_cost import (
+from emu.builtin.switch_cost import (
     DEVICE_PARTS,
     GROUPS,
     MEMORY,
@@ -31,6 +28,9 @@ from emu.switch_cost import (
     vmm_switches,
     vtx_switches,
 )
+from emu.cli import main
+from emu.debug.timeline import Timeline
+from emu.errors import ConfigError, EmuError
 
 VTX = [name for name in models.names() if models.load(name)["vmx"]["revision"]]
 NUMBERS = {name: number for number, name in definitions.reasons().items()}

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from emu.builtin.policy import policy_nvram
 from emu.errors import EmuError
 from emu.host.disk import SECTOR, Disk
 from emu.machine import Machine
-from emu.policy import policy_nvram
 from emu.stop import StopReason
 
 __all__ = ["FAULTS", "Detected", "Fault", "detect"]

@@ -10,12 +10,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from emu.builtin.policy import policy_nvram
+from emu.builtin.service_disk import (
+    FAT_RESERVED,
+    IMAGE_MOST,
+    PARTITION_FIRST,
+    image_with_header,
+    make_disk,
+    service_image,
+)
 from emu.debug.timeline import Timeline
 from emu.host.disk import SECTOR, Disk
 from emu.host.ymodem import YmodemReceiver
 from emu.machine import Machine
-from emu.policy import policy_nvram
-from emu.service_disk import FAT_RESERVED, IMAGE_MOST, PARTITION_FIRST, image_with_header, make_disk, service_image
 from emu.stop import Stop, StopReason
 
 __all__ = ["Outcome", "Scenario", "Step", "run_scenario"]
@@ -53,7 +60,7 @@ class Scenario(NamedTuple):
 
     Args:
         about: what it shows, in one line.
-        policy: fields of the policy, as `emu.policy.policy_nvram` takes them.
+        policy: fields of the policy, as `emu.builtin.policy.policy_nvram` takes them.
         lines: parts of lines that the console must show, in this order.
         never: what it must not show.
         switches: those between VMs that there must be among others, in this order, as "VM > VM: exit reason".

@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from emu.switch_cost import GROUPS, PUBLISHED, Measured
+from emu.builtin.switch_cost import GROUPS, PUBLISHED, Measured
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

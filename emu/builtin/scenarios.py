@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from emu.scenario import Scenario, Step
+from emu.builtin.scenario import Scenario, Step
 from emu.stop import StopReason
 
 __all__ = ["SCENARIOS", "STORY"]

@@ -38,7 +38,7 @@ def layout() -> Layout:
     Raises:
         BadInput: this installation has none.
     """
-    path = Path(__file__).parent / "firmware" / "policy.json"
+    path = Path(__file__).parents[1] / "firmware" / "policy.json"
     try:
         content = json.loads(path.read_text(encoding="ascii"))
     except OSError as error:
