@@ -203,6 +203,8 @@ class Assembler:
                 else:
                     raise self.unknown_instruction(tokens[0])
             self.statement(tokens, shape)
+            if self.absolute is not None and len(self.items) > before:
+                self.refuse_bytes(before)
             if len(self.items) == before + 1 and whole is shape and type(self.items[before]) is bytes:
                 plain = self.absolute is None and self.preprocessor.record is None and met == self.warnings_met
                 if plain and len(self.plain) < 200_000:
@@ -232,7 +234,11 @@ class Assembler:
     def names_label(self, name: str) -> bool:
         """Whether a directive's name and a colon are a label: not of those that are macros to NASM."""
         word = name.lower()
-        return word == "alignmode" or (word == "org" and not self.format.has_origin)
+        return (
+            word == "alignmode"
+            or (word == "org" and not self.format.has_origin)
+            or (word == "osabi" and not self.format.has_symbols)
+        )
 
     @staticmethod
     def unknown_instruction(name: str) -> TokenError:
@@ -290,10 +296,14 @@ class Assembler:
         symbol = self.symbol(name)
         if symbol.defined:
             raise TokenError(f"label `{symbol.name}' inconsistently redefined", name)
+        if name[:2] == ".." and name[2:3] != "@":
+            raise TokenError(f"unrecognised special symbol `{name}'", name)
         if symbol.name in self.externals:  # defined here after all
             self.externals.discard(symbol.name)
             self.definitions.remove(symbol)
             symbol.section = None
+        elif symbol.section is not None and symbol.section.external is not None:
+            raise TokenError(f"label `{symbol.name}' inconsistently redefined", name)
         symbol.defined = True
         symbol.where = self.place
         self.definitions.append(symbol)
@@ -304,8 +314,12 @@ class Assembler:
         self.layout.catch_up()
         symbol.section, symbol.offset, symbol.constant = SCALAR, value, True
 
-    def enter_external(self, name: str) -> None:
-        """Makes a symbol one that another object defines."""
+    def enter_external(self, name: str, replaceable: bool = True) -> None:
+        """Makes a symbol one that another object defines.
+
+        Args:
+            replaceable: this source may define it after all.
+        """
         symbol = self.symbols[name]
         if symbol.section is not None and symbol.section.external is not None:
             return
@@ -313,7 +327,8 @@ class Assembler:
         symbol.section = Section(name)
         symbol.section.external = symbol
         symbol.offset = 0
-        self.externals.add(name)
+        if replaceable:
+            self.externals.add(name)
         self.definitions.append(symbol)
 
     def label(self, name: str) -> None:
@@ -505,6 +520,22 @@ class Assembler:
                 cut[at] = "`" + "".join(f"\\x{byte:02x}" for byte in text[:size]) + "`"
         return cut
 
+    def refuse_bytes(self, before: int) -> None:
+        """`absolute` at a constant place has no room for what has bytes: takes the items from `before` on away.
+
+        Raises:
+            ExpressionError: there are such items.
+        """
+        made = [item for item in self.items[before:] if not isinstance(item, Symbol | Equ | Probe | Switch)]
+        if not made:
+            return
+        start = self.absolute or 0
+        if all(type(item) is Times and not item.size(SCALAR, start) for item in made):  # an alignment that is met
+            del self.items[before:]
+        elif any(item != b"" for item in made):
+            del self.items[before:]
+            raise ExpressionError("attempt to assemble code in [ABSOLUTE] space")
+
     def skip(self, size: int) -> None:
         """Reserves space at a constant place of `absolute`."""
         record = self.preprocessor.record
@@ -602,6 +633,10 @@ class Assembler:
 
     def enter_absolute(self, expression: Any) -> None:
         value = self.constant(expression)
+        if value is None:
+            self.layout.catch_up()
+            if evaluate(expression, self.layout.section, self.layout.offset) is None:
+                raise self.undefined_before_use(expression)
         self.section = SCALAR
         self.absolute = value
         if value is None:
@@ -656,9 +691,15 @@ class Assembler:
                     else:
                         section.parts.append(code)
                         offset += len(code)
-            if section.nobits and kind is not Reserve and offset != self.offsets[-1] and kind is not Switch:
+            if kind is Reserve or kind is Switch or offset == self.offsets[-1]:
+                continue
+            if overlay or section is SCALAR:
+                if not _reserves(item):
+                    self.report("attempt to assemble code in [ABSOLUTE] space", place=self.places[index])
+            elif section.nobits and not _reserves(item):
                 self.place = self.places[index]
-                self.warn("other", "attempt to initialize memory in a nobits section: ignored")
+                where = f"BSS section `{section.name}'" if self.format.has_symbols else "a nobits section"
+                self.warn("other", f"attempt to initialize memory in {where}: ignored")
 
     def late_error(self, index: int, error: ExpressionError | EncodeError) -> None:
         """Reports an error in an item after its line has been left."""
@@ -674,6 +715,11 @@ class Assembler:
                 defined = [name for name, symbol in self.symbols.items() if symbol.defined]
                 message += did_you_mean(word, defined)
         self.report(message, place=self.places[index], text=self.texts.get(index), word=word)
+
+
+def _reserves(item: Item) -> bool:
+    """A repeated reservation of space."""
+    return type(item) is Times and type(item.body) is Reserve
 
 
 _AS_NAMES = str.maketrans(dict.fromkeys("IDRTEB", "i"))  # a label may be named like an instruction

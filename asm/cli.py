@@ -56,6 +56,7 @@ Example: emu-asm -f bin -l boot.lst -o boot.bin boot.asm
 """
 
 
+STDOUT, STDERR = "-", "-2"  # what stands for a file's path
 OTHER_FORMATS = frozenset(
     ("elfx32", "aout", "aoutb", "as86", "coff", "dbg", "ieee", "obj", "win", "win32", "win64", "macho", "macho32",
      "macho64")
@@ -222,12 +223,17 @@ def _products(arguments: Arguments, name: str, program: Program) -> list[tuple[s
         files.append((arguments.listing, program.listing.encode("utf-8", "surrogateescape")))
     maps: list[tuple[str, frozenset[str] | None]] = [(arguments.map, None)] if arguments.map else []
     if program.map_request is not None:
-        maps.append((program.map_request[1] or "-", program.map_request[0]))
+        maps.append((_map_file(program.map_request[1]), program.map_request[0]))
     for path, parts in maps:
         files.append((path, program.map_of(parts, files[0][0]).encode("utf-8", "surrogateescape")))
     if arguments.writes_dependencies:
         files.append((_dependency_file(arguments), _dependencies(arguments, program.dependencies)))
     return files
+
+
+def _map_file(name: str) -> str:
+    """The path that a source's `map` means, which knows `stdout` and `stderr`."""
+    return {"": STDOUT, "stdout": STDOUT, "stderr": STDERR}.get(name.lower(), name)
 
 
 _EXTENSIONS = {"bin": "", "ith": ".ith", "srec": ".srec"}
@@ -270,13 +276,15 @@ def _write(path: str, data: bytes) -> None:
     try:
         _put(path, data)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, "standard output" if path == "-" else path) from None
+        name = {STDOUT: "standard output", STDERR: "standard error"}.get(path, path)
+        raise OSError(error.errno, error.strerror, name) from None
 
 
 def _put(path: str, data: bytes) -> None:
-    if path == "-" or (os.path.exists(path) and not os.path.isfile(path)):
-        with open(1 if path == "-" else path, "wb", closefd=path != "-") as file:  # a pipe or a device
-            file.write(data)
+    descriptor = {STDOUT: 1, STDERR: 2}.get(path)
+    if descriptor is not None or os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
+        with open(path if descriptor is None else descriptor, "wb", closefd=descriptor is None) as file:
+            file.write(data)  # through a link, or to a pipe or a device
         return
     handle, temporary = tempfile.mkstemp(prefix=".emu-asm-", dir=os.path.dirname(path) or ".")
     try:

@@ -61,7 +61,7 @@ def _org(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     value = assembler.evaluate_now(tokens[1:], shape[1:])
     if not assembler.format.has_origin:
         raise TokenError(f"{assembler.format.name} has no `org'", tokens[0])
-    if assembler.origin is not None:
+    if assembler.origin not in (None, value):
         raise TokenError("program origin redefined", tokens[0])
     assembler.origin = value
 
@@ -113,6 +113,15 @@ def _float(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
         raise TokenError(f"float wants {', '.join(ROUNDINGS)}, daz, nodaz or default", tokens[-1])
 
 
+def _osabi(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    if not assembler.format.has_symbols:
+        raise assembler.unknown_instruction(tokens[0])
+    numbers = [assembler.evaluate_now(*part) for part in split_list(tokens, shape, 1, 1)]
+    if len(numbers) > 2 or any(not 0 <= number <= 255 for number in numbers):
+        raise TokenError("osabi wants a number of one byte, and maybe a version of one", tokens[1])
+    assembler.format.abi = numbers[0], (*numbers, 0)[1]  # type: ignore[attr-defined]
+
+
 def _list(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     if shape[1:] not in ("+", "-"):
         raise TokenError("list wants + or -", tokens[0])
@@ -140,13 +149,15 @@ def _map(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     if not assembler.format.has_origin:
         raise TokenError(f"{assembler.format.name} has no `map'", tokens[0])
     words = list(tokens[1:])
-    parts: set[str] = set()
+    asked, known = assembler.map_request or (frozenset(), None)
+    parts = set(asked)
     while words and words[0].lower() in _MAP_PARTS:
         parts |= _MAP_PARTS[words.pop(0).lower()]
     name = "".join(words)
     if name and shape[-1] == "s":
         name = unquote(name)
-    assembler.map_request = frozenset(parts or {"brief"}), name
+    # Of several such lines the first decides where the map goes.
+    assembler.map_request = frozenset(parts or {"brief"}), name if known is None else known
 
 
 _MAP_PARTS = {
@@ -302,6 +313,7 @@ DIRECTIVES: dict[str, Callable[[Assembler, Sequence[str], str], None]] = {
     "required": _global,
     "common": _global,
     "cpu": _cpu,
+    "osabi": _osabi,
     "float": _float,
     "list": _list,
     "warning": _warning,

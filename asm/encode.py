@@ -507,7 +507,7 @@ def _prefix_warnings(
             yield "prefix-hle", f"{prefixes.hint} invalid with this instruction"
         elif not prefixes.locks:
             yield "prefix-hle", f"{prefixes.hint} with this instruction requires lock"
-    if form.osize in (16, 32) and prefixes.operand_size not in (0, form.osize) and not _takes_size(operands):
+    if form.osize in (16, 32) and prefixes.operand_size not in (0, form.osize) and not _takes_size(form, operands):
         yield "prefix-opsize", f"invalid operand size prefix, must be o{form.osize}"
     ignored = segment or prefixes.segment
     if template.bits == 64 and ignored in ("es", "cs", "ss", "ds"):
@@ -523,10 +523,12 @@ def _obsolescence(form: Form, level: int) -> tuple[str, str]:
     return "obsolete-removed", "instruction obsolete and removed from the target CPU"
 
 
-def _takes_size(operands: tuple[Operand, ...]) -> bool:
+def _takes_size(form: Form, operands: tuple[Operand, ...]) -> bool:
     """Whether the only operand leaves the operand size to the prefix: ``o32 call far [si]``, ``o16 push byte 1``."""
     operand = operands[0] if len(operands) == 1 else None
-    return (isinstance(operand, Mem) and not operand.size) or (isinstance(operand, Imm) and operand.size == 8)
+    if isinstance(operand, Imm):
+        return operand.size == 8 or (not operand.size and form.operands[0].kind == "rel")  # o32 call near
+    return isinstance(operand, Mem) and not operand.size
 
 
 _RELEASE = "xrelease", "MOV"  # a store may end an elided lock

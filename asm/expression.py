@@ -289,7 +289,7 @@ def _evaluate(expression: Expression, section: Section, offset: int) -> int | Li
         if not isinstance(value, Linear):
             return value
         terms = {term: count for term, count in value.terms.items() if not isinstance(term, str)}
-        return Linear(terms, value.const) if terms else value.const
+        return Linear(terms, value.const, wrt=value.wrt) if terms else value.const
     if operator == "?":
         condition = _evaluate(expression[1], section, offset)
         if isinstance(condition, Linear):

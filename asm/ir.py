@@ -17,6 +17,8 @@ from asm.nops import parts
 from asm.operands import Encoded, Far, Imm, Mem, Operand
 from asm.parse import base_and_index
 
+ADDRESS_SIZE_PREFIX = 0x67
+LEGACY_PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0x9B, 0xF0, 0xF2, 0xF3))
 MAX_IMAGE = 1 << 28  # bytes in a section; a hostile `times` must not fill the host's memory
 
 
@@ -267,10 +269,21 @@ class Instruction:
                 expression = _constant_of(constants[index], kind)
             elif any(i == index and field == "address" for i, field, _ in self.expressions):
                 expression = ("disp", expression)
-            if kind == "abs" and (signed or (self.mode.bits == 64 and isinstance(constants[index], Mem))):
+            if kind == "abs" and (signed or (isinstance(constants[index], Mem) and self._has_wide_addresses())):
                 kind = "signed"
             patches.append(Patch(offset, size, kind, expression))
         return tuple(patches)
+
+    def _has_wide_addresses(self) -> bool:
+        """Displacements are sign-extended to 64 bits: no prefix makes addresses narrower."""
+        if self.mode.bits != 64:
+            return False
+        for byte in self.code.data:
+            if byte == ADDRESS_SIZE_PREFIX:
+                return False
+            if byte not in LEGACY_PREFIXES:
+                break
+        return True
 
 
 def _constant_of(operand: Operand, kind: str) -> int:

@@ -84,7 +84,7 @@ class Flat:
         self.image = {"bin": output_bin.image, "ith": output_text.intel_hex, "srec": output_text.s_records}[name]
 
     def new_section(self, section: Section) -> None:
-        section.nobits = section.name in (".bss", ".nobits")
+        section.nobits = section.name == ".bss"
 
     def declare(self, assembler: Assembler, kind: str, name: str, tokens: Sequence[str], shape: str) -> None:
         if kind == "common":

@@ -7,7 +7,6 @@ their alignment (4 if they have none). Sections without contents get addresses b
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -42,18 +41,39 @@ def section_attributes(assembler: Assembler, section: Section, tokens: Sequence[
             at += 1
         elif word in (*_NUMERIC, *_NAMES) and shape[at + 1 : at + 2] == "=":
             end = _end_of_value(tokens, shape, at + 2)
+            value: int | str
             if word in _NAMES:
-                setattr(section, word, "".join(tokens[at + 2 : end]))
+                value = "".join(tokens[at + 2 : end])
             else:
                 value = assembler.evaluate_now(list(tokens[at + 2 : end]), shape[at + 2 : end])
-                if word.endswith("align") and (value < 1 or value & (value - 1)):
-                    raise TokenError(f"argument to `{word}' is not a power of two", tokens[at])
-                setattr(section, word, value)
+            _set_attribute(section, word, value, tokens[at])
             section.attributes.append(word)
             at = end
         else:
             assembler.warn("other", f'ignoring unknown section attribute: "{tokens[at]}"')
             at += 1
+
+
+def _set_attribute(section: Section, word: str, value: int | str, token: str) -> None:
+    virtual = "v" if word[0] == "v" else ""
+    start, align = getattr(section, f"{virtual}start"), getattr(section, f"{virtual}align")
+    if word.endswith("align"):
+        if not isinstance(value, int) or value < 1 or value & (value - 1):
+            raise TokenError(f"argument to `{word}' is not a power of two", token)
+        value = max(value, align or 1)
+        if start is not None and start & (value - 1):
+            raise TokenError(f"`{word}' value conflicts with the section's `{virtual}start' address", token)
+    elif word.endswith("start"):
+        if getattr(section, f"{virtual}follows") is not None:
+            raise TokenError(f"cannot combine `{word}' and `{virtual}follows' section attributes", token)
+        if start not in (None, value):
+            raise TokenError(f"section's `{word}' address redefined", token)
+        if align is not None and int(value) & (align - 1):
+            raise TokenError(f"`{word}' address conflicts with the section's `{virtual}align' value", token)
+        setattr(section, f"{virtual}align", None)
+    elif start is not None:
+        raise TokenError(f"cannot combine `{virtual}start' and `{word}' section attributes", token)
+    setattr(section, word, value)
 
 
 def _end_of_value(tokens: Sequence[str], shape: str, at: int) -> int:
@@ -74,33 +94,67 @@ def _aligned(address: int, align: int) -> int:
     return -(-address // align) * align
 
 
-def _ordered(sections: Sequence[Section]) -> list[Section]:
-    """Sections with `follows` put behind the one they name, each with those that come after it and say nothing."""
+def _linked(sections: Sequence[Section]) -> list[Section]:
+    """Puts the sections with `follows`, each with those behind it that say nothing, behind the one that they name.
+
+    Raises:
+        ExpressionError: there is no such section, or there are two for its place.
+    """
+    order = list(sections)
+    at = 0
+    for _ in range(len(order) ** 2 + 1):
+        if at < len(order) and order[at].follows is None:
+            while at + 1 < len(order) and order[at + 1].follows in (None, order[at].name):
+                at += 1
+            at += 1
+        if at >= len(order):
+            return order
+        leader = order[at]
+        target = next((n for n, section in enumerate(order) if section.name == leader.follows), None)
+        if target is None:
+            raise ExpressionError(
+                f"section {leader.name} follows an invalid or unknown section ({leader.follows})"
+            )
+        if target == at:
+            raise ExpressionError(f"section {leader.name} is self following")
+        if target + 1 < len(order) and order[target + 1].follows == leader.follows:
+            names = f"{leader.name} and {order[target + 1].name}"
+            raise ExpressionError(f"sections {names} can't both follow section {leader.follows}")
+        end = at + 1
+        while end < len(order) and end != target and order[end].start is None:
+            end += 1
+            if end < len(order) and order[end].follows not in (None, order[end - 1].name):
+                break
+        group = order[at:end]
+        order[target + 1 : target + 1] = group
+        if target < at:
+            at += len(group)
+            del order[at : at + len(group)]
+        else:
+            del order[at : at + len(group)]
+    raise ExpressionError(f"section {order[at].name} follows itself by way of others")
+
+
+def _sorted_by_start(sections: Sequence[Section]) -> list[Section]:
+    """Groups that a section with `start` leads, in the order of their addresses."""
     groups: list[list[Section]] = [[]]
     for section in sections:
-        if section.follows is not None or section.start is not None:
+        if section.start is not None:
             groups.append([])
         groups[-1].append(section)
-    result = [section for group in groups for section in group if group[0].follows is None]
-    waiting = [group for group in groups if group and group[0].follows is not None]
-    while waiting:
-        names = {section.name: n for n, section in enumerate(result)}
-        ready = next((group for group in waiting if group[0].follows in names), None)
-        if ready is None:
-            raise ExpressionError(
-                f"section {waiting[0][0].name} follows an invalid or unknown section ({waiting[0][0].follows})"
-            )
-        waiting.remove(ready)
-        at = names[str(ready[0].follows)] + 1
-        result[at:at] = ready
-    return result
+    rest = sorted(groups[1:], key=lambda group: group[0].start or 0)
+    return [section for group in [groups[0], *rest] for section in group]
 
 
-def _check_mixture(sections: Iterable[Section]) -> None:
+def _make_virtual(sections: Iterable[Section]) -> None:
     for section in sections:
-        wanted = set(section.attributes)
-        if section.nobits and wanted & {"start", "align", "follows"} and wanted & {"vstart", "valign", "vfollows"}:
+        real = section.start is not None or section.align is not None or section.follows is not None
+        virtual = section.vstart is not None or section.valign is not None or section.vfollows is not None
+        if section.nobits and real and virtual:
             raise ExpressionError(f"cannot mix real and virtual attributes in nobits section ({section.name})")
+        if section.nobits and real:  # which mean the same there
+            section.vstart, section.valign, section.vfollows = section.start, section.align, section.follows
+            section.follows = None
 
 
 def place(assembler: Assembler) -> None:
@@ -109,90 +163,89 @@ def place(assembler: Assembler) -> None:
     Raises:
         ExpressionError: sections overlap, or lie before the origin.
     """
-    sections = assembler.sections
-    _check_mixture(sections.values())
-    progbits = _groups_by_start(_ordered([section for section in sections.values() if not section.nobits]))
-    nobits = _ordered_nobits([section for section in sections.values() if section.nobits])
-    starts = _load_addresses(progbits, assembler.origin)
-    chain = progbits + nobits
-    before = {section.name: previous for previous, section in itertools.pairwise(chain)}
-    bases: dict[str, int] = {}
-    waiting: set[str] = set()
-
-    def base(section: Section) -> int:
-        if section.name not in bases:
-            if section.name in waiting:
-                raise ExpressionError(f"section {section.name} follows itself")
-            waiting.add(section.name)
-            bases[section.name] = _base(section)
-        return bases[section.name]
-
-    def _base(section: Section) -> int:
-        if section.vstart is not None:
-            return section.vstart
-        name = section.vfollows or (section.follows if section.nobits else None)
-        if name is None:
-            if section.nobits and section.start is not None:
-                return section.start
-            if not section.nobits and section.valign is None:
-                return starts[section.name]
-        previous = before.get(section.name) if name is None else sections.get(name)
-        if name is not None and previous is None:
-            raise ExpressionError(f"section {section.name} follows an invalid or unknown section ({name})")
-        if previous is None:
-            end = starts.get(section.name, 0)
-        elif name is None and not section.nobits:  # NASM counts from where the previous section is loaded
-            end = starts[previous.name] + previous.size
-        else:
-            end = base(previous) + previous.size
-        return _aligned(end, section.valign or (section.align if section.nobits else None) or DEFAULT_ALIGN)
-
-    for section in chain:
-        section.base = base(section)
-    for section in progbits:
-        section.start = starts[section.name]
+    text = assembler.first
+    created = [text, *(section for section in assembler.named if section is not text)]
+    _make_virtual(created)
+    progbits = _sorted_by_start(_linked([section for section in created if not section.nobits]))
+    nobits = [section for section in created if section.nobits]
+    bases = _load(progbits, assembler.origin)
+    _find_bases(bases, created, progbits, nobits)
+    for section in created:
+        section.base = bases[section]
     for section in nobits:
-        section.start = section.base if section.start is None else section.start
+        section.start = section.base
     assembler.load_order = progbits
     _define_section_symbols(assembler)
 
 
-def _load_addresses(progbits: Sequence[Section], origin: int | None) -> dict[str, int]:
-    """Where sections with contents are loaded, by name."""
-    starts: dict[str, int] = {}
+def _load(progbits: Sequence[Section], origin: int | None) -> dict[Section, int]:
+    """Gives sections with contents their load addresses; returns the bases of those that have no need of others.
+
+    Raises:
+        ExpressionError: sections overlap, or lie before the origin.
+    """
+    bases: dict[Section, int] = {}
+    if not progbits:
+        return bases
+    first = progbits[0]
     if origin is None:
-        first = next((section for section in progbits if section.size), None)
-        origin = first.start or 0 if first is not None and first.start is not None else 0
-    end = origin
-    previous: Section | None = None
-    for section in progbits:
-        start = section.start
-        if start is None:
-            start = _aligned(end, section.align or (DEFAULT_ALIGN if previous is not None else 1))
-        elif section.size and start < origin:
+        origin = first.start or 0
+    end = first.start if first.start is not None else _aligned(origin, first.align or 1)
+    fixed = [n for n, section in enumerate(progbits) if n and section.start is not None and section.size]
+    last = first
+    for n, section in enumerate(progbits):
+        if section.start is None and n:
+            section.align = section.align or DEFAULT_ALIGN
+        if section.start is None:
+            section.start = _aligned(end, section.align or 1)
+        if section.start < origin and (section.size or not n):
             raise ExpressionError(f"section {section.name} begins before program origin")
-        elif previous is not None and section.size and start < end and previous.size:
-            raise ExpressionError(f"sections {previous.name} and {section.name} overlap")
-        starts[section.name] = start
-        end = start + section.size
-        previous = section
-    return starts
+        if section.vstart is not None:
+            bases[section] = section.vstart
+        elif section.vfollows is None:
+            bases[section] = section.start if section.valign is None else _aligned(end, section.valign)
+        if section.start < end:
+            if section.size:
+                raise ExpressionError(f"sections {last.name} and {section.name} overlap")
+            continue
+        end = section.start + section.size
+        following = next((progbits[m] for m in fixed if m > n), None)
+        if following is not None and end > (following.start or 0):
+            raise ExpressionError(f"sections {section.name} and {following.name} overlap")
+        last = section
+    return bases
 
 
-def _ordered_nobits(sections: Sequence[Section]) -> list[Section]:
-    names = {section.name for section in sections}
-    chained = [section for section in sections if section.follows is None or section.follows in names]
-    return _ordered(chained) + [section for section in sections if section not in chained]
+def _find_bases(
+    bases: dict[Section, int], created: Sequence[Section], progbits: Sequence[Section], nobits: Sequence[Section]
+) -> None:
+    """Works out the addresses that follow from those of other sections.
 
-
-def _groups_by_start(sections: Sequence[Section]) -> list[Section]:
-    groups: list[list[Section]] = [[]]
-    for section in sections:
-        if section.start is not None:
-            groups.append([])
-        groups[-1].append(section)
-    rest = sorted(groups[1:], key=lambda group: group[0].start or 0)
-    return [section for group in [groups[0], *rest] for section in group]
+    Raises:
+        ExpressionError: there is no such section, or they follow each other in a circle.
+    """
+    before = dict(zip(created[1:], created, strict=False))
+    waiting = [section for section in (*progbits, *nobits) if section not in bases]
+    while waiting:
+        left = []
+        for section in waiting:
+            if section.vstart is not None:
+                bases[section] = section.vstart
+                continue
+            if section.vfollows is not None:
+                previous = next((other for other in created if other.name == section.vfollows), None)
+                if previous is None:
+                    raise ExpressionError(f"section {section.name} vfollows unknown section ({section.vfollows})")
+            else:  # .bss lies behind all that is loaded, wherever it is named first
+                previous = progbits[-1] if section.name == ".bss" else before[section]
+            if previous not in bases:
+                left.append(section)
+                continue
+            section.valign = section.valign or DEFAULT_ALIGN
+            bases[section] = _aligned(bases[previous] + previous.size, section.valign)
+        if len(left) == len(waiting):
+            raise ExpressionError(f"section {left[0].name} vfollows itself by way of others")
+        waiting = left
 
 
 def _define_section_symbols(assembler: Assembler) -> None:
@@ -209,7 +262,7 @@ def origin(assembler: Assembler) -> int:
     """The address of the image's first byte."""
     if assembler.origin is not None:
         return assembler.origin
-    return next((section.start or 0 for section in assembler.load_order if section.size), 0)
+    return assembler.load_order[0].start or 0 if assembler.load_order else 0
 
 
 def image(assembler: Assembler) -> bytes:

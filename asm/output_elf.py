@@ -10,12 +10,14 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from asm.diagnostics import did_you_mean
 from asm.expression import SCALAR, ExpressionError, Linear, Section, Symbol, evaluate
 from asm.ir import Switch
 from asm.parse import TokenError
 
 if TYPE_CHECKING:
     from asm.assembler import Assembler
+    from asm.frames import Place
 
 SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_NOTE, SHT_NOBITS, SHT_REL = 1, 2, 3, 4, 7, 8, 9
 SHT_INIT_ARRAY, SHT_FINI_ARRAY, SHT_PREINIT_ARRAY = 14, 15, 16
@@ -50,26 +52,36 @@ _TYPES = {
 }  # fmt: skip
 _FLAGS = {
     "alloc": (SHF_ALLOC, 0), "noalloc": (0, SHF_ALLOC), "exec": (SHF_EXECINSTR, 0), "noexec": (0, SHF_EXECINSTR),
-    "write": (SHF_WRITE, 0), "nowrite": (0, SHF_WRITE), "tls": (SHF_TLS, 0), "notls": (0, SHF_TLS),
+    "write": (SHF_WRITE, 0), "nowrite": (0, SHF_WRITE), "readonly": (0, SHF_WRITE),
+    "tls": (SHF_TLS, 0), "notls": (0, SHF_TLS),
     "merge": (SHF_MERGE, 0), "nomerge": (0, SHF_MERGE), "strings": (SHF_STRINGS, 0), "nostrings": (0, SHF_STRINGS),
 }  # fmt: skip
-_ENTRY_SIZES = {"byte": 1, "word": 2, "dword": 4, "qword": 8, "tword": 10, "oword": 16, "yword": 32, "zword": 64}
+# Size and alignment of the entries; 0 is the size of an address.
+_ENTRY_SIZES = {
+    "byte": (1, 1), "word": (2, 2), "dword": (4, 4), "qword": (8, 8), "tword": (10, 2), "tbyte": (10, 2),
+    "oword": (16, 16), "xword": (16, 16), "yword": (32, 32), "zword": (64, 64), "pointer": (0, 0),
+}  # fmt: skip
+RESERVED_SECTIONS = frozenset((".shstrtab", ".strtab", ".symtab", ".symtab_shndx"))
 
 # Relocation types by (kind, size in bytes); kinds are abs, signed (an address that the processor sign-extends), rel,
-# and what stands behind `wrt`.
+# and what stands behind `wrt`, with "rel " before it where the field counts from the next instruction.
 R_386 = {
     ("abs", 4): 1, ("signed", 4): 1, ("rel", 4): 2, ("abs", 2): 20, ("rel", 2): 21, ("abs", 1): 22, ("rel", 1): 23,
-    ("..got", 4): 3, ("..plt", 4): 4, ("..gotoff", 4): 9, ("..gotpc", 4): 10, ("..tlsie", 4): 15, ("..sym", 4): 1,
-    ("signed", 2): 20, ("signed", 1): 22,
+    ("signed", 2): 20, ("signed", 1): 22, ("..got", 4): 3, ("rel ..plt", 4): 4, ("..gotoff", 4): 9, ("..gotpc", 4): 10,
+    ("..tlsie", 4): 15,
 }  # fmt: skip
 R_X86_64 = {
     ("abs", 8): 1, ("rel", 4): 2, ("abs", 4): 10, ("signed", 4): 11, ("abs", 2): 12, ("rel", 2): 13, ("abs", 1): 14,
-    ("rel", 1): 15, ("rel", 8): 24, ("..plt", 4): 4, ("..got", 4): 9, ("..gottpoff", 4): 22, ("..gotoff", 8): 25,
-    ("..gotpc", 4): 26, ("..got", 8): 28, ("abs ..got", 4): 3, ("abs ..got", 8): 27, ("..gotpc", 8): 29,
-    ("..sym", 8): 1, ("..sym", 4): 10, ("signed", 2): 12, ("signed", 1): 14, ("signed", 8): 1,
+    ("rel", 1): 15, ("rel", 8): 24, ("signed", 2): 12, ("signed", 1): 14, ("signed", 8): 1, ("..got", 4): 3,
+    ("rel ..plt", 4): 4, ("rel ..got", 4): 9, ("rel ..gotpc", 4): 9, ("rel ..gottpoff", 4): 22, ("..gotoff", 8): 25,
+    ("..gotpc", 4): 26, ("..got", 8): 27, ("rel ..got", 8): 28, ("rel ..gotpc", 8): 28, ("..gotpc", 8): 29,
 }  # fmt: skip
 
-_SYMBOLIC = frozenset(("..got", "..plt", "..sym", "..tlsie", "..gottpoff"))  # what is of a symbol, not of a section
+# What is of a symbol, not of a section.
+_SYMBOLIC = {
+    32: frozenset(("..got", "..sym", "..tlsie")),
+    64: frozenset(("..got", "..sym", "rel ..got", "rel ..gotpc", "rel ..gottpoff", "rel ..plt")),
+}
 
 
 class Relocation(NamedTuple):
@@ -82,7 +94,7 @@ class Relocation(NamedTuple):
 
 
 class Attributes:
-    """What `global`, `extern` and `common` say of a symbol."""
+    """What `global`, `extern`, `static` and `common` say of a symbol."""
 
     def __init__(self) -> None:
         self.binding = STB_GLOBAL
@@ -91,6 +103,10 @@ class Attributes:
         self.size: Any = 0
         self.common: tuple[Any, Any] | None = None
         self.required = False
+        self.where: Place | None = None  # the line that says so first
+
+
+_NOTHING = Attributes()
 
 
 class Elf:
@@ -112,6 +128,8 @@ class Elf:
         self.table = R_X86_64 if self.wide else R_386
         self.relocations: dict[Section, list[Relocation]] = {}
         self.attributes: dict[str, Attributes] = {}
+        self.statics: dict[str, Attributes] = {}
+        self.abi = (0, 0)  # what `osabi` says: the operating system's ABI and its version
         self.declared: dict[str, None] = {}  # externals, in order
         self.referenced: set[object] = set()
 
@@ -131,49 +149,64 @@ class Elf:
         Raises:
             ParseError, TokenError, ExpressionError: an attribute is wrong.
         """
-        fresh = not section.declared
-        if fresh and tokens:
-            section.align = 1
-        before = (section.type, section.flags, section.entry_size)
+        if section.name in RESERVED_SECTIONS:
+            raise TokenError(f"attempt to redefine reserved section name `{section.name}'", section.name)
+        kind = entry_size = natural = align = mask = flags = 0
         at = 0
         while at < len(tokens):
-            word = tokens[at].lower()
-            if word == "align" and shape[at + 1 : at + 2] == "=":
-                end = at + 3
-                while end < len(tokens) and shape[end] not in "iIdz":
-                    end += 1
+            word, end = tokens[at].lower(), at + 1
+            has_value = shape[end : end + 1] in ("=", "*")
+            if has_value:
+                end += 2
+            while end < len(tokens) and shape[end] not in "iIdz":
+                end += 1
+            value = 1
+            if word == "align" and end == at + 1:
+                raise TokenError("section align without value specified", tokens[at])
+            if word == "align" or (word in _ENTRY_SIZES and has_value):
                 value = assembler.evaluate_now(list(tokens[at + 2 : end]), shape[at + 2 : end])
+            if word == "align":
                 if value < 0 or value & (value - 1):
-                    raise TokenError(f"argument to `align' is not a power of two: {value}", tokens[at])
-                section.align = max(value, 1) if fresh else max(section.align or 1, value)
-                at = end
-                continue
-            if word in _TYPES:
-                section.type = _TYPES[word]
-                section.nobits = section.type == SHT_NOBITS
+                    raise TokenError(f"section alignment {value} is not a power of two", tokens[at])
+                align = max(align, value)
+            elif word in _TYPES:
+                kind = _TYPES[word]
             elif word in _FLAGS:
                 on, off = _FLAGS[word]
-                section.flags = section.flags & ~off | on
+                mask |= on | off
+                flags = flags & ~off | on
             elif word in _ENTRY_SIZES:
-                section.entry_size = _ENTRY_SIZES[word]
-            elif word == "pointer":
-                section.entry_size = self.bits // 8
+                size, natural = (n or self.bits // 8 for n in _ENTRY_SIZES[word])
+                entry_size = size * value
             else:
-                assembler.warn(
-                    "other",
-                    f"unknown section attribute '{tokens[at]}' ignored in declaration of section `{section.name}'",
-                )
-            at += 1
-        if section.flags & SHF_STRINGS and not section.entry_size:
-            section.entry_size = 1
-        if section.flags & SHF_MERGE and not section.entry_size:
-            raise TokenError("section attribute merge specified without an entry size or `strings'", tokens[0])
-        if not fresh and tokens and (section.type, section.flags, section.entry_size) != before:
-            assembler.warn(
-                "section-attr", f"incompatible section attributes ignored on redeclaration of section `{section.name}'"
-            )
-            section.type, section.flags, section.entry_size = before
+                assembler.warn("other", f"unknown section attribute '{tokens[at]}' ignored on declaration of section "
+                                        f"`{section.name}'")  # fmt: skip
+            at = end
+        if kind in (SHT_INIT_ARRAY, SHT_FINI_ARRAY, SHT_PREINIT_ARRAY):
+            natural = natural or self.bits // 8
+            entry_size = entry_size or self.bits // 8
+        if not section.declared:
+            section.type = kind or section.type
             section.nobits = section.type == SHT_NOBITS
+            section.flags = section.flags & ~mask | flags
+            section.entry_size = entry_size or section.entry_size
+            if tokens:
+                section.align = 1
+        elif (
+            kind not in (0, section.type)
+            or section.flags & mask != flags
+            or (entry_size and section.entry_size and entry_size != section.entry_size)
+        ):
+            assembler.warn(
+                "other", f"incompatible section attributes ignored on redeclaration of section `{section.name}'"
+            )
+        section.align = max(section.align or 1, align or natural)
+        section.entry_size = section.entry_size or entry_size
+        if flags & SHF_MERGE and not section.entry_size:
+            section.entry_size = 1
+            if not section.flags & SHF_STRINGS:
+                message = "section attribute merge specified without an entry size or `strings'"
+                raise TokenError(message, section.name)
 
     def declare(self, assembler: Assembler, kind: str, name: str, tokens: Sequence[str], shape: str) -> None:
         """`global`, `extern`, `required`, `static` or `common` of one symbol.
@@ -184,9 +217,13 @@ class Elf:
         Raises:
             TokenError, ParseError, ExpressionError: the special part is wrong.
         """
-        if kind == "static":
+        known = self.statics if kind == "static" else self.attributes
+        if kind == "static" and not tokens:
             return
-        attributes = self.attributes.setdefault(name, Attributes())
+        attributes = known.get(name)
+        if attributes is None:
+            attributes = known[name] = Attributes()
+            attributes.where = assembler.place
         attributes.required |= kind == "required"
         if kind == "common":
             self._declare_common(assembler, attributes, name, tokens, shape)
@@ -205,6 +242,8 @@ class Elf:
                 attributes.type = STT[word]
             elif word in STV:
                 attributes.visibility = STV[word]
+            elif word in ("weak", "strong") and kind == "static":
+                raise TokenError("weak and strong only apply to global symbols", tokens[at])
             elif word in ("weak", "strong"):
                 attributes.binding = STB_WEAK if word == "weak" else STB_GLOBAL
             else:
@@ -217,14 +256,17 @@ class Elf:
     ) -> None:
         if not tokens:
             raise TokenError("`common' wants a name and a size", name)
-        size, _, align = shape.partition(":")
+        symbol = assembler.symbols[name]
+        if symbol.defined or (symbol.section is not None and symbol.section.external is not None):
+            raise TokenError(f"label `{name}' inconsistently redefined", name)
+        size, colon, align = shape.partition(":")
         value = assembler.evaluate_now(list(tokens[: len(size)]), size)
         rest = list(tokens[len(size) + 1 :])
-        boundary = assembler.evaluate_now(rest, align) if rest else 0
-        if boundary & (boundary - 1):
-            raise TokenError(f"alignment constraint `{boundary}' is not a power of two", rest[0])
+        boundary = assembler.evaluate_now(rest, align) if colon else 0
+        if colon and (boundary < 1 or boundary & (boundary - 1)):
+            raise TokenError(f"alignment constraint `{''.join(rest)}' is not a power of two", rest[0])
         attributes.common = value, boundary
-        assembler.enter_external(name)
+        assembler.enter_external(name, replaceable=False)
 
     # --- Addresses ----------------------------------------------------------------------------------------------------
 
@@ -243,9 +285,7 @@ class Elf:
             ExpressionError: no relocation can say this.
         """
         if kind == "seg":
-            if isinstance(value, int):
-                return value
-            raise ExpressionError("ELF has no segment base references")
+            kind = "abs"
         terms = dict(value.terms) if isinstance(value, Linear) else {}
         const = value.const if isinstance(value, Linear) else value
         wrt = value.wrt if isinstance(value, Linear) else ""
@@ -263,24 +303,22 @@ class Elf:
             const += at
         if len(terms) != 1 or 1 not in terms.values() or not isinstance(target := next(iter(terms)), Section):
             raise ExpressionError("expression is not simple or relocatable")
-        if wrt:
-            if wrt in _SYMBOLIC:
-                place = value.const if isinstance(value, Linear) else value
-                symbol = self._symbol_at(target, place, wrt)
-                addend = const - (symbol.offset if isinstance(symbol, Symbol) else 0)
-                if wrt == "..sym":
-                    wrt = kind if kind == "rel" else "abs"
-                elif wrt == "..got" and self.wide and kind != "rel":
-                    wrt = "abs ..got"
-                return self._note(section, at, symbol, wrt, size, addend)
-            if wrt == "..gotpc" and kind != "rel":  # counts from the field
-                const += at
-            return self._note(section, at, target, wrt, size, const)
-        return self._note(section, at, target, kind, size, const)
+        if not wrt:
+            return self._note(section, at, target, kind, size, const)
+        relation = f"rel {wrt}" if kind == "rel" else wrt
+        if relation in _SYMBOLIC[self.bits]:
+            symbol = self._symbol_at(target, value.const, wrt)  # type: ignore[union-attr]
+            const -= symbol.offset if isinstance(symbol, Symbol) else 0
+            return self._note(section, at, symbol, kind if wrt == "..sym" else relation, size, const)
+        if relation == "..gotpc":  # counts from the field
+            const += at
+        return self._note(section, at, target, relation, size, const)
 
     def _symbol_at(self, section: Section, offset: int, wrt: str) -> Section | Symbol:
         """The global symbol at a place, or, for ``..sym``, the last one before it; an external one is its section."""
         if section.external is not None:
+            if offset and wrt != "..sym":
+                raise ExpressionError(f"`wrt {wrt}' wants the symbol itself, not a place behind it", section.name)
             return section
         symbols = [symbol for symbol in self._globals if symbol.section is section and symbol.offset <= offset]
         symbol = max(symbols, key=lambda s: s.offset, default=None)
@@ -304,10 +342,14 @@ class Elf:
         if number is None and size == 8 and not self.wide and (number := self.table.get((kind, 4))) is not None:
             self.assembler.warn("zext-reloc", "64-bit unsigned relocation zero-extended from 32 bits")
         if number is None:
-            what = f"`wrt {kind}'" if kind.startswith("..") else f"{8 * size}-bit {kind} addresses"
-            raise ExpressionError(f"{self.name} has no relocation for {what} of {size} bytes")
-        self.relocations.setdefault(section, []).append(Relocation(at, target, number, addend))
+            relative, _, wrt = kind.rpartition(" ")
+            where = "relative to the next instruction" if relative or kind == "rel" else "for an address"
+            what = f"with `wrt {wrt}' " if wrt.startswith("..") else ""
+            raise ExpressionError(f"{self.name} has no {8 * size}-bit relocation {what}{where}")
         self.referenced.add(target)
+        if section.nobits:  # has no bytes to relocate
+            return 0
+        self.relocations.setdefault(section, []).append(Relocation(at, target, number, addend))
         return 0 if self.wide else addend
 
     _globals: Sequence[Symbol] = ()
@@ -317,10 +359,28 @@ class Elf:
         """Takes note of the global symbols, before the sections' bytes are made."""
         self.assembler = assembler
         self._globals = [symbol for symbol in assembler.definitions if symbol.name in self.attributes]
-        for name in self.attributes:
+        for name, attributes in (*self.attributes.items(), *self.statics.items()):
             symbol = assembler.symbols.get(name)
-            if (symbol is None or symbol.section is None) and name not in self.declared:
-                raise ExpressionError(f"symbol `{name}' is declared global but not defined", name)
+            if symbol is not None and symbol.section is not None:
+                self._settle_size(assembler, attributes, symbol.section, symbol.offset)
+            elif name not in self.declared and name in self.attributes:  # NASM says nothing
+                defined = [known for known, other in assembler.symbols.items() if other.defined]
+                message = f"symbol `{name}' is declared global but not defined{did_you_mean(name, defined)}"
+                assembler.report(message, "warning", attributes.where, word=name, warning="other")
+
+    @staticmethod
+    def _settle_size(assembler: Assembler, attributes: Attributes, section: Section, offset: int) -> None:
+        """Makes a number of the size that a symbol's declaration gives it."""
+        try:
+            size = evaluate(attributes.size, section, offset)
+            if size is None:
+                raise assembler.undefined_before_use(attributes.size)
+            if not isinstance(size, int):
+                raise ExpressionError("cannot use relocatable expression as symbol size")
+            attributes.size = size
+        except ExpressionError as error:
+            assembler.report(error.message, place=attributes.where, word=error.name)
+            attributes.size = 0
 
     # --- The file -----------------------------------------------------------------------------------------------------
 
@@ -391,8 +451,11 @@ class _File:
             names[symbol] = self.strings.add(self._mangled(symbol.name))
         for symbol in wanted:
             if symbol.name not in elf.attributes:
+                said = elf.statics.get(symbol.name, _NOTHING)
                 is_tls = symbol.section is not None and symbol.section.flags & SHF_TLS
-                self._symbol(names[symbol], symbol.offset, 0, STT_TLS if is_tls else 0, 0, 0, self._home(symbol))
+                kind = STT_TLS if is_tls else said.type
+                home = self._home(symbol)
+                self._symbol(names[symbol], symbol.offset, said.size, kind, 0, said.visibility, home)
         self.locals = len(self.entries)
         for symbol in wanted:
             if symbol.name in elf.attributes:
@@ -425,11 +488,10 @@ class _File:
             return
         if symbol.section is not None and symbol.section.flags & SHF_TLS:
             kind = STT_TLS
-        section = symbol.section if symbol.section is not None else SCALAR
-        size = evaluate(attributes.size, section, symbol.offset)
-        if not isinstance(size, int):
-            raise ExpressionError(f"the size of symbol `{symbol.name}' is no constant", symbol.name)
-        self._symbol(name, symbol.offset, size, kind, attributes.binding, attributes.visibility, self._home(symbol))
+        home = self._home(symbol)
+        self._symbol(
+            name, symbol.offset, attributes.size, kind, attributes.binding, attributes.visibility, home
+        )
 
     def _relocations(self, section: Section) -> bytes:
         made = bytearray()
@@ -469,7 +531,7 @@ class _File:
             table.append((name, SHT_RELA if wide else SHT_REL, 0, data, len(data), symtab, self.index[section], word,
                           24 if wide else 8))  # fmt: skip
         header_size = 64 if wide else 40
-        ident = b"\x7fELF" + bytes((2 if wide else 1, 1, 1, 0, 0)) + bytes(7)
+        ident = b"\x7fELF" + bytes((2 if wide else 1, 1, 1, *self.elf.abi)) + bytes(7)
         shape = "<HHIQQQIHHHHHH" if wide else "<HHIIIIIHHHHHH"
         machine = 62 if wide else 3
         head = ident + struct.pack(

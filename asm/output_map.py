@@ -55,25 +55,20 @@ def _details(section: Section) -> Iterator[str]:
     def given(value: int | str | None) -> str:
         return "not defined" if value is None else f"{value:16X}" if isinstance(value, int) else value
 
-    align, valign = section.align, section.valign
-    if section.nobits:  # whose alignment is a virtual one
-        align, valign = None, valign or align or output_bin.DEFAULT_ALIGN
-    elif align is None and section.name != ".text":
-        align = output_bin.DEFAULT_ALIGN
     yield f"class:     {'nobits' if section.nobits else 'progbits'}"
     yield f"length:    {section.size:16X}"
     yield f"start:     {section.start or 0:16X}"
-    yield f"align:     {given(align)}"
+    yield f"align:     {given(section.align)}"
     yield f"follows:   {given(section.follows)}"
     yield f"vstart:    {section.base:16X}"
-    yield f"valign:    {given(valign)}"
+    yield f"valign:    {given(section.valign)}"
     yield f"vfollows:  {given(section.vfollows)}"
 
 
 def _symbols(assembler: Assembler, sections: Sequence[Section]) -> Iterator[str]:
     by_section: dict[Section, list[Symbol]] = {}
     for symbol in assembler.definitions:
-        if symbol.section is not None and not symbol.hidden and not symbol.name.startswith("..@"):
+        if symbol.section is not None:
             by_section.setdefault(symbol.section, []).append(symbol)
     scalars = by_section.pop(SCALAR, [])
     if scalars:

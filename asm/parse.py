@@ -243,12 +243,17 @@ class _Address:
         self.scaled: list[tuple[str, str]] = []
         self.constants: list[str] = []
         self.symbolic: Code | None = None
+        self.base: Code | None = None  # what stands behind `wrt`
         self.general = False
         self.summed = False  # two numbers are added, which makes NASM forget the order of the registers
 
     def add(self, node: Tree[Token] | Token, sign: str = "+") -> None:
         if not _is_token(node):
             tree: Any = node
+            if tree.data == "wrt":
+                self.base = _expression(tree.children[2])
+                self.add(tree.children[0], sign)
+                return
             if tree.data == "binary" and tree.children[1] in ("+", "-"):
                 left, operator, right = tree.children
                 self.add(left, sign)
@@ -427,6 +432,8 @@ class _StatementCode:
             expression = address.symbolic
             if address.constants:
                 expression = _binary(expression, "+", Code(address.displacement(), CONSTANT))
+            if address.base is not None:
+                expression = Code(f"('wrt',{expression.source},{address.base.source})", SYMBOLIC)
             displacement = self.defer("disp", expression)
         else:
             displacement = address.displacement()

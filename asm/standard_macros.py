@@ -26,7 +26,7 @@ def standard_macros(has_origin: bool) -> list[str]:
     lines = ["%define __?SECT?__ [section .text]", "%define __SECT__ __?SECT?__", "%define __?SECTALIGN?__ 1"]
     for name in _SECTIONS:
         lines += _macro(name, "1+", f"%define __?SECT?__ [{name} %1]", "__?SECT?__")
-    for name in (*_IN_BRACKETS, *["org"] * has_origin):
+    for name in (*_IN_BRACKETS, "org" if has_origin else "osabi"):
         lines += _macro(name, "1+", f"[{name} %1]")
     for name, text in _PLAIN.items():
         lines += _macro(name, "0", text)

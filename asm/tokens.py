@@ -80,6 +80,7 @@ DIRECTIVES = frozenset(
         "static",
         "required",
         "cpu",
+        "osabi",
         "default",
         "float",
         "align",

@@ -8,6 +8,8 @@ import pytest
 
 import asm
 from asm.cli import main
+from asm.options import Options
+from asm.program import run
 
 OBJECTS = Path(__file__).parent / "objects"
 NASM, LD, GDB = (shutil.which(name) for name in ("nasm", "ld", "gdb"))
@@ -46,6 +48,10 @@ hello:  db      'hi', 10
         ("sections", "elf32"),
         ("sections", "elf64"),
         ("symbols32", "elf"),
+        ("attributes", "elf32"),
+        ("attributes", "elf64"),
+        ("wrt32", "elf32"),
+        ("wrt64", "elf64"),
     ],
 )
 def test_objects_are_nasms(name: str, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,10 +89,25 @@ def test_a_program_links_runs_and_is_debugged(
     ("source", "message"),
     [
         ("extern a\nextern b\ndd a + b", "not simple or relocatable"),
-        ("extern a\ndw 5, a wrt ..got", "has no relocation for `wrt ..got'"),
-        ("extern a\ndd a wrt ..nonsense", "has no relocation for `wrt ..nonsense'"),
+        ("extern a\ndw 5, a wrt ..got", "has no 16-bit relocation with `wrt ..got'"),
+        ("extern a\ndd a wrt ..nonsense", "has no 32-bit relocation with `wrt ..nonsense'"),
+        ("extern a\ndd a wrt ..plt", "has no 32-bit relocation with `wrt ..plt' for an address"),
+        ("extern a\nmov eax, [a + 4 wrt ..got]", "wants the symbol itself"),
+        ("extern a\ndd (a wrt ..sym) + 4", "expected `)'"),
+        ("section .symtab\n", "reserved section name"),
+        ("common a 4:0", "is not a power of two"),
+        ("common a 4\na: nop", "`a' inconsistently redefined"),
+        ("extern a\ncommon a 4", "`a' inconsistently redefined"),
+        ("static a:weak\na: nop", "weak and strong only"),
+        ("global a:function b\na: nop", "`b' not defined"),
+        ("global a:function a\na: nop", "cannot use relocatable"),
+        ("..start: nop", "unrecognised special symbol `..start'"),
+        ("global missing\ncall missing", "`missing' not defined"),
+        ("absolute 5\nnop", "attempt to assemble code in [ABSOLUTE] space"),
+        ("x: nop\nabsolute x\ndb 1", "attempt to assemble code in [ABSOLUTE] space"),
+        ("absolute y\ny: nop", "`y' not defined before use"),
+        ("struc s\n.a: db 1\nendstruc", "attempt to assemble code in [ABSOLUTE] space"),
         ("org 0x100", "elf32 has no `org'"),
-        ("global missing", "symbol `missing' is declared global but not defined"),
         ("global a:function 3 +\na:", "unexpected"),
         ("section .a merge\n", "merge specified without an entry size"),
         ("section .a align=3\n", "not a power of two"),
@@ -95,12 +116,16 @@ def test_a_program_links_runs_and_is_debugged(
     ],
 )
 def test_what_an_object_cannot_say(source: str, message: str) -> None:
-    from asm.options import Options
-    from asm.program import run
-
     with pytest.raises(asm.AsmError) as caught:
         run("t.asm", source, Options(bits=32, output_format="elf32"))
     assert message in str(caught.value)
+
+
+def test_a_global_symbol_that_is_nowhere_is_warned_of() -> None:
+    program = run("t.asm", "global mian\nmain: nop\n", Options(bits=32, output_format="elf32"))
+    assert [(w.severity, w.line, w.message) for w in program.warnings] == [
+        ("warning", 1, "symbol `mian' is declared global but not defined; did you mean `main'?")
+    ]
 
 
 @needs_nasm
