@@ -433,12 +433,15 @@ bool pat_valid(uint64_t value);
  * registers without TRUE in their names. */
 uint32_t control_must(const CPU *cpu, ControlWord word, bool strict);
 uint32_t control_may(const CPU *cpu, ControlWord word);
+/* vmx_vmcs.c: bits 9:1 of the encodings of the fields that the model has, the highest. */
+uint64_t vmcs_highest_index(const CPU *cpu);
 /* Bits of CR0 and CR4 that are fixed in VMX operation: 1 in *_fixed0 must be 1, 0 in *_fixed1 must be 0. */
 #define VMX_CR0_FIXED0 (CR0_PE | CR0_NE | CR0_PG)
 #define VMX_CR4_FIXED0 CR4_VMXE
 
 /* vmx_entry.c, vmx_exit.c: for the run loop alone. */
-int vmx_enter(CPU *cpu, bool launch); /* VMLAUNCH, VMRESUME: a Status */
+/* VMLAUNCH, VMRESUME: a Status; STATUS_OK: no entry was made, *error is the VM-instruction error. */
+int vmx_enter(CPU *cpu, bool launch, uint32_t *error);
 int vmx_leave(CPU *cpu);              /* acts on CPU.exit: STATUS_OK, or STATUS_SHUTDOWN after a VMX abort */
 /* What is due in a guest before its next instruction: STATUS_VMEXIT, or STATUS_OK. */
 int vmx_due_before_traps(CPU *cpu);

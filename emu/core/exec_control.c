@@ -160,7 +160,10 @@ static int guest_write_control(CPU *cpu, unsigned number, uint64_t value, unsign
             if (value & ~15ull)
                 return fault_gp(cpu, 0);
             bus_write(cpu->bus, virtual_tpr_address(cpu), value << 4, 4);
-            cpu_pulse(cpu, REQUEST_VMX); /* it may be below the threshold now */
+            if (value < (cpu->vmx.field[TPR_THRESHOLD] & 15)) {
+                cpu->vmx.tpr_due = 1;
+                cpu_pulse(cpu, REQUEST_VMX);
+            }
             return STATUS_LOOK;
         }
     }

@@ -42,34 +42,22 @@ static int software_interrupt(CPU *cpu, const Insn *insn, unsigned vector, Event
     if (cpu->hook)
         cpu->hook(cpu->hook_owner, HOOK_INTERRUPT, vector, type, insn_next_rip(cpu, insn));
     cpu->trap_suppressed = 1; /* TF was cleared on the way */
-    return finish(cpu, insn, from, interrupt_deliver(cpu, &event, insn_next_rip(cpu, insn)));
-}
-
-/* The interrupt redirection bit map lies in the 32 bytes below the I/O permission bit map. SDM Vol. 3, "Class 3 -
- * Software Interrupt Handling in Virtual-8086 Mode". 1: to the IDT, 0: to the 8086 program, or STATUS_FAULT. */
-static int redirection(CPU *cpu, unsigned vector)
-{
-    const Segment *tss = &cpu->seg[TR];
-    if (!(tss->access & 8) || tss->limit < 103)
-        return fault_gp(cpu, 0);
-    if (linear_read(cpu, tss->base + 102, 2, ACCESS_READ | ACCESS_SYSTEM))
-        return STATUS_FAULT;
-    const uint32_t place = (uint32_t)cpu->data - 32 + vector / 8;
-    if (place > tss->limit)
-        return fault_gp(cpu, 0);
-    if (linear_read(cpu, tss->base + place, 1, ACCESS_READ | ACCESS_SYSTEM))
-        return STATUS_FAULT;
-    return cpu->data >> (vector & 7) & 1;
+    const int status = interrupt_deliver(cpu, &event, insn_next_rip(cpu, insn));
+    if (type == EVENT_ICEBP && status == STATUS_BRANCH) { /* a watchpoint that MOV SS held off is met by the same #DB */
+        cpu->dr[6] |= cpu->trap & 15;
+        cpu->trap = 0;
+    }
+    return finish(cpu, insn, from, status);
 }
 
 COLD_BODY(exec_int_i_slow)
 {
     const unsigned vector = insn->imm & 0xff;
     if (cpu->v86 && !cpu->raise_faults) {
-        const int to_idt = cpu->cr4 & CR4_VME ? redirection(cpu, vector) : 1;
-        if (to_idt < 0)
-            return to_idt;
-        if (!to_idt) {
+        const int redirected = cpu->cr4 & CR4_VME ? interrupt_redirected(cpu, vector) : 0;
+        if (redirected < 0)
+            return redirected;
+        if (redirected) {
             cpu->trap_suppressed = 1;
             return finish(cpu, insn, origin_of(cpu), interrupt_deliver_v86(cpu, vector, insn_next_rip(cpu, insn)));
         }

@@ -206,7 +206,7 @@ static bool read_vmx_msr(const CPU *cpu, uint32_t number, uint64_t *value)
     case IA32_VMX_CR0_FIXED1: *value = 0xffffffff; return true;
     case IA32_VMX_CR4_FIXED0: *value = VMX_CR4_FIXED0; return true;
     case IA32_VMX_CR4_FIXED1: *value = cpu->model->cr4_mask; return true;
-    case IA32_VMX_VMCS_ENUM: *value = 0x2e; return true; /* the highest index, of the preemption timer's value */
+    case IA32_VMX_VMCS_ENUM: *value = vmcs_highest_index(cpu); return true;
     default: break;
     }
     if (number == IA32_VMX_PROCBASED_CTLS2 && (vmx->allowed[WORD_PROC] & (uint32_t)PROC_ACTIVATE_SECONDARY_CONTROLS))

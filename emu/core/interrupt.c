@@ -19,16 +19,20 @@ static bool is_software(const Fault *event)
 }
 
 /* SDM Vol. 3, "Instruction-Breakpoint Exception Condition": RF is pushed as 1 by faults, and by what interrupts a
- * repeated string instruction. Aborts and traps push it as it is. */
-static bool pushes_rf(const CPU *cpu, const Fault *event)
+ * repeated string instruction; as 0 by INT n and its like, which clear it when they begin. Aborts and traps push it as it
+ * is, and so does what VM entry injects ("Details of Vectored-Event Injection"). */
+bool interrupt_pushes_rf(const CPU *cpu, const Fault *event)
 {
+    const bool now = cpu->eflags & FLAG_RF;
+    if (cpu->injecting)
+        return now;
     if (is_software(event) || event->type == EVENT_ICEBP)
         return false;
     if (event->type != EVENT_HARDWARE_EXCEPTION)
-        return cpu->rep_resumed;
+        return now || cpu->rep_resumed;
     if (event->vector == VECTOR_DB)
-        return event->is_fault || cpu->rep_resumed;
-    return event->vector != VECTOR_DF && event->vector != VECTOR_MC;
+        return now || event->is_fault || cpu->rep_resumed;
+    return now || (event->vector != VECTOR_DF && event->vector != VECTOR_MC);
 }
 
 static uint32_t idt_error(const Delivery *d) { return d->vector * 8 | ERROR_IDT | d->ext; }
@@ -236,13 +240,36 @@ static int deliver_long(CPU *cpu, const Delivery *d)
     return enter_handler(cpu, &gate, &code, &stack, cpl, true);
 }
 
+/* The interrupt redirection bit map lies in the 32 bytes below the I/O permission bit map. SDM Vol. 3, "Class 3 -
+ * Software Interrupt Handling in Virtual-8086 Mode". */
+int interrupt_redirected(CPU *cpu, unsigned vector)
+{
+    const Segment *tss = &cpu->seg[TR];
+    if (!(tss->access & 8) || tss->limit < 103)
+        return fault_gp(cpu, 0);
+    if (linear_read(cpu, tss->base + 102, 2, ACCESS_READ | ACCESS_SYSTEM))
+        return STATUS_FAULT;
+    const uint32_t place = (uint32_t)cpu->data - 32 + vector / 8;
+    if (place > tss->limit)
+        return fault_gp(cpu, 0);
+    if (linear_read(cpu, tss->base + place, 1, ACCESS_READ | ACCESS_SYSTEM))
+        return STATUS_FAULT;
+    return !(cpu->data >> (vector & 7) & 1);
+}
+
 static int deliver(CPU *cpu, const Fault *event, uint64_t rip)
 {
+    /* INT n has asked already; of one that VM entry injects IOPL is not asked. */
+    if (unlikely(cpu->injecting && cpu->v86 && (cpu->cr4 & CR4_VME) && event->type == EVENT_SOFTWARE_INTERRUPT)) {
+        const int redirected = interrupt_redirected(cpu, event->vector);
+        if (redirected)
+            return redirected < 0 ? redirected : interrupt_deliver_v86(cpu, event->vector, rip);
+    }
     const Delivery d = {
         .vector = event->vector,
         .software = is_software(event),
         .ext = is_software(event) ? 0 : ERROR_EXT,
-        .flags = cpu_flags(cpu) | (pushes_rf(cpu, event) ? FLAG_RF : 0),
+        .flags = (cpu_flags(cpu) & ~FLAG_RF) | (interrupt_pushes_rf(cpu, event) ? FLAG_RF : 0),
         .rip = rip,
         .error = event->has_error ? &event->error : NULL,
     };
@@ -251,10 +278,10 @@ static int deliver(CPU *cpu, const Fault *event, uint64_t rip)
     return cpu->long_mode ? deliver_long(cpu, &d) : deliver_protected(cpu, &d);
 }
 
-/* What an event leaves in CR2, DR6 and DR7, delivered or not. */
+/* What an event leaves in CR2, DR6 and DR7, delivered or not; one that VM entry injects leaves nothing. */
 static void record(CPU *cpu, const Fault *event)
 {
-    if (event->type != EVENT_HARDWARE_EXCEPTION)
+    if (event->type != EVENT_HARDWARE_EXCEPTION || cpu->injecting)
         return;
     if (event->vector == VECTOR_PF)
         cpu->cr2 = event->address;
@@ -315,12 +342,11 @@ int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip)
     const bool real = !cr0_pe(cpu), v86 = cpu->v86;
     const unsigned cpl = cpu->cpl;
     const uint64_t tss = cpu->seg[TR].base;
-    bool nested = false;
     unsigned faults = 0;
     for (;;) {
         /* A double fault that exits is, like an event that exits at once, no exit during delivery: SDM Vol. 3,
          * "Information for VM Exits That Occur During Event Delivery". */
-        if (unlikely(cpu->non_root) && (nested || !cpu->injecting) && vm_exit_wanted(cpu, &current)) {
+        if (unlikely(cpu->non_root) && !cpu->injecting && vm_exit_wanted(cpu, &current)) {
             vm_exit_event(cpu, &current);
             cpu->exit.has_vectoring = 0;
             return STATUS_VMEXIT;
@@ -340,6 +366,7 @@ int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip)
             return status;
         }
         const Fault second = cpu->fault;
+        cpu->injecting = 0;
         if (unlikely(cpu->non_root) && vm_exit_wanted(cpu, &second)) { /* before it makes a double or triple fault */
             vm_exit_event(cpu, &second);
             cpu->exit.has_vectoring = 1;
@@ -349,7 +376,6 @@ int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip)
         /* An INT n that faults is an instruction that faults. */
         if ((is_software(&current) || current.type == EVENT_ICEBP) && cpu->seg[TR].base == tss)
             return STATUS_FAULT;
-        nested = true;
         next_rip = cpu->rip;
         if (!combine(cpu, &current, &second, &current) || ++faults > MOST_NESTED_FAULTS) {
             record(cpu, &second);

@@ -44,12 +44,12 @@ static int deliver(CPU *cpu, const Fault *event, uint8_t shadow)
     const uint8_t activity = cpu->activity;
     cpu->activity = ACTIVITY_ACTIVE;
     const int status = interrupt_deliver(cpu, event, cpu->rip);
-    cpu->rep_resumed = 0; /* until then it says that a repeated instruction was interrupted: RF is pushed as 1 */
     if (unlikely(status == STATUS_VMEXIT)) {
         cpu->activity = activity;
         cpu->shadow = shadow;
         return leave_guest(cpu);
     }
+    cpu->rep_resumed = 0; /* until then it says that a repeated instruction was interrupted: RF is pushed as 1 */
     return status == STATUS_SHUTDOWN ? shut_down(cpu) : GO_ON;
 }
 
@@ -75,17 +75,17 @@ static int inject(CPU *cpu)
         cpu->hook(cpu->hook_owner, HOOK_INTERRUPT, event.vector, event.type, next_rip);
     const uint8_t activity = cpu->activity;
     cpu->activity = ACTIVITY_ACTIVE;
+    cpu->shadow = 0; /* SDM Vol. 3, "Interruptibility State" of VM entry: nothing blocks where an event is injected */
     cpu->injecting = 1;
     cpu->exit_insn = NULL;
     const int status = interrupt_deliver(cpu, &event, next_rip);
-    cpu->injecting = 0;
     if (status == STATUS_VMEXIT) {
         cpu->activity = activity;
         return leave_guest(cpu);
     }
+    cpu->injecting = 0;
     if (status == STATUS_SHUTDOWN)
         return shut_down(cpu);
-    cpu->shadow = 0;
     cpu->vmx.injected_length = 0;
     if (status == STATUS_FAULT) { /* an injected software interrupt whose delivery faults */
         const Fault fault = cpu->fault;
@@ -227,6 +227,7 @@ static int advance(CPU *cpu, uint32_t flags)
     const bool resume = cpu->eflags & FLAG_RF;
     const bool trap_flag = guest_proc(cpu, PROC_MONITOR_TRAP_FLAG);
     const uint8_t shadow = cpu->shadow;
+    const uint32_t held = cpu->trap; /* what MOV SS holds off */
     bool single = trace || resume || shadow || cpu->breakpoints || (flags & RUN_STEP) || trap_flag;
     cpu->in_shadow = shadow;
     cpu->shadow = 0;
@@ -263,8 +264,9 @@ static int advance(CPU *cpu, uint32_t flags)
     switch (status) {
     case STATUS_FAULT: {
         const Fault fault = cpu->fault;
-        cpu->trap = 0;
+        cpu->trap = held;
         const int stop = deliver(cpu, &fault, cpu->in_shadow);
+        cpu->trap &= ~held;
         if (unlikely(trap_flag && cpu->non_root)) {
             cpu->vmx.trap_flag_due = 1;
             cpu_pulse(cpu, REQUEST_VMX);
@@ -273,6 +275,7 @@ static int advance(CPU *cpu, uint32_t flags)
     }
     case STATUS_VMEXIT:
         cpu->shadow = cpu->in_shadow;
+        cpu->trap = held;
         return leave_guest(cpu);
     case STATUS_SHUTDOWN: return shut_down(cpu);
     case STATUS_RAISED: return STOP_BREAKPOINT;

@@ -144,5 +144,9 @@ int task_settle(CPU *cpu, uint16_t old_task, int status);
 
 /* interrupt.c. INT n in virtual-8086 mode through the program's own interrupt table. */
 int interrupt_deliver_v86(CPU *cpu, unsigned vector, uint64_t next_rip);
+/* With CR4.VME: does the interrupt redirection bit map send INT n there (1) or to the IDT (0)? Or STATUS_FAULT. */
+int interrupt_redirected(CPU *cpu, unsigned vector);
+/* Is RF 1 in the flags that the event pushes? */
+bool interrupt_pushes_rf(const CPU *cpu, const Fault *event);
 
 #endif

@@ -214,7 +214,9 @@ static int load_cr3(CPU *cpu, const TaskImage *image, const Layout *layout)
 int task_switch(CPU *cpu, uint16_t selector, Descriptor *tss, TaskSwitch kind, const uint32_t *error, uint32_t ext,
                 uint64_t next_rip)
 {
-    if (unlikely(cpu->non_root)) { /* SDM Vol. 3, "Treatment of Task Switches" */
+    if (tss->limit < layout_of(tss->access)->limit)
+        return fault_ts(cpu, selector_error(selector, ext));
+    if (unlikely(cpu->non_root)) { /* SDM Vol. 3, "Treatment of Task Switches": after the checks of the new descriptor */
         static const uint8_t source[] = {[TASK_CALL] = 0, [TASK_IRET] = 1, [TASK_JMP] = 2, [TASK_GATE] = 3};
         return vm_exit_instruction(cpu, EXIT_REASON_TASK_SWITCH, selector | (uint64_t)source[kind] << 30);
     }
@@ -224,8 +226,6 @@ int task_switch(CPU *cpu, uint16_t selector, Descriptor *tss, TaskSwitch kind, c
     const uint32_t error_code = error ? *error : 0; /* it may lie in CPU.fault */
     TaskImage image;
 
-    if (tss->limit < to->limit)
-        return fault_ts(cpu, selector_error(selector, ext));
     if ((old.access & AR_UNUSABLE) || old.limit < from->limit)
         return fault_ts(cpu, selector_error(old.selector, ext));
     /* All that will be touched is checked to be there first, in the old task's context. */

@@ -129,6 +129,7 @@ typedef struct Vmx {
     uint8_t timer_running;    /* the preemption timer of this guest */
     uint8_t inject;           /* VM entry has an event to deliver before the guest's first instruction */
     uint8_t trap_flag_due;    /* the monitor trap flag's exit follows */
+    uint8_t tpr_due;          /* the guest has moved its TPR below the threshold */
     uint8_t injected_length;  /* of the instruction that an injected software event stands for */
     uint32_t launched;        /* launch state of the current VMCS: 0 clear */
     uint64_t vmxon_pointer;

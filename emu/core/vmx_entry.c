@@ -420,7 +420,7 @@ static bool check_guest_rip_and_rflags(CPU *cpu)
     const bool ia32e = entry_controls(cpu) & ENTRY_IA32E_MODE_GUEST;
     const uint64_t rip = VMCS(cpu, GUEST_RIP), rflags = VMCS(cpu, GUEST_RFLAGS);
     if (ia32e && (access_of(cpu, CS) & AR_L))
-        CHECK(is_canonical(rip), "guest RIP", GUEST_RIP, "canonical");
+        CHECK(!(rip >> 48) || rip >> 48 == 0xffff, "guest RIP", GUEST_RIP, "bits 63:48 identical");
     else
         CHECK(!(rip >> 32), "guest RIP", GUEST_RIP, "bits 63:32 zero");
     CHECK(!(rflags & ~0x3f7fd7ull) && (rflags & FLAG_ONE), "guest RFLAGS reserved bits", GUEST_RFLAGS,
@@ -556,24 +556,26 @@ Fault vmx_injected(const CPU *cpu)
 /* What a guest needs to be looked at for, before its first instruction or between any two. */
 static bool needs_attention(const CPU *cpu)
 {
-    return cpu->vmx.inject || (proc_controls(cpu) & (PROC_INTERRUPT_WINDOW_EXITING | PROC_NMI_WINDOW_EXITING | PROC_USE_TPR_SHADOW)) ||
+    return cpu->vmx.inject || (proc_controls(cpu) & (PROC_INTERRUPT_WINDOW_EXITING | PROC_NMI_WINDOW_EXITING)) ||
            (cpu->vmx.timer_running && cpu->vmx.timer_deadline <= clock_now(cpu->clock));
 }
 
-int vmx_enter(CPU *cpu, bool launch)
+int vmx_enter(CPU *cpu, bool launch, uint32_t *error)
 {
     Vmx *vmx = &cpu->vmx;
     const uint8_t mode = 1 + cpu->long_mode;
+    *error = VMERROR_ENTRY_INVALID_CONTROL_FIELDS;
     if (unlikely(!vmx->controls_passed)) {
         if (!check_execution_controls(cpu) || !check_exit_controls(cpu) || !check_entry_controls(cpu))
-            return -VMERROR_ENTRY_INVALID_CONTROL_FIELDS;
+            return STATUS_OK;
         vmx->controls_passed = 1;
     }
     if (!check_tpr(cpu) || !check_injection(cpu))
-        return -VMERROR_ENTRY_INVALID_CONTROL_FIELDS;
+        return STATUS_OK;
+    *error = VMERROR_ENTRY_INVALID_HOST_STATE;
     if (unlikely(vmx->host_passed != mode)) {
         if (!check_host_control_registers(cpu) || !check_host_segments(cpu) || !check_host_address_space(cpu))
-            return -VMERROR_ENTRY_INVALID_HOST_STATE;
+            return STATUS_OK;
         vmx->host_passed = mode;
     }
 
@@ -597,7 +599,7 @@ int vmx_enter(CPU *cpu, bool launch)
     if (launch)
         vmx->launched = 1;
     vmx->inject = (VMCS(cpu, VM_ENTRY_INTERRUPTION_INFORMATION_FIELD) & INTERRUPTION_VALID) != 0;
-    vmx->trap_flag_due = 0;
+    vmx->trap_flag_due = vmx->tpr_due = 0;
     if (vmx->exit_reason < EXIT_REASONS)
         vmx->exits[vmx->exit_reason].cycles += clock_now(cpu->clock) - vmx->exit_cycle;
     vmx->exit_reason = EXIT_REASONS;

@@ -93,19 +93,21 @@ static void record_information(CPU *cpu)
         exit->by_instruction && insn ? instruction_information(cpu, exit->reason, insn) : 0;
 }
 
-/* RF in the saved flags, SDM Vol. 3, "Saving RIP, RSP, RFLAGS, and SSP". */
+/* RF in the saved flags, SDM Vol. 3, "Saving RIP, RSP, RFLAGS, and SSP": as the event would have pushed it that caused the
+ * exit or was being delivered. */
 static void settle_resume_flag(CPU *cpu)
 {
     const VmExit *exit = &cpu->exit;
-    const Fault *event = exit->has_vectoring ? &exit->vectoring : exit->has_event ? &exit->event : NULL;
-    if (exit->by_instruction && !exit->has_vectoring)
-        cpu->eflags &= ~FLAG_RF;
-    else if (event) {
-        const bool fault = event->type == EVENT_HARDWARE_EXCEPTION && event->vector != VECTOR_DF && event->vector != VECTOR_MC &&
-                           (event->vector != VECTOR_DB || event->is_fault);
-        cpu->eflags |= fault ? FLAG_RF : 0;
-    } else if (exit->reason == EXIT_REASON_EPT_VIOLATION || exit->reason == EXIT_REASON_EPT_MISCONFIGURATION)
-        cpu->eflags |= FLAG_RF;
+    bool rf = cpu->eflags & FLAG_RF;
+    if (exit->has_event || exit->reason == EXIT_REASON_EXTERNAL_INTERRUPT)
+        rf = interrupt_pushes_rf(cpu, &exit->event);
+    else if (exit->has_vectoring)
+        rf = interrupt_pushes_rf(cpu, &exit->vectoring);
+    else if (exit->by_instruction)
+        rf = false;
+    else if (exit->reason == EXIT_REASON_EPT_VIOLATION || exit->reason == EXIT_REASON_EPT_MISCONFIGURATION)
+        rf = true;
+    cpu->eflags = (cpu->eflags & ~FLAG_RF) | (rf ? FLAG_RF : 0);
 }
 
 int vmx_leave(CPU *cpu)
@@ -125,7 +127,7 @@ int vmx_leave(CPU *cpu)
     cpu->clock->left -= cpu->model->vmx.exit_clocks[reason] ? cpu->model->vmx.exit_clocks[reason] : 1;
     cpu->fault.type = EVENT_HARDWARE_EXCEPTION;
     cpu->injecting = cpu->iret_unblocked = 0;
-    cpu->vmx.inject = cpu->vmx.trap_flag_due = 0;
+    cpu->vmx.inject = cpu->vmx.trap_flag_due = cpu->vmx.tpr_due = 0;
     cpu->vmx.injected_length = 0;
     __atomic_and_fetch(&cpu->requests, ~REQUEST_VMX, __ATOMIC_RELAXED);
 
@@ -146,17 +148,9 @@ int vmx_leave(CPU *cpu)
 
 static bool interruptible(const CPU *cpu) { return (cpu->eflags & FLAG_IF) && !cpu->shadow; }
 
-/* Has the virtual TPR fallen below the threshold? */
-static bool tpr_below_threshold(CPU *cpu)
-{
-    if (!(proc_controls(cpu) & PROC_USE_TPR_SHADOW))
-        return false;
-    return (bus_read(cpu->bus, VMCS(cpu, VIRTUAL_APIC_ADDRESS) + 0x80, 4) >> 4 & 15) < (VMCS(cpu, TPR_THRESHOLD) & 15);
-}
-
 int vmx_due_before_traps(CPU *cpu)
 {
-    if (tpr_below_threshold(cpu))
+    if (cpu->vmx.tpr_due)
         return vm_exit(cpu, EXIT_REASON_TPR_BELOW_THRESHOLD, 0);
     if (cpu->vmx.trap_flag_due)
         return vm_exit(cpu, EXIT_REASON_MONITOR_TRAP_FLAG, 0);

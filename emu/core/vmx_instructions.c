@@ -236,8 +236,9 @@ static int enter(CPU *cpu, const Insn *insn, uint32_t reason)
         return vmfail(cpu, VMERROR_VMLAUNCH_NONCLEAR_VMCS);
     if (!launch && !cpu->vmx.launched)
         return vmfail(cpu, VMERROR_VMRESUME_NONLAUNCHED_VMCS);
-    const int status = vmx_enter(cpu, launch);
-    return status < 0 ? vmfail(cpu, (uint32_t)-status) : status;
+    uint32_t error;
+    const int status = vmx_enter(cpu, launch, &error);
+    return status == STATUS_OK ? vmfail(cpu, error) : status;
 }
 
 COLD_BODY(exec_vmlaunch) { return enter(cpu, insn, EXIT_REASON_VMLAUNCH); }

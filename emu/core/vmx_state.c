@@ -54,7 +54,7 @@ static uint32_t pending_debug_load(const CPU *cpu)
     if (!(pending & (DR6_BS | PENDING_ENABLED)))
         return 0;
     if ((info & INTERRUPTION_VALID) && type != 7) { /* 7 injects a VM exit, not an event of the guest's */
-        if ((type != EVENT_SOFTWARE_INTERRUPT && type != EVENT_ICEBP) || !after_mov_ss)
+        if ((type != EVENT_SOFTWARE_INTERRUPT && type != EVENT_SOFTWARE_EXCEPTION) || !after_mov_ss)
             return 0;
     } else if (VMCS(cpu, GUEST_ACTIVITY_STATE) > ACTIVITY_HLT)
         return 0;
@@ -62,9 +62,18 @@ static uint32_t pending_debug_load(const CPU *cpu)
     return pending & (PENDING_BREAKPOINTS | (after_mov_ss ? 0 : DR6_BS));
 }
 
-/* What an exit leaves pending. A step over MOV SS is held off by it, and VM entry wants to see it. */
+/* What an exit leaves pending, SDM Vol. 3, "Saving Non-Register State": what comes before debug exceptions, and what MOV SS
+ * holds off, unless a debug exception is the exit. A step over MOV SS is held off too, and VM entry wants to see it. */
 static uint32_t pending_debug_save(const CPU *cpu)
 {
+    const VmExit *exit = &cpu->exit;
+    const bool hardware = exit->has_event && exit->event.type == EVENT_HARDWARE_EXCEPTION;
+    const bool debug = exit->has_event && exit->event.type != EVENT_NMI && exit->event.vector == VECTOR_DB;
+    const bool comes_before = exit->reason == EXIT_REASON_INIT_SIGNAL || exit->reason == EXIT_REASON_TPR_BELOW_THRESHOLD ||
+                              exit->reason == EXIT_REASON_MONITOR_TRAP_FLAG ||
+                              (hardware && exit->event.vector == VECTOR_MC);
+    if (!comes_before && (debug || !(cpu->shadow & SHADOW_MOV_SS)))
+        return 0;
     const bool held_step = (cpu->shadow & SHADOW_MOV_SS) && (cpu->eflags & FLAG_TF);
     return (cpu->trap & (DR6_BS | PENDING_BREAKPOINTS)) | (held_step ? DR6_BS : 0) |
            (cpu->trap & PENDING_BREAKPOINTS ? PENDING_ENABLED : 0);
@@ -332,7 +341,7 @@ void vmx_reset(CPU *cpu)
     cpu->vmx.exit_reason = EXIT_REASONS;
     cpu->vmx.feature_control = 0;
     cpu->vmx.failure = (VmxFailure){.field = -1};
-    cpu->vmx.inject = cpu->vmx.trap_flag_due = 0;
+    cpu->vmx.inject = cpu->vmx.trap_flag_due = cpu->vmx.tpr_due = 0;
     cpu->requests &= ~REQUEST_VMX;
     if (cpu->context != cpu->contexts || cpu->eptp)
         tlb_select(cpu, 0, 0);

@@ -54,6 +54,15 @@ int vmcs_field(const CPU *cpu, uint64_t encoding)
     return word == CONTROL_WORDS || (cpu->model->vmx.allowed[word] & needs[field].control) ? field : -1;
 }
 
+uint64_t vmcs_highest_index(const CPU *cpu)
+{
+    uint64_t highest = 0;
+    for (int i = 0; i < VMCS_FIELDS; i++)
+        if (vmcs_field(cpu, vmcs_field_encodings[i]) >= 0 && (vmcs_field_encodings[i] & 0x3feu) > highest)
+            highest = vmcs_field_encodings[i] & 0x3feu;
+    return highest;
+}
+
 bool vmcs_is_read_only(int field) { return TYPE_OF(vmcs_field_encodings[field]) == 1; }
 
 uint64_t vmcs_field_mask(int field)

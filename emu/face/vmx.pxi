@@ -29,6 +29,7 @@ cdef extern from "emu/core/vmx.h" nogil:
         uint8_t timer_running
         uint8_t inject
         uint8_t trap_flag_due
+        uint8_t tpr_due
         uint8_t injected_length
         uint32_t launched
         uint64_t vmxon_pointer
@@ -236,8 +237,8 @@ cdef dict vmx_save(CpuState *cpu):
     return {
         "on": vmx.on, "launched": vmx.launched, "vmxon_pointer": vmx.vmxon_pointer, "current": vmx.current,
         "timer_running": vmx.timer_running, "timer_deadline": vmx.timer_deadline, "inject": vmx.inject,
-        "trap_flag_due": vmx.trap_flag_due, "injected_length": vmx.injected_length, "exit_cycle": vmx.exit_cycle,
-        "exit_reason": vmx.exit_reason, "feature_control": vmx.feature_control,
+        "trap_flag_due": vmx.trap_flag_due, "tpr_due": vmx.tpr_due, "injected_length": vmx.injected_length,
+        "exit_cycle": vmx.exit_cycle, "exit_reason": vmx.exit_reason, "feature_control": vmx.feature_control,
         "fields": {name: vmx.field[<int>place] for name, place in vmcs_fields.items()},
         "exits": {name: (vmx.exits[<int>number].count, vmx.exits[<int>number].cycles)
                   for name, number in exit_reasons.items() if vmx.exits[<int>number].count},
@@ -248,7 +249,7 @@ cdef int vmx_load(Vmx *vmx, dict state) except -1:
     vmx.on, vmx.launched = state["on"], state["launched"]
     vmx.vmxon_pointer, vmx.current = state["vmxon_pointer"], state["current"]
     vmx.timer_running, vmx.timer_deadline = state["timer_running"], state["timer_deadline"]
-    vmx.inject, vmx.trap_flag_due = state["inject"], state["trap_flag_due"]
+    vmx.inject, vmx.trap_flag_due, vmx.tpr_due = state["inject"], state["trap_flag_due"], state["tpr_due"]
     vmx.injected_length = state["injected_length"]
     vmx.exit_cycle, vmx.exit_reason = state["exit_cycle"], state["exit_reason"]
     if vmx.exit_reason > EXIT_REASONS:

@@ -235,6 +235,26 @@ def test_data_breakpoint_is_a_trap(rw: int, text: str, hit: bool) -> None:
         assert bench.cpu.dr6 & 15 == 4
 
 
+def test_int1_after_mov_ss_meets_the_watchpoint_in_one_exception() -> None:
+    """MOV SS holds the watchpoint's #DB off, and INT1 is a #DB itself: the handler runs once, other than with INT n."""
+    for text, count in (("int1", 1), ("cs cs int1", 1), ("int 1", 2)):
+        bench = Bench()
+        bench.write32(0x20000, DATA0)
+        bench.cpu.dr0, bench.cpu.dr7 = 0x20000, 0x400 | 2 | 0xF << 16
+        bench.place("inc dword [21000h]\n iret", at=0x18000)
+        bench.set_gate(DB, gate(14, CODE0, 0x18000))
+        assert bench.run(f"mov ss, [20000h]\n {text}\n ud2").vector == UD
+        assert bench.read32(0x21000) == count and bench.cpu.dr6 & 15 == 1
+
+
+@pytest.mark.parametrize(("text", "rf"), [("int 40h", 0), ("int3", 0), ("int1", 0), ("ud2", RF)])
+def test_rf_in_the_image_of_an_instruction_that_ran_with_rf(text: str, rf: int) -> None:
+    """SDM Vol. 3, "Instruction-Breakpoint Exception Condition": software interrupts push 0, faults 1."""
+    bench = Bench()
+    bench.cpu.rflags = 2 | RF
+    assert bench.run(text).stack[2] & RF == rf
+
+
 def test_general_detect() -> None:
     """SDM Vol. 3, "General-Detect Exception Condition": a fault, DR6.BD, and GD is cleared for the handler."""
     bench = Bench()

@@ -243,7 +243,8 @@ GUEST_STATE64: list[tuple[Changes, str]] = [
     (access("TR", 0x83), "GUEST_TR_ACCESS_RIGHTS"),
     ({"GUEST_GDTR_BASE": UNCANONICAL}, "GUEST_GDTR_BASE"),
     ({"GUEST_IDTR_BASE": UNCANONICAL}, "GUEST_IDTR_BASE"),
-    ({"GUEST_RIP": UNCANONICAL}, "GUEST_RIP"),
+    ({"GUEST_RIP": 1 << 48}, "GUEST_RIP"),
+    ({"GUEST_RIP": 0xFFFE_8000_0000_0000}, "GUEST_RIP"),
     ({"GUEST_RIP": 1 << 32} | access("CS", 0xC09B), "GUEST_RIP"),
     (
         {"GUEST_RFLAGS": 0x20002} | {name: value for name, value in V86.items() if name != "GUEST_RFLAGS"},
@@ -269,6 +270,13 @@ def test_guest_state(bits: int, changes: Changes, field: str) -> None:
     # It was not launched: VMRESUME still refuses.
     bench.enter(resume=True)
     assert bench.failed == "VMRESUME_NONLAUNCHED_VMCS"
+
+
+def test_rip_just_past_the_canonical_addresses_is_let_in() -> None:
+    """SDM Vol. 3, "Checks on Guest RIP, RFLAGS, and SSP": bits 63:48 alone; the fetch there is the guest's #GP."""
+    bench = Bench(bits=64)
+    assert bench.exit("vmcall", {"GUEST_RIP": UNCANONICAL, "EXCEPTION_BITMAP": 1 << 13}) == "EXCEPTION_OR_NMI"
+    assert bench["VM_EXIT_INTERRUPTION_INFORMATION"] == VALID | 0xB0D and bench["GUEST_RIP"] == UNCANONICAL
 
 
 @pytest.mark.parametrize("link", [1, WIDE, REGION, REGION2 + 0x1000])

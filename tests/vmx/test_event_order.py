@@ -7,7 +7,7 @@ timer), "Priority Among Concurrent Events"; of MOV SS "Masking Exceptions and In
 from collections.abc import Mapping
 
 import pytest
-from vmm import BITS, GUEST, GUEST_HANDLERS, Bench, pin, primary
+from vmm import BITS, GUEST, GUEST_HANDLERS, Bench, pin, primary, secondary
 
 Changes = Mapping[str, int]
 INFO = "VM_ENTRY_INTERRUPTION_INFORMATION_FIELD"
@@ -24,6 +24,7 @@ STEP = {"GUEST_PENDING_DEBUG_EXCEPTIONS": 0x4000} | TF
 DB_EXITS = {"EXCEPTION_BITMAP": 1 << 1}
 HALTED, SHUT_DOWN = {"GUEST_ACTIVITY_STATE": 1}, {"GUEST_ACTIVITY_STATE": 2}
 STI, MOV_SS = {"GUEST_INTERRUPTIBILITY_STATE": 1}, {"GUEST_INTERRUPTIBILITY_STATE": 2}
+WITH_EPT = secondary("ENABLE_EPT")
 WATCHED = 0x25000  # by DR0: reads and writes of four bytes
 WATCH = {"GUEST_DR7": 0x000F0402, "+VM_ENTRY_CONTROLS": BITS["ENTRY_LOAD_DEBUG_CONTROLS"]}
 
@@ -90,6 +91,18 @@ CASES: dict[str, tuple[str, list[Changes], str, Changes]] = {
     "watchpoint of MOV SS, and a step": (
         f"mov ss, [{WATCHED}]\nnop\nnop", [WATCH, DB_EXITS, TF], "EXCEPTION_OR_NMI",
         {"EXIT_QUALIFICATION": 0x4001, "GUEST_RIP": GUEST + 7},
+    ),
+    "watchpoint of MOV SS, left pending by the exit of a fault": (
+        f"mov ss, [{WATCHED}]\nud2", [WATCH, {"EXCEPTION_BITMAP": 1 << 6}], "EXCEPTION_OR_NMI",
+        MOV_SS | {"GUEST_PENDING_DEBUG_EXCEPTIONS": 0x1001},
+    ),
+    "not by one that is a debug exception": (
+        f"mov ss, [{WATCHED}]\nint1", [WATCH, TF, DB_EXITS], "EXCEPTION_OR_NMI",
+        MOV_SS | {"GUEST_PENDING_DEBUG_EXCEPTIONS": 0, "EXIT_QUALIFICATION": 0},
+    ),
+    "watchpoint of an instruction that an EPT violation ends": (
+        f"mov esp, 0x300000\npush dword [{WATCHED}]", [WATCH, WITH_EPT], "EPT_VIOLATION",
+        {"GUEST_PENDING_DEBUG_EXCEPTIONS": 0},
     ),
     "watchpoint of MOV SS, left pending by an exit": (
         f"mov ss, [{WATCHED}]\ncpuid", [WATCH, TF], "CPUID", MOV_SS | {"GUEST_PENDING_DEBUG_EXCEPTIONS": 0x5001},

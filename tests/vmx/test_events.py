@@ -6,7 +6,7 @@ SDM Vol. 3, "Exceptions, Interrupts and VM Exits", "Event Injection", "Informati
 from collections.abc import Mapping
 
 import pytest
-from vmm import GUEST, GUEST_HANDLERS, GUEST_IDT, GUEST_STACK, Bench, pin, primary, real_mode, secondary
+from vmm import GUEST, GUEST_HANDLERS, GUEST_IDT, GUEST_STACK, GUEST_TABLES, Bench, pin, primary, real_mode, secondary
 
 import emu
 from emu.chips.i8259 import I8259
@@ -162,6 +162,92 @@ def test_injection(info: int, error: int | None, length: int) -> None:
     assert bool(bench["GUEST_INTERRUPTIBILITY_STATE"] & 8) == (info == 0x202)
 
 
+RF = 1 << 16
+
+
+@pytest.mark.parametrize("info", [0x030, 0x202, 0x301, 0x306, 0x421, 0x501, 0x603])
+@pytest.mark.parametrize("rf", [0, RF])
+def test_injection_pushes_rf_as_it_is_and_leaves_the_debug_registers(info: int, rf: int) -> None:
+    """SDM Vol. 3, "Details of Vectored-Event Injection"."""
+    bench = Bench()
+    vector = info & 0xFF
+    entry = (GUEST_HANDLERS + vector & 0xFFFF) | 8 << 16 | 0x8E << 40 | (GUEST_HANDLERS >> 16) << 48
+    bench.cpu.memory.write(GUEST_IDT + 8 * vector, entry.to_bytes(8, "little"))
+    bench.cpu.memory.write(GUEST_HANDLERS + vector, b"\xf4")
+    debug = {"+VM_ENTRY_CONTROLS": 4, "+VM_EXIT_CONTROLS": 4, "GUEST_DR7": 0x2400}
+    changes = {INFO: VALID | info, "VM_ENTRY_INSTRUCTION_LENGTH": 1, "GUEST_RFLAGS": 0x202 | rf}
+    assert bench.exit("nop", changes, debug, primary("HLT_EXITING")) == "HLT"
+    assert int.from_bytes(bench.cpu.memory.read(bench["GUEST_RSP"] + 8, 4), "little") & RF == rf
+    assert bench["GUEST_DR7"] == 0x2400 and bench.cpu.dr6 == 0xFFFF0FF0
+    # An exit during the delivery saves RF as it would have been pushed; of an exception that exits it is set.
+    broken = {"GUEST_IDTR_LIMIT": 8 * vector + 3}
+    assert bench.exit("nop", changes, debug, broken, bitmap(13)) == "EXCEPTION_OR_NMI"
+    assert bench["GUEST_RFLAGS"] & RF and bench["IDT_VECTORING_INFORMATION_FIELD"] == VALID | info
+    changes |= secondary("ENABLE_EPT") | {"GUEST_IDTR_BASE": 0x300000}
+    assert bench.exit("nop", changes, debug) == "EPT_VIOLATION"
+    assert bench["GUEST_RFLAGS"] & RF == rf
+
+
+@pytest.mark.parametrize("state", [1, 2])
+def test_nothing_blocks_where_an_event_is_injected(state: int) -> None:
+    """SDM Vol. 3, "Interruptibility State" of VM entry."""
+    bench = Bench()
+    changes = {INFO: VALID | 0x306, "GUEST_INTERRUPTIBILITY_STATE": state, "GUEST_RFLAGS": 0x202}
+    assert bench.exit("nop", changes, bitmap(13), {"GUEST_IDTR_LIMIT": 8}) == "EXCEPTION_OR_NMI"
+    assert bench["GUEST_INTERRUPTIBILITY_STATE"] == 0
+
+
+# Segment 800h of the 8086 program, whose own interrupt handlers are at 9000h.
+V86 = {
+    f"GUEST_{name}_{what}": value
+    for name in ("ES", "CS", "SS", "DS", "FS", "GS")
+    for what, value in (("SELECTOR", 0x800), ("BASE", 0x8000), ("LIMIT", 0xFFFF), ("ACCESS_RIGHTS", 0xF3))
+}
+V86 |= {"GUEST_TR_BASE": 0x9800, "GUEST_RIP": 0x10, "GUEST_RSP": 0x7000, "VM_ENTRY_INSTRUCTION_LENGTH": 2}
+
+
+@pytest.mark.parametrize("iopl", [0, 3])
+@pytest.mark.parametrize("vme", [False, True])
+@pytest.mark.parametrize("redirected", [False, True])
+@pytest.mark.parametrize("event", [0x421, 0x021, 0x603])
+def test_injection_into_virtual_8086_mode(event: int, redirected: bool, vme: bool, iopl: int) -> None:
+    """SDM Vol. 3, "Details of Vectored-Event Injection": VME redirects software interrupts; IOPL is not asked."""
+    bench = Bench()
+    vector, write = event & 0xFF, bench.cpu.memory.write
+    handler = 0x2B000
+    gate = (handler & 0xFFFF) | 8 << 16 | 0xEE << 40 | (handler >> 16) << 48
+    write(GUEST_IDT + 8 * vector, gate.to_bytes(8, "little"))
+    write(GUEST_TABLES, b"\x87")  # the 8086 program's too
+    write(4 * vector, b"\x00\x00\x00\x09")
+    for address in (handler, 0x9000):
+        write(address, b"\x0f\x01\xc1")
+    tss = 0x9800
+    write(tss, bytes(0x100))
+    write(tss + 4, (GUEST_STACK).to_bytes(4, "little") + (0x10).to_bytes(4, "little"))
+    write(tss + 102, (0x88).to_bytes(2, "little"))
+    write(tss + 0x68, (b"\0" if redirected else b"\xff") * 32 + b"\xff")
+    vif = 1 << 19
+    changes = V86 | {"GUEST_TR_LIMIT": 0x88, "GUEST_RFLAGS": 0x20202 | vif | iopl << 12, INFO: VALID | event}
+    assert bench.exit("nop", changes, {"+GUEST_CR4": int(vme)}) == "VMCALL"
+    if vme and redirected and event == 0x421:
+        assert bench["GUEST_CS_SELECTOR"] == 0x900 and bench["GUEST_RIP"] == 0 and bench["GUEST_RSP"] == 0x6FFA
+        frame = [int.from_bytes(bench.cpu.memory.read(0x8000 + 0x6FFA + 2 * n, 2), "little") for n in range(3)]
+        assert frame == [0x12, 0x800, 0x3202]
+        assert bench["GUEST_RFLAGS"] & (vif | 0x200) == (0x200 if iopl < 3 else vif)
+    else:
+        assert bench["GUEST_CS_SELECTOR"] == 8 and bench["GUEST_RIP"] == handler
+        assert bench["GUEST_RSP"] == GUEST_STACK - 36
+
+
+def test_a_vme_bit_map_that_cannot_be_read_is_an_exit_during_delivery() -> None:
+    bench = Bench()
+    bench.cpu.memory.write(0x9800 + 102, (0x88).to_bytes(2, "little"))
+    changes = V86 | {"GUEST_RFLAGS": 0x20002, INFO: VALID | 0x421, "+GUEST_CR4": 1}
+    assert bench.exit("nop", changes, bitmap(13)) == "EXCEPTION_OR_NMI"
+    assert bench["VM_EXIT_INTERRUPTION_INFORMATION"] == VALID | CODE | 0x30D
+    assert bench["IDT_VECTORING_INFORMATION_FIELD"] == VALID | 0x421 and bench["VM_EXIT_INSTRUCTION_LENGTH"] == 2
+
+
 def test_a_fault_in_the_delivery_of_an_injected_event() -> None:
     bench = Bench()
     bench.cpu.memory.write(GUEST_IDT + 8 * 6, bytes(8))
@@ -225,6 +311,22 @@ def test_external_interrupt_exiting(wired: tuple[Bench, I8259], acknowledge: boo
     assert bench.exit("nop\nnop", changes) == "EXTERNAL_INTERRUPT"
     assert bench["VM_EXIT_INTERRUPTION_INFORMATION"] == (VALID | 0x30 if acknowledge else 0)
     assert bench["GUEST_RIP"] == GUEST and bench["GUEST_RFLAGS"] == flags
+
+
+@pytest.mark.parametrize("acknowledge", [False, True])
+def test_an_interrupt_within_a_repeated_instruction_saves_rf(wired: tuple[Bench, I8259], acknowledge: bool) -> None:
+    """SDM Vol. 3, "Saving RIP, RSP, RFLAGS, and SSP": as the flags would have been pushed."""
+    bench, pic = wired
+    bench.cpu.bus.port_write(0x21, 0xFF)
+    bench.guest("mov ecx, 10000\nmov edi, 0x24000\nrep stosb")
+    changes = pin("EXTERNAL_INTERRUPT_EXITING") | ({"+VM_EXIT_CONTROLS": 1 << 15} if acknowledge else {})
+    bench.prepare(changes)
+    bench.enter(limit=100)
+    pic.drive(0, 1)
+    bench.cpu.bus.port_write(0x21, 0xFE)
+    bench.cpu.run(instructions=10)
+    assert bench.reason == "EXTERNAL_INTERRUPT" and bench["GUEST_RIP"] == GUEST + 10
+    assert bench["GUEST_RFLAGS"] & RF
 
 
 def test_without_it_the_guest_takes_the_interrupt(wired: tuple[Bench, I8259]) -> None:
@@ -339,6 +441,24 @@ def test_pending_debug_exceptions_and_single_step() -> None:
             },
             1,
         ),
+        (
+            {
+                "GUEST_PENDING_DEBUG_EXCEPTIONS": 0x1001,
+                INFO: VALID | 0x603,
+                "VM_ENTRY_INSTRUCTION_LENGTH": 1,
+                "GUEST_INTERRUPTIBILITY_STATE": 2,
+            },
+            1,
+        ),
+        (
+            {
+                "GUEST_PENDING_DEBUG_EXCEPTIONS": 0x1001,
+                INFO: VALID | 0x501,
+                "VM_ENTRY_INSTRUCTION_LENGTH": 1,
+                "GUEST_INTERRUPTIBILITY_STATE": 2,
+            },
+            None,
+        ),
     ],
 )
 def test_which_pending_debug_exceptions_vm_entry_delivers(changes: Changes, due: int | None) -> None:
@@ -371,6 +491,17 @@ def test_the_preemption_timer() -> None:
     save = timer | {"VMX_PREEMPTION_TIMER_VALUE": 1000, "+VM_EXIT_CONTROLS": 1 << 22}
     assert bench.exit("mov ecx, 1000\nagain: loop again\nvmcall", save) == "VMCALL"
     assert 1000 - 5010 // 32 - 1 <= bench["VMX_PREEMPTION_TIMER_VALUE"] <= 1000 - 4900 // 32
+
+
+def test_a_tss_that_is_too_small_faults_before_the_exit() -> None:
+    """SDM Vol. 3, "Treatment of Task Switches": the limit is among the checks that come first."""
+    for access, limit, faults in ((0x89, 0x66, True), (0x89, 0x67, False), (0x81, 0x2A, True), (0x81, 0x2B, False)):
+        bench = Bench()
+        bench.cpu.memory.write(0x4038, (limit | 0x9000 << 16 | access << 40).to_bytes(8, "little"))
+        bench.guest("jmp 0x38:0")
+        bench.prepare()
+        bench.enter()
+        assert (bench.guest_vector == 10) is faults and bench.exited is not faults
 
 
 @pytest.mark.parametrize(("text", "source", "length"), [

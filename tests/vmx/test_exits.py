@@ -379,6 +379,17 @@ def test_an_msr_area_that_fails_aborts(area: str, indicator: int) -> None:
     assert bench.cpu.memory.read(0x2004, 4) == indicator.to_bytes(4, "little")
 
 
+@pytest.mark.parametrize("failing", [False, True])
+def test_host_pdptes_that_are_bad_abort(failing: bool) -> None:
+    """After a VM exit, and after a VM entry that fails in the guest state, which is one too."""
+    bench = Bench()
+    bench.cpu.memory.write(0xB000, (0x41).to_bytes(8, "little"))
+    bench.guest("vmcall")
+    bench.prepare({"+HOST_CR4": 0x20, "HOST_CR3": 0xB000}, {"GUEST_RFLAGS": 0 if failing else 2})
+    assert bench.enter().reason == "triple_fault"
+    assert bench.cpu.memory.read(0x2004, 4) == (2).to_bytes(4, "little")
+
+
 def test_a_64_bit_vmm_has_guests_of_every_mode() -> None:
     """SDM Vol. 3, "VM Entries": IA-32e mode guest; exits store LMA in the entry control."""
     bench = Bench(bits=64)

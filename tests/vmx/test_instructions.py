@@ -42,6 +42,30 @@ def test_cr4_vmxe_needs_a_processor_with_vmx_and_stays_in_vmx_operation() -> Non
     assert outcome(bench, "vmxoff\n" + clear) is None
 
 
+@pytest.mark.parametrize("cpu", ["westmere", "nehalem", "prescott"])
+def test_vmcs_enum_has_the_highest_index_of_the_model(cpu: str) -> None:
+    """SDM Vol. 3, appendix "VMX Capability Reporting Facility", "VMCS Enumeration": of what VMREAD takes."""
+    bench = Bench(cpu)
+    bench.run("""
+        xor ebx, ebx
+        xor esi, esi
+    next:
+        vmread eax, ebx
+        jbe absent
+        mov eax, ebx
+        and eax, 0x3fe
+        cmp eax, esi
+        jbe absent
+        mov esi, eax
+    absent:
+        inc ebx
+        cmp ebx, 0x8000
+        jb next
+        mov ecx, IA32_VMX_VMCS_ENUM
+        rdmsr""", limit=1_000_000)
+    assert bench.cpu.eax == bench.cpu.esi == {"prescott": 0x2A}.get(cpu, 0x2E) and bench.cpu.edx == 0
+
+
 @pytest.mark.parametrize(("control", "expected"), [(0, "#GP"), (1, "#GP"), (4, "#GP"), (5, None)])
 def test_vmxon_needs_feature_control(control: int, expected: str | None) -> None:
     bench = Bench(vmx=False)
