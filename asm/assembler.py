@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ from asm.tokens import RESERVE, Kinds, mnemonics, string_bytes
 from asm.warnings import Warnings
 
 MAX_ERRORS = 1000  # enough for any human; keeps a hostile source from filling memory with messages
+MAX_WARNINGS = 20_000
 STATEMENT_STARTS = frozenset("IDRTEBpdr")
 TIMES_BODY = frozenset("IDRBpTrd")
 # How many macros NASM expands for a directive, where it is not one; they count in the names of local labels.
@@ -140,7 +142,7 @@ class Assembler:
                 return
         diagnostic = make_diagnostic(severity, message, place or self.place, text, column, word, warning)
         if severity == "warning":
-            if len(self.warnings) < MAX_ERRORS:
+            if len(self.warnings) < MAX_WARNINGS:
                 self.warnings.append(diagnostic)
             return
         self.errors.append(diagnostic)
@@ -479,7 +481,8 @@ class Assembler:
         if near is None:
             for name, text in code.warnings:
                 self.warn(name, text)
-            self.items.append(Fixed(code.data, tuple(Patch(f.offset, f.size, f.kind, expression) for f in code.fixups)))
+            patches = tuple(Patch(f.offset, f.size, f.kind, expression, f.limit) for f in code.fixups)
+            self.items.append(Fixed(code.data, patches))
         else:
             self.items.append(Branch(code, near, expression))
 
@@ -685,6 +688,8 @@ class Assembler:
                     code = item.emit(section, offset, self)  # type: ignore[union-attr]
                 except (ExpressionError, EncodeError) as error:
                     self.late_error(index, error)
+                    with contextlib.suppress(ExpressionError, EncodeError):  # where the layout has the next one
+                        offset += item.size(section, offset)  # type: ignore[union-attr]
                 else:
                     if overlay or (kind is Reserve and (section.nobits or section is SCALAR)):
                         offset += item.size(section, offset)  # type: ignore[union-attr]

@@ -70,8 +70,8 @@ _PLACES = {
 }  # fmt: skip
 _VEX_PREFIXES = {"NP": 0, "66": 1, "F3": 2, "F2": 3}
 # Kinds of fields.
-_VALUE, _DISPLACEMENT, _RELATIVE, _RIP_RELATIVE, _OFFSET, _SELECTOR = range(6)
-_FIXUP_KINDS = ("abs", "abs", "rel", "rel", "abs", "seg")
+_VALUE, _DISPLACEMENT, _RELATIVE, _RIP_RELATIVE, _OFFSET, _SELECTOR, _MOFFS = range(7)
+_FIXUP_KINDS = ("abs", "disp", "rel", "rel", "abs", "seg", "abs")
 _CACHE_LIMIT = 1 << 15
 
 
@@ -313,8 +313,10 @@ class _Template:
                 self.fields += [_field(index, size, _OFFSET), _field(index, 2, _SELECTOR)]
             elif spec.kind != "one":
                 size = _FIELD_SIZES[next(immediates)]
-                relative = spec.kind == "rel"
-                self.fields.append(_field(index, size, _RELATIVE if relative else _VALUE, spec.signed and not relative))
+                if spec.kind == "rel":
+                    self.fields.append(_field(index, size, _RELATIVE, 8 * size < self.bits))
+                else:
+                    self.fields.append(_field(index, size, _VALUE, spec.signed))
 
 
 def _shows_size(form: Form, operands: tuple[Operand, ...]) -> bool:
@@ -390,7 +392,7 @@ class _Choice:
             assert type(mem) is Mem
             segment = mem.seg
             asize = offset_size(mem, template.bits, template.prefixes.address_size)
-            self.fields = [_field(template.offset, asize // 8, _DISPLACEMENT), *template.fields]
+            self.fields = [_field(template.offset, asize // 8, _MOFFS), *template.fields]
         self.warnings += tuple(_prefix_warnings(template, operands, segment))
         head = template.head(asize, segment)
         self.tail = bytes((is4 << 4,)) if is4 >= 0 else bytes((form.suffix,)) if form.suffix >= 0 else b""
@@ -436,7 +438,7 @@ class _Choice:
             if number:
                 size = 1 if number == 1 else address.full
                 kind = _RIP_RELATIVE if address.relative else _DISPLACEMENT
-                fields = (_field(self.mem, size, kind), *fields)
+                fields = (_field(self.mem, size, kind, 8 * size < address.size), *fields)
         elif modrm >= 0:
             head += bytes((modrm,))
         fixups: list[Fixup] = []
@@ -471,7 +473,7 @@ class _Choice:
             value: int | None
             if kind == _VALUE:
                 value = operand[0]  # type: ignore[assignment]
-            elif kind in (_DISPLACEMENT, _RIP_RELATIVE):
+            elif kind in (_DISPLACEMENT, _RIP_RELATIVE, _MOFFS):
                 value = operand[5]  # type: ignore[misc]
             else:
                 value = operand[kind == _OFFSET]  # type: ignore[assignment]
@@ -481,7 +483,7 @@ class _Choice:
                 value -= address + length
                 if size == 1 and not -0x80 <= value <= 0x7F:
                     raise EncodeError("short jump is out of range")
-            elif not low <= value <= high and not (signed and size == 1 and self._extends(value)):
+            elif not low <= value <= high and not (kind == _VALUE and signed and size == 1 and self._extends(value)):
                 warnings += (("number-overflow", _warning(value, size, low)),)
             data += (value & mask).to_bytes(size, "little")
         return _new_tuple(Encoded, (data + tail if tail else data, fixups, warnings))
@@ -567,8 +569,8 @@ def _field(operand: int, size: int, kind: int, signed: bool = False) -> _Field:
     field = _fields.get(key)
     if field is None:
         width = 8 * size
-        low = -1 << (width - 1 if signed and size < 8 else width)
-        high = (1 << (width - 1 if signed and size == 1 else width)) - 1
+        bits = width - (signed and size < 8)
+        low, high = -1 << bits, (1 << bits) - 1
         field = _fields[key] = _Field(operand, size, (1 << width) - 1, low, high, kind, signed)
     return field
 

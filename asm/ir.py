@@ -17,8 +17,6 @@ from asm.nops import parts
 from asm.operands import Encoded, Far, Imm, Mem, Operand
 from asm.parse import base_and_index
 
-ADDRESS_SIZE_PREFIX = 0x67
-LEGACY_PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0x9B, 0xF0, 0xF2, 0xF3))
 MAX_IMAGE = 1 << 28  # bytes in a section; a hostile `times` must not fill the host's memory
 
 
@@ -109,12 +107,16 @@ def address_field(value: int | Linear, section: Section, start: int, end: int, a
 
 
 class Patch(NamedTuple):
-    """A field that gets the value of an expression: its place in the item's bytes, its size in bytes, and its kind."""
+    """A field that gets the value of an expression: its place in the item's bytes, its size in bytes, and its kind.
+
+    limit: bits that what is added to a label may have without a warning; 0 where NASM does not look.
+    """
 
     offset: int
     size: int
     kind: str  # abs, signed (the processor extends the sign), rel or seg
     expression: Expression
+    limit: int = 0
 
 
 def patched(
@@ -130,7 +132,7 @@ def patched(
     """
     result = bytearray(data)
     end = offset + len(data)
-    for place, size, kind, expression in patches:
+    for place, size, kind, expression, limit in patches:
         known = evaluate(expression, section, offset if start is None else start)
         if known is None:
             raise ExpressionError("expression has no value")
@@ -139,11 +141,20 @@ def patched(
         if kind == "rel":
             if size == 1 and not -128 <= value <= 127:
                 raise ExpressionError("short jump is out of range")
-        elif size < 8 and isinstance(known, int) and not -(1 << (width - 1)) <= value < 1 << width:
-            names = {1: "byte", 2: "word", 4: "dword"}
-            sink.warn("number-overflow", f"{names.get(size, '')} data exceeds bounds")
+            if limit and isinstance(known, Linear) and known.terms == {section: 1}:
+                _check_bounds(known.const - end, size, limit, sink)
+        elif size < 8 and (limit or isinstance(known, int)):
+            number = known if isinstance(known, int) else known.const
+            _check_bounds(number, size, limit or width - (kind == "signed"), sink)
         result[place : place + size] = (value & ((1 << width) - 1)).to_bytes(size, "little")
     return bytes(result)
+
+
+def _check_bounds(number: int, size: int, bits: int, sink: Sink) -> None:
+    """Warns of a number that a field of that many bytes does not hold."""
+    if not -1 << bits <= number < 1 << bits:
+        names = {1: "byte", 2: "word", 4: "dword"}
+        sink.warn("number-overflow", f"{names.get(size, '')} data exceeds bounds")
 
 
 class Fixed:
@@ -198,7 +209,7 @@ class Branch:
     def patches(self) -> tuple[Patch, ...]:
         """The field that holds the distance, in the form chosen last."""
         chosen = self.short if self.length == self.short_length else self.near
-        return tuple(Patch(f.offset, f.size, f.kind, self.expression) for f in chosen.fixups)
+        return tuple(Patch(f.offset, f.size, f.kind, self.expression, f.limit) for f in chosen.fixups)
 
 
 class Instruction:
@@ -263,27 +274,17 @@ class Instruction:
             by_operand[index, field == "seg"] = expression
         constants = self.operands
         patches = []
-        for offset, size, index, kind, signed in self.code.fixups:
+        for fixup in self.code.fixups:
+            offset, size, index, kind, signed = fixup
             expression = by_operand.get((index, kind == "seg"))
             if expression is None:
                 expression = _constant_of(constants[index], kind)
             elif any(i == index and field == "address" for i, field, _ in self.expressions):
                 expression = ("disp", expression)
-            if kind == "abs" and (signed or (isinstance(constants[index], Mem) and self._has_wide_addresses())):
-                kind = "signed"
-            patches.append(Patch(offset, size, kind, expression))
+            if kind in ("abs", "disp"):
+                kind = "signed" if signed else "abs"
+            patches.append(Patch(offset, size, kind, expression, fixup.limit))
         return tuple(patches)
-
-    def _has_wide_addresses(self) -> bool:
-        """Displacements are sign-extended to 64 bits: no prefix makes addresses narrower."""
-        if self.mode.bits != 64:
-            return False
-        for byte in self.code.data:
-            if byte == ADDRESS_SIZE_PREFIX:
-                return False
-            if byte not in LEGACY_PREFIXES:
-                break
-        return True
 
 
 def _constant_of(operand: Operand, kind: str) -> int:

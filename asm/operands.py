@@ -73,9 +73,9 @@ Operand: TypeAlias = Reg | Imm | Mem | Far
 class Fixup(NamedTuple):
     """A field of the encoded bytes whose value was not known or may move.
 
-    offset, size: of the field, in bytes. operand: index of the operand. kind: ``abs`` (the value), ``rel`` (the value
-    less the address of the instruction's end) or ``seg`` (the selector of a far pointer). signed: the processor
-    sign-extends the field.
+    offset, size: of the field, in bytes. operand: index of the operand. kind: ``abs`` (the value), ``disp`` (the same,
+    behind a ModRM byte), ``rel`` (the value less the address of the instruction's end) or ``seg`` (the selector of a far
+    pointer). signed: the processor sign-extends the field.
     """
 
     offset: int
@@ -83,6 +83,11 @@ class Fixup(NamedTuple):
     operand: int
     kind: str
     signed: bool
+
+    @property
+    def limit(self) -> int:
+        """The bits that what is added to a label may have without a warning of NASM's; 0 where it does not look."""
+        return 8 * self.size - self.signed if self.kind in ("disp", "rel") and self.size > 1 else 0
 
 
 @final

@@ -121,16 +121,16 @@ def test_default_rel() -> None:
 def test_unknown_values_start_as_nasm_starts_them() -> None:
     assert encode("add", (EAX, Imm(None)), 32) == Encoded(b"\x83\xc0\0", (Fixup(2, 1, 1, "abs", True),))
     assert encode("shl", (EAX, Imm(None)), 32).data == b"\xd1\xe0"
-    assert encode("jmp", (Imm(None),), 32) == Encoded(b"\xeb\0", (Fixup(1, 1, 0, "rel", False),))
+    assert encode("jmp", (Imm(None),), 32) == Encoded(b"\xeb\0", (Fixup(1, 1, 0, "rel", True),))
     assert encode("jz", (Imm(None, distance="near"),), 32).data == b"\x0f\x84\0\0\0\0"
     assert encode("call", (Imm(None),), 16) == Encoded(b"\xe8\0\0", (Fixup(1, 2, 0, "rel", False),))
     assert encode("mov", (RAX, Imm(None)), 64).data == b"\xb8\0\0\0\0"
     assert encode("mov", (EAX, Mem(base="ebx", disp=None)), 32) == Encoded(
-        b"\x8b\x83\0\0\0\0", (Fixup(2, 4, 1, "abs", False),)
+        b"\x8b\x83\0\0\0\0", (Fixup(2, 4, 1, "disp", False),)
     )
     assert encode("jmp", (Far(None, 0x1234),), 16) == Encoded(b"\xea\x34\x12\0\0", (Fixup(3, 2, 0, "seg", False),))
     assert encode("mov", (Mem(32, disp=None, rel=True), Imm(7)), 64) == Encoded(
-        b"\xc7\x05\0\0\0\0\7\0\0\0", (Fixup(2, 4, 0, "rel", False),)
+        b"\xc7\x05\0\0\0\0\7\0\0\0", (Fixup(2, 4, 0, "rel", True),)
     )
 
 
