@@ -389,6 +389,9 @@ class Assembler:
         Raises:
             ParseError, TokenError, ExpressionError: there is none.
         """
+        if self.options.preprocess_only and ("H" in shape or "S" in shape):
+            place = tokens[min(shape.find(kind) for kind in "HS" if kind in shape)]
+            raise TokenError(f"`{place}' has no value while only preprocessing", place)
         expression = self.expression(tokens, shape)
         value: int | Linear | None = self.constant(expression)
         if value is None:

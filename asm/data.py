@@ -35,6 +35,8 @@ def data(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
         elements = [([text], kind) for text, kind in zip(tokens[1::2], shape[1::2], strict=True)]
     data, patches = _elements(assembler, elements, width)
     assembler.warn_of_cut_numbers(tokens)
+    if "ptr" in tokens or "PTR" in tokens:
+        assembler.warn_of_ptr()
     if "?" in shape and assembler.section.nobits and not shape[1:].replace("nu", "").strip("?,()"):
         assembler.reserve_bytes(len(data), 1)
         return

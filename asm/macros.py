@@ -310,6 +310,14 @@ class Expander:
             raise MacroError(f"`{name}': context stack is empty" if not self.contexts else f"`{name}': too deep")
         return self.contexts[-depth], bare
 
+    def variable(self, reference: str) -> str:
+        """The value of the environment's variable that a ``%!name`` means; nothing, after a warning, of none."""
+        name = reference[2:].strip("'\"")
+        value = self.environment(name)
+        if value is None:
+            self.warn("pp-environment", f"nonexistent environment variable `{name}'")
+        return value or ""
+
     def expand(self, text: str, hidden: frozenset[str] = frozenset()) -> str:
         """Text with its macros expanded.
 
@@ -378,11 +386,7 @@ class Expander:
             elif choices is not None and part not in active:
                 return self._call(choices, part, parts, at, active, depth, out)
         elif part[1] == "!":
-            name = part[2:].strip("'\"")
-            value = self.environment(name)
-            if value is None:
-                self.warn("pp-environment", f"nonexistent environment variable `{name}'")
-            out += pieces(value or "")
+            out += pieces(self.variable(part))
         elif part[1] == "{":
             inner_name = "%" + part[2:-1]
             if inner_name[1] == "$" and parts[at : at + 1] and parts[at][0] not in " \t%":
@@ -427,6 +431,8 @@ class Expander:
             out += pieces(macro.function(self.evaluate, [parts[place]]))  # __utf16__ 'text' needs no parentheses
             return place + 1
         if place == len(parts) or parts[place] != "(":
+            if macro.function is not None:
+                raise MacroError(f"`{name}' wants an argument in parentheses")
             out.append(name)
             return at
         untrimmed, after = _arguments(parts, place + 1, name)
@@ -446,6 +452,8 @@ class Expander:
                 joined = [piece for n, argument in enumerate(rest) for piece in ([","] if n else []) + argument]
                 arguments = [*arguments[: macro.arity - 1], _trim(joined)]
                 break
+        if chosen is None and macro.function is not None:
+            raise MacroError(f"`{name}' takes one argument")
         if chosen is None:
             plural = "" if len(arguments) == 1 else "s"
             message = f"single-line macro `{name}' exists, but not taking {len(arguments)} parameter{plural}"

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from asm import text_directives
-from asm.frames import MAX_INCLUDES, DirectiveError, Frame, SourceError, decode, source_lines
+from asm.frames import MAX_INCLUDES, DirectiveError, Frame, decode, source_lines
 from asm.macros import NAME, Context, pieces, strip_comment
 from asm.nops import THRESHOLDS
 from asm.predefined import USE_PACKAGES
@@ -26,7 +26,7 @@ def _include(pre: Preprocessor, rest: str) -> None:
     if not name:
         raise DirectiveError("`%include' expects a file name")
     if sum(frame.kind == "file" for frame in pre.frames) > MAX_INCLUDES:
-        raise SourceError(f"includes nested more than {MAX_INCLUDES} deep")
+        pre.assembler.report(f"includes nested more than {MAX_INCLUDES} deep", "fatal", place=pre.place)
     try:
         with pre.open(name) as file:
             data = file.read()

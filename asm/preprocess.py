@@ -147,7 +147,7 @@ class Preprocessor:
                 if not in_file:
                     self.made_lines += 1
                     if self.made_lines > MAX_LINES:
-                        raise SourceError(f"macros and %rep make more than {MAX_LINES} lines")
+                        self._refuse_more_lines()
                 yield from self._slow(frame, text)
                 if frames[-1] is not frame or frame.iterator is not iterator:
                     break
@@ -240,7 +240,7 @@ class Preprocessor:
 
     def push(self, frame: Frame) -> None:
         if len(self.frames) >= MAX_FRAMES:
-            raise SourceError(f"macros and includes nested more than {MAX_FRAMES} deep")
+            self.assembler.report(f"macros and includes nested more than {MAX_FRAMES} deep", "fatal", place=self.place)
         frame.conditions = len(self.conditions)
         self.frames.append(frame)
 
@@ -256,7 +256,7 @@ class Preprocessor:
             frame.number = 0
             self.made_lines += 1
             if self.made_lines > MAX_LINES:
-                raise SourceError(f"macros and %rep make more than {MAX_LINES} lines")
+                self._refuse_more_lines()
             return
         self.frames.pop()
         if frame.kind == "macro" and frame.call is not None:
@@ -265,6 +265,9 @@ class Preprocessor:
             for condition in self.conditions[frame.conditions :]:
                 self.assembler.report("%if without %endif", place=condition.place)
             self.truncate_conditions(frame.conditions)
+
+    def _refuse_more_lines(self) -> None:
+        self.assembler.report(f"macros and %rep make more than {MAX_LINES} lines", "fatal", place=self.place)
 
     def open(self, name: str) -> IO[bytes]:
         """Opens a file for %include or incbin, on NASM's path: as named, then in each include directory.
@@ -442,6 +445,8 @@ class Preprocessor:
             raise DirectiveError(f"unknown preprocessor directive `%{name}'{hint}")
         if "%[" in rest:
             rest = self._indirect(rest)
+        if "%!" in rest:  # NASM puts the environment in before the directive sees its text
+            rest = "".join(p if p[:2] != "%!" else self.expander.variable(p) for p in pieces(rest))
         if "'" in rest or '"' in rest or "`" in rest:
             quote = open_quote(strip_comment(rest))
             if quote:
@@ -631,7 +636,7 @@ class Preprocessor:
             condition = self.conditions[-1]
             if name == "else":
                 self.trailing("`%else'", strip_comment(rest))
-                condition.had_else = True
+                condition.had_else = outer
                 condition.emitting = outer and not condition.taken
             elif condition.taken or not outer:
                 condition.emitting = False
