@@ -91,6 +91,7 @@ class Assembler:
         self.scope = ""  # the last label that local labels hang on
         self.origin: int | None = None
         self.rounding = "near"  # of floating-point constants, as `float` says
+        self.flush = False  # their denormals become zero
         self.align_mode: tuple[str, int] | None = None  # of %use smartalign: the mode, and the gap that is jumped over
         self.absolute: int | None = None  # the place in `absolute`, while it is a constant
         self.structures: list[tuple[str, str, Any, Place]] = []  # open struc and istruc

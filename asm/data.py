@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from asm.expression import ExpressionError
-from asm.floats import DIGITS, float_bytes, is_cut, losses
+from asm.floats import float_bytes
 from asm.ir import MAX_IMAGE, Fixed, Patch
 from asm.parse import NUMBERS, TokenError, explain
 from asm.tokens import DATA, SIZES, string_bytes, unquote
@@ -67,10 +67,8 @@ def _elements(
                     assembler.warn_of_zeroing()
             data += bytes(width)
         elif shape in ("f", "-f", "+f"):
-            constant_bytes = float_bytes("".join(tokens), width, assembler.rounding)
-            if is_cut(tokens[-1]):
-                assembler.warn("other", f"packed BCD truncated to {DIGITS} digits")
-            for name, message in losses(tokens[-1].lstrip("+-"), constant_bytes):
+            constant_bytes, lost = float_bytes("".join(tokens), width, assembler.rounding, assembler.flush)
+            for name, message in lost:
                 assembler.warn(name, message)
             data += constant_bytes
         elif (

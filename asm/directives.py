@@ -108,8 +108,10 @@ def _float(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     if word in ROUNDINGS:
         assembler.rounding = word
     elif word == "default":
-        assembler.rounding = "near"
-    elif word not in ("daz", "nodaz"):
+        assembler.rounding, assembler.flush = "near", False
+    elif word in ("daz", "nodaz"):
+        assembler.flush = word == "daz"
+    else:
         raise TokenError(f"float wants {', '.join(ROUNDINGS)}, daz, nodaz or default", tokens[-1])
 
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from asm.macros import MacroError, pieces, quote
+from asm.macros import Expander, MacroError, pieces, quote
 from asm.tokens import encode_text, unquote
 
-Evaluate = Callable[[str], int]
-Function = Callable[[Evaluate, Sequence[str]], str]
+Function = Callable[[Expander, Sequence[str]], str]
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ@_"
 
@@ -36,30 +35,30 @@ def substring(text: str, start: int, count: int) -> str:
     return data[begin : max(end, 0)].decode("utf-8", "surrogateescape")
 
 
-def _substr(evaluate: Evaluate, arguments: Sequence[str]) -> str:
+def _substr(expander: Expander, arguments: Sequence[str]) -> str:
     if len(arguments) < 2:
         raise MacroError("%substr() wants a string, a start and maybe a length")
-    return quote(substring(string_of(arguments[0]), *[evaluate(text) for text in [*arguments[1:3], "-1"][:2]]))
+    return quote(substring(string_of(arguments[0]), *[expander.evaluate(text) for text in [*arguments[1:3], "-1"][:2]]))
 
 
-def _select(evaluate: Evaluate, arguments: Sequence[str]) -> str:
-    chosen = evaluate(arguments[0])
+def _select(expander: Expander, arguments: Sequence[str]) -> str:
+    chosen = expander.evaluate(arguments[0])
     count = len(arguments) - 1
     return arguments[chosen] if 1 <= chosen <= count else ""
 
 
-def _conditional(evaluate: Evaluate, arguments: Sequence[str]) -> str:
+def _conditional(expander: Expander, arguments: Sequence[str]) -> str:
     if not 2 <= len(arguments) <= 3:
         raise MacroError("%cond() wants a condition and one or two values")
-    if evaluate(arguments[0]):
+    if expander.evaluate(arguments[0]):
         return arguments[1]
     return arguments[2] if len(arguments) == 3 else ""
 
 
-def _number(evaluate: Evaluate, arguments: Sequence[str]) -> str:
+def _number(expander: Expander, arguments: Sequence[str]) -> str:
     """A number as a string: value, width (a least width if negative), base; a negative base makes it signed."""
     given = [*arguments, "", "", ""]
-    value, width, base = (evaluate(text) if text else n for text, n in zip(given, (0, -1, 10), strict=False))
+    value, width, base = (expander.evaluate(text) if text else n for text, n in zip(given, (0, -1, 10), strict=False))
     negative = base < 0 and value < 0
     value = -value if negative else value & 0xFFFFFFFFFFFFFFFF
     base = abs(base)
@@ -76,14 +75,14 @@ def _number(evaluate: Evaluate, arguments: Sequence[str]) -> str:
 
 
 PERCENT: dict[str, Function] = {
-    "abs": lambda evaluate, arguments: str(abs(evaluate(",".join(arguments)))),
-    "eval": lambda evaluate, arguments: str(evaluate(",".join(arguments))),
-    "strlen": lambda evaluate, arguments: str(len(encode_text(string_of(",".join(arguments))))),
+    "abs": lambda expander, arguments: str(abs(expander.evaluate(",".join(arguments)))),
+    "eval": lambda expander, arguments: str(expander.evaluate(",".join(arguments))),
+    "strlen": lambda expander, arguments: str(len(encode_text(string_of(",".join(arguments))))),
     "substr": _substr,
-    "strcat": lambda evaluate, arguments: quote("".join(map(string_of, arguments))),
-    "str": lambda evaluate, arguments: quote(",".join(arguments)),
-    "tok": lambda evaluate, arguments: string_of(",".join(arguments)),
-    "count": lambda evaluate, arguments: str(len(arguments)),
+    "strcat": lambda expander, arguments: quote("".join(map(string_of, arguments))),
+    "str": lambda expander, arguments: quote(",".join(arguments)),
+    "tok": lambda expander, arguments: string_of(",".join(arguments)),
+    "count": lambda expander, arguments: str(len(arguments)),
     "sel": _select,
     "cond": _conditional,
     "num": _number,
@@ -91,9 +90,10 @@ PERCENT: dict[str, Function] = {
 
 
 def _encoded(codec: str) -> Function:
-    def function(evaluate: Evaluate, arguments: Sequence[str]) -> str:
+    def function(expander: Expander, arguments: Sequence[str]) -> str:
         try:
-            data = encode_text(string_of(",".join(arguments))).decode("utf-8").encode(codec)
+            text = encode_text(string_of(",".join(arguments))).decode("utf-8")
+            data = b"".join(_big_endian(letter) for letter in text) if codec == "utf-16-be" else text.encode(codec)
         except UnicodeError:
             raise MacroError(f"{arguments[0]} is no text in UTF-8") from None
         return "`" + "".join(f"\\x{byte:02x}" for byte in data) + "`"
@@ -101,30 +101,40 @@ def _encoded(codec: str) -> Function:
     return function
 
 
+def _big_endian(letter: str) -> bytes:
+    """A character in big-endian UTF-16 as NASM has it: of two words the low one comes first."""
+    data = letter.encode("utf-16-be")
+    return data[2:] + data[:2]
+
+
 def _float(width: int, low: int = 0, high: int = 16) -> Function:
     """The number that the bytes from `low` to `high` of a floating-point constant make up."""
 
-    def function(evaluate: Evaluate, arguments: Sequence[str]) -> str:
+    def function(expander: Expander, arguments: Sequence[str]) -> str:
         from asm.floats import float_bytes
 
-        data = float_bytes("".join(arguments).replace(" ", ""), width)
+        data, lost = float_bytes("".join(arguments).replace(" ", ""), width)
+        for name, message in lost:
+            expander.warn(name, message)
         return hex(int.from_bytes(data[low:high], "little"))
 
     return function
 
 
-def _bfloat16(evaluate: Evaluate, arguments: Sequence[str]) -> str:
+def _bfloat16(expander: Expander, arguments: Sequence[str]) -> str:
     from asm.floats import BFLOAT16, encode
 
     text = "".join(arguments).replace(" ", "").lower()
     body = text.lstrip("+-")
-    data = encode(body if "__" in body else body.replace("_", ""), text[:1] == "-", BFLOAT16, text)
+    data, lost = encode(body if "__" in body else body.replace("_", ""), text[:1] == "-", BFLOAT16, text)
+    for name, message in lost:
+        expander.warn(name, message)
     return hex(int.from_bytes(data, "little"))
 
 
 def _logarithm(up: bool = False, strict: bool = False) -> Function:
-    def function(evaluate: Evaluate, arguments: Sequence[str]) -> str:
-        value = evaluate(",".join(arguments)) & 0xFFFFFFFFFFFFFFFF
+    def function(expander: Expander, arguments: Sequence[str]) -> str:
+        value = expander.evaluate(",".join(arguments)) & 0xFFFFFFFFFFFFFFFF
         if strict and (value == 0 or value & (value - 1)):
             raise MacroError(f"ilog2 argument {value} is not a power of two")
         if not value:

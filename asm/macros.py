@@ -42,7 +42,7 @@ class Macro:
     """A single-line macro.
 
     parameters: None where it takes no list. body: pieces, a parameter's place is its index. function: of a macro that
-    the assembler works out itself; it takes what `evaluate` is and the arguments.
+    the assembler works out itself; it takes the expander and the arguments.
     """
 
     __slots__ = ("body", "evaluated", "function", "greedy", "insensitive", "name", "parameters", "quoted")
@@ -55,7 +55,7 @@ class Macro:
         *,
         insensitive: bool = False,
         greedy: bool = False,
-        function: Callable[[Callable[[str], int], Sequence[str]], str] | None = None,
+        function: Callable[[Expander, Sequence[str]], str] | None = None,
         evaluated: frozenset[int] = frozenset(),
         quoted: frozenset[int] = frozenset(),
     ) -> None:
@@ -271,7 +271,7 @@ class Expander:
         self.evaluate = evaluate
         self.warn: Callable[[str, str], None] = lambda name, message: None
         self.environment: Callable[[str], str | None] = lambda name: None
-        self.functions: Mapping[str, Callable[[Callable[[str], int], Sequence[str]], str]] = {}
+        self.functions: Mapping[str, Callable[[Expander, Sequence[str]], str]] = {}
         self._budget = 0
 
     def lookup(self, name: str) -> list[Macro] | None:
@@ -399,7 +399,7 @@ class Expander:
         elif part[1:].lower() in self.functions and parts[at : at + 1] == ["("]:
             arguments, at = _arguments(parts, at + 1, part)
             texts = ["".join(self._expand(argument, active, depth + 1)).strip() for argument in arguments]
-            out += pieces(self.functions[part[1:].lower()](self.evaluate, texts))
+            out += pieces(self.functions[part[1:].lower()](self, texts))
         else:
             out.append(part)
         return at
@@ -418,7 +418,7 @@ class Expander:
         macro = choices[0]
         if macro.parameters is None:
             if macro.function is not None:
-                out += pieces(macro.function(self.evaluate, ()))
+                out += pieces(macro.function(self, ()))
             else:
                 names = {"%?": name, "%??": macro.name}
                 own = [names.get(part, part) for part in map(str, macro.body)]
@@ -428,7 +428,7 @@ class Expander:
         while place < len(parts) and parts[place].isspace():
             place += 1
         if macro.function is not None and place < len(parts) and parts[place][0] in "'\"`":
-            out += pieces(macro.function(self.evaluate, [parts[place]]))  # __utf16__ 'text' needs no parentheses
+            out += pieces(macro.function(self, [parts[place]]))  # __utf16__ 'text' needs no parentheses
             return place + 1
         if place == len(parts) or parts[place] != "(":
             if macro.function is not None:
@@ -469,7 +469,7 @@ class Expander:
                 value = [quote("".join(value))]
             values.append(value)
         if chosen.function is not None:
-            out += pieces(chosen.function(self.evaluate, ["".join(value) for value in values]))
+            out += pieces(chosen.function(self, ["".join(value) for value in values]))
             return after
         body: list[str] = []
         for piece in chosen.body:

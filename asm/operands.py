@@ -74,8 +74,8 @@ class Fixup(NamedTuple):
     """A field of the encoded bytes whose value was not known or may move.
 
     offset, size: of the field, in bytes. operand: index of the operand. kind: ``abs`` (the value), ``disp`` (the same,
-    behind a ModRM byte), ``rel`` (the value less the address of the instruction's end) or ``seg`` (the selector of a far
-    pointer). signed: the processor sign-extends the field.
+    behind a ModRM byte), ``rel`` (the value less the address of the instruction's end) or ``seg`` (the selector of a
+    far pointer). signed: the processor sign-extends the field.
     """
 
     offset: int

@@ -73,7 +73,7 @@ def predefine(pre: Preprocessor, name: str) -> None:
 
 
 def _constant_function(text_of: Callable[[], str]) -> functions.Function:
-    return lambda evaluate, arguments: text_of()
+    return lambda expander, arguments: text_of()
 
 
 USE_PACKAGES: dict[str, str] = {

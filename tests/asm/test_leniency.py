@@ -13,32 +13,7 @@ from asm.program import run
 
 pytestmark = pytest.mark.skipif(shutil.which("nasm") is None, reason="nasm is not installed")
 
-WARNED = """
-    bits 16
-    cpu 8086
-    pop cs
-    cpu 386
-    pop cs
-    cpu any
-    pcommit
-    ud0
-    bits 32
-    o32 call word x
-    o16 jmp dword x
-x:  dd 1.00000000000000000000000000000000000000000000000000001
-    dd 1e-400, 1.0
-    dd 1e-45, 0.0
-    dd 1e400
-%define open 'abc
-%warning don't
-%define closed 'it"s' ; don't
-    mov eax, 'abcde'
-    mov eax, 'abcd'
-    mov eax, 0x12345678901234567
-    dq 99999999999999999999, 18446744073709551615
-    db %!no_such_variable
-    mov al, 300
-"""
+WARNED = sorted((Path(__file__).parent / "warned").glob("*.asm"))
 
 
 def nasm(text: str, folder: Path) -> bytes | None:
@@ -95,13 +70,12 @@ def test_no_branch_of_a_wrong_condition_is_read() -> None:
     assert [error.line for error in caught.value.errors] == [1, 8]
 
 
-def test_warnings_are_nasms(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", WARNED, ids=lambda path: path.stem)
+def test_warnings_are_nasms(source: Path, tmp_path: Path) -> None:
     """The same classes on the same lines."""
-    source = tmp_path / "source.asm"
-    source.write_text(WARNED)
     command = ["nasm", "-f", "bin", "-w+all", "-o", str(tmp_path / "nasm.bin"), str(source)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    program = run(str(source), WARNED, Options(warnings={"all": True}))
+    program = run(str(source), source.read_text(), Options(warnings={"all": True}))
     theirs = sorted({(int(line), name) for line, name in re.findall(r":(\d+): warning: .*\[-w\+(.*)\]", result.stderr)})
     assert sorted({(warning.line, warning.warning) for warning in program.warnings}) == theirs
     assert program.binary == (tmp_path / "nasm.bin").read_bytes()
