@@ -26,6 +26,17 @@ assembler. A model file has:
     mark = "D"
     walk = 15                   # clocks of a page walk
 
+    [msrs]                      # registers that models have one by one; what is not named is not there
+    misc_enable = 0x41801       # IA32_MISC_ENABLE after RESET
+    constants = [[0x17, 0]]     # number and value of registers that can only be read
+    last_branches = 16          # records of last branches, from number last_branch_from and last_branch_to on
+    last_branch_from = 0x680
+    last_branch_to = 0x6c0
+    last_branch_top = 0x1c9     # says which was written last, where there is more than one
+    last_exception_from = 0x1dd
+    last_exception_to = 0x1de
+    linear = true               # records hold linear addresses, not offsets in CS
+
     [[clocks]]                  # any number of tables; where two cover a row, the later one holds
     source = "Title of the manual, section"
     mark = "V"                  # MARKS below
@@ -118,6 +129,12 @@ _VMX = {"source", "mark", "revision", "misc", "ept_vpid", "true_controls", "cont
 _WORDS = ("PIN", "PROC", "PROC2", "EXIT", "ENTRY")  # ControlWord of emu/core/vmx.h
 _TRUE_CONTROLS = 1 << 63  # in VmxModel.misc
 EXIT_REASONS = 65  # emu/core/vmx.h
+_ALL = (1 << 64) - 1
+_MSRS = {
+    "misc_enable": _ALL, "last_branches": 16, "last_branch_from": 0x1FFF, "last_branch_to": 0x1FFF,
+    "last_branch_top": 0x1FFF, "last_exception_from": 0x1FFF, "last_exception_to": 0x1FFF,
+}  # fmt: skip
+_MSR_CONSTANTS = 4  # MsrModel.constants in emu/core/cpu.h
 
 
 class Row(Protocol):
@@ -256,6 +273,25 @@ def _vmx(name: str, vmx: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
+def _msrs(name: str, msrs: Mapping[str, Any]) -> dict[str, Any]:
+    """MsrModel of emu/core/cpu.h."""
+    if unknown := msrs.keys() - _MSRS.keys() - {"constants", "linear"}:
+        raise BadInput(f"{name}.toml: [msrs] has no {' and no '.join(sorted(unknown))}")
+    compiled: dict[str, Any] = {
+        key: _number(f"{name}.toml, msrs {key}", msrs.get(key, 0), most) for key, most in _MSRS.items()
+    }
+    compiled["linear"] = int(bool(msrs.get("linear", False)))
+    constants = msrs.get("constants", [])
+    if len(constants) > _MSR_CONSTANTS or any(len(pair) != 2 for pair in constants):
+        raise BadInput(f"{name}.toml: msrs constants are pairs of number and value, {_MSR_CONSTANTS} at most")
+    limits = (0xFFFFFFFF, _ALL)
+    compiled["constants"] = [
+        [_number(f"{name}.toml, msrs constants", item, most) for item, most in zip(pair, limits, strict=True)]
+        for pair in constants
+    ]
+    return compiled
+
+
 def compile_model(
     name: str, texts: Mapping[str, str], rows: Sequence[Row], generations: Sequence[str], features: Sequence[str]
 ) -> str:
@@ -275,7 +311,7 @@ def compile_model(
         BadInput: the file is malformed, leaves a row that the processor has without a cost, or names what is not there.
     """
     model = read_model(name, texts)
-    if unknown := (model.keys() - {"vmx"}) ^ _TOP:
+    if unknown := (model.keys() - {"vmx", "msrs"}) ^ _TOP:
         raise BadInput(f"{name}.toml: unknown or missing: {', '.join(sorted(unknown))}")
     if model["level"] not in generations:
         raise BadInput(f"{name}.toml: level {model['level']!r} is none of {' '.join(generations)}")
@@ -316,7 +352,7 @@ def compile_model(
         if leaf.keys() - set(_CPUID) or "leaf" not in leaf:
             raise BadInput(f"{name}.toml: a [[cpuid]] table has leaf, and of subleaf, eax, ebx, ecx, edx what is not 0")
     compiled = {
-        "version": 4,
+        "version": 5,
         "name": name,
         "title": model["title"],
         "level": level,
@@ -331,6 +367,7 @@ def compile_model(
             for leaf in model["cpuid"]
         ],
         "vmx": _vmx(name, model.get("vmx")),
+        "msrs": _msrs(name, model.get("msrs", {})),
         "events": [_number(f"{name}.toml, {key}", events[key], 0xFFFFFFFF) for key in EVENTS],
         "page_walk": _number(f"{name}.toml, walk", model["tlb"]["walk"], 0xFFFF, 1),
         "repeated": repeated,

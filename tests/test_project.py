@@ -47,7 +47,7 @@ CORE_LAYERS = (
     {"access.h"},
     {"exec.h"},
     {"block.h", "decode.h", "operations.h"},
-    {"bus.c", "clock.c", "cpu.c", "debug.c", "timing.c"},
+    {"bus.c", "clock.c", "cpu.c", "debug.c", "last_branch.c", "timing.c"},
     {"access.c", "block.c", "decode.c", "ept.[ch]", "paging.[ch]", "segment.[ch]"},
     {"interrupt.[ch]", "lapic.[ch]", "task.[ch]"},
     {"exec_*.[ch]"},

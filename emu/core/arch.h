@@ -66,6 +66,15 @@ enum { ES, CS, SS, DS, FS, GS, LDTR, TR, SEGMENT_COUNT };
 #define DR7_GD  0x2000u /* general detect enable */
 #define DR7_LOCAL 0x0155u /* L0 to L3, LE */
 
+/* IA32_DEBUGCTL: the bits that the models have. */
+#define DEBUGCTL_LBR 1u /* record branches */
+#define DEBUGCTL_BTF 2u /* single-step on branches */
+
+/* IA32_MISC_ENABLE. */
+#define MISC_ENABLE_FAST_STRINGS 1ull
+#define MISC_ENABLE_MONITOR      0x40000ull
+#define MISC_ENABLE_XD_DISABLE   0x400000000ull
+
 #define EFER_SCE 0x00000001u
 #define EFER_LME 0x00000100u
 #define EFER_LMA 0x00000400u
@@ -131,6 +140,7 @@ enum {
 /* CPUID, leaves and bits that depend on the processor's state or gate a register. */
 #define CPUID_1_EDX_APIC      0x00000200u
 #define CPUID_1_EDX_PAT       0x00010000u
+#define CPUID_1_ECX_MONITOR   0x00000008u
 #define CPUID_1_ECX_OSXSAVE   0x08000000u
 #define CPUID_80000001_EDX_NX 0x00100000u
 

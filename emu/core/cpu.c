@@ -70,7 +70,9 @@ void cpu_reset(CPU *cpu)
     cpu->tsc_offset = 0 - clock_now(cpu->clock);
     vmx_reset(cpu);
     cpu->pat = 0x0007040600070406;
-    cpu->debugctl = 0;
+    cpu->debugctl = cpu->bios_sign_id = 0;
+    cpu->misc_enable = cpu->model->msrs.misc_enable;
+    cpu->last_branches = (LastBranches){0};
     cpu->sysenter_cs = cpu->sysenter_esp = cpu->sysenter_eip = 0;
     cpu->star = cpu->lstar = cpu->cstar = cpu->fmask = cpu->kernel_gs_base = cpu->tsc_aux = 0;
     cpu->fpu = (Fpu){.control = FPU_CONTROL_RESET, .valid = 0xff, .mxcsr = MXCSR_INIT};

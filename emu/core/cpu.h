@@ -101,6 +101,20 @@ typedef struct VmExit {
     Fault event, vectoring;
 } VmExit;
 
+/* The last branches (last_branch.c). */
+#define LAST_BRANCHES 16u
+typedef struct LastBranches {
+    uint64_t source[LAST_BRANCHES], target[LAST_BRANCHES]; /* a ring: `top` was written last */
+    uint64_t exception_from, exception_to;           /* the branch before the last exception or interrupt */
+    uint64_t top;
+} LastBranches;
+
+/* Where an instruction or event began that may be a branch. */
+typedef struct BranchStart {
+    uint64_t rip, base; /* of CS */
+    uint64_t transitions; /* of VMX, made so far */
+} BranchStart;
+
 /* What is cached of translations for one address space: VPID and EPT pointer (SDM Vol. 3, "Caching Translation
  * Information"). CPU holds what is in use; this is where the others wait. */
 #define TLB_LISTED 64u
@@ -229,7 +243,8 @@ typedef struct CPU {
     uint64_t tsc_aux;
     uint64_t apic_base;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
-    uint64_t pat, debugctl;
+    uint64_t pat, debugctl, misc_enable, bios_sign_id;
+    LastBranches last_branches;
     uint64_t star, lstar, cstar, fmask, kernel_gs_base;
     uint64_t random; /* state of the generator behind RDRAND and RDSEED: part of the state, so that runs repeat */
     Fpu fpu;
@@ -263,6 +278,7 @@ typedef struct CPU {
     uint8_t raise_faults;      /* RUN_RAISE */
     uint8_t trap_suppressed;   /* an interrupt was delivered within the instruction: no single-step trap after it */
     uint8_t rf_loaded;         /* the instruction loaded EFLAGS.RF (IRET, task switch): it holds for the next one */
+    uint8_t left_by_branch;    /* exit_branch ended the block */
     uint8_t breakpoints;       /* DR7 enables some: every instruction is looked at, every access goes the slow way */
 
     InterruptAcknowledge *acknowledge;
@@ -289,6 +305,21 @@ typedef struct CpuidLeaf {
     uint32_t leaf, subleaf, eax, ebx, ecx, edx;
 } CpuidLeaf;
 
+/* Model-specific registers that not all processors have, or not at the same number. */
+#define MSR_CONSTANTS 4u
+typedef struct MsrModel {
+    uint64_t misc_enable;    /* IA32_MISC_ENABLE after RESET; 0: there is none */
+    uint32_t branches;       /* records of last branches; 0: none */
+    uint32_t branch_from, branch_to, branch_top; /* number of the first register; branch_top 0: none */
+    uint32_t exception_from, exception_to;
+    uint32_t linear;         /* records hold linear addresses, not offsets in CS */
+    uint32_t constant_count;
+    struct MsrConstant {
+        uint32_t number;
+        uint64_t value;
+    } constants[MSR_CONSTANTS]; /* that can be read */
+} MsrModel;
+
 typedef struct Model {
     uint8_t level;            /* SINCE_8086 .. SINCE_686: the oldest processors' instructions */
     uint8_t has[SINCES];      /* by Since: this form exists */
@@ -301,6 +332,7 @@ typedef struct Model {
     uint8_t max_instruction_length; /* 15 */
     uint64_t hz;
     VmxModel vmx;
+    MsrModel msrs;
     RowClocks clocks[TIMING_ROWS];
     EventClocks event_clocks;
 } Model;
@@ -461,6 +493,15 @@ void code_segment_changed(CPU *cpu);
 /* debug.c: notes in CPU.trap which breakpoints of DR0 to DR3 an access meets. Called where CPU.breakpoints is set. */
 typedef enum DebugAccess { DEBUG_READ, DEBUG_WRITE, DEBUG_IO } DebugAccess;
 void debug_access(CPU *cpu, uint64_t address, unsigned size, DebugAccess kind);
+
+/* last_branch.c. */
+BranchStart branch_watch(CPU *cpu);
+bool branch_was_taken(const CPU *cpu, const BranchStart *start);
+/* With LBR: a record from there to CPU.rip; of an event that was delivered. */
+void branch_record(CPU *cpu, const BranchStart *start);
+void branch_record_event(CPU *cpu, const BranchStart *start);
+/* The register of this number among those of the last branches; NULL: it is none. */
+uint64_t *branch_register(CPU *cpu, uint32_t number);
 
 /* interrupt.c: delivers an exception, an INT n or an external interrupt through the IVT or IDT. STATUS_BRANCH or
  * STATUS_SHUTDOWN; STATUS_FAULT where an INT n, INT3, INTO or INT1 itself faults. next_rip is what is pushed. */

@@ -29,6 +29,7 @@ COLD int64_t exit_fault(ARGS)
 
 int64_t exit_branch(ARGS)
 {
+    cpu->left_by_branch = 1;
     cpu->instructions += insn->idx + 1u;
     return leave(cpu, left - insn->cum, fr, fd, cf, STATUS_BRANCH);
 }

@@ -46,6 +46,7 @@ static int software_interrupt(CPU *cpu, const Insn *insn, unsigned vector, Event
     if (type == EVENT_ICEBP && status == STATUS_BRANCH) { /* a watchpoint that MOV SS held off is met by the same #DB */
         cpu->dr[6] |= cpu->trap & 15;
         cpu->trap = 0;
+        cpu->debugctl &= ~(uint64_t)(DEBUGCTL_LBR | DEBUGCTL_BTF);
     }
     return finish(cpu, insn, from, status);
 }

@@ -41,7 +41,11 @@ COLD_BODY(exec_cpuid)
             data.edx &= ~CPUID_1_EDX_APIC;
         if (cpu->cr4 & CR4_OSXSAVE)
             data.ecx |= CPUID_1_ECX_OSXSAVE;
+        if (cpu->model->msrs.misc_enable && !(cpu->misc_enable & MISC_ENABLE_MONITOR))
+            data.ecx &= ~CPUID_1_ECX_MONITOR;
     }
+    if (leaf == 0x80000001 && (cpu->misc_enable & MISC_ENABLE_XD_DISABLE))
+        data.edx &= ~CPUID_80000001_EDX_NX;
     SET_R32(RAX * 8, data.eax);
     SET_R32(RBX * 8, data.ebx);
     SET_R32(RCX * 8, data.ecx);
@@ -139,14 +143,18 @@ static const Msr *find_msr(const CPU *cpu, uint32_t number)
     return NULL;
 }
 
+static bool has_nx(const Model *model)
+{
+    const CpuidLeaf *extended = find_leaf(model, 0x80000001, 0);
+    return extended && (extended->edx & CPUID_80000001_EDX_NX);
+}
+
 /* LMA is read-only. */
 uint64_t efer_mask(const CPU *cpu)
 {
     const Model *model = cpu->model;
-    const CpuidLeaf extended = cpuid(model, 0x80000001, 0);
-    const bool known = find_leaf(model, 0x80000001, 0);
     return (model->has[SINCE_SYSCALL] ? EFER_SCE : 0) | (model->has[SINCE_LM] ? EFER_LME : 0) |
-           (known && (extended.edx & CPUID_80000001_EDX_NX) ? EFER_NXE : 0);
+           (has_nx(model) && !(cpu->misc_enable & MISC_ENABLE_XD_DISABLE) ? EFER_NXE : 0);
 }
 
 static bool has_pat(const CPU *cpu) { return cpuid(cpu->model, 1, 0).edx & CPUID_1_EDX_PAT; }
@@ -226,6 +234,52 @@ static bool read_vmx_msr(const CPU *cpu, uint32_t number, uint64_t *value)
     return true;
 }
 
+/* --- registers that each model has its own --- */
+
+/* IA32_MISC_ENABLE: the bits that can be changed. Those of features that CPUID does not report stay as they are. */
+static uint64_t misc_enable_mask(const Model *model)
+{
+    return MISC_ENABLE_FAST_STRINGS | (cpuid(model, 1, 0).ecx & CPUID_1_ECX_MONITOR ? MISC_ENABLE_MONITOR : 0) |
+           (has_nx(model) ? MISC_ENABLE_XD_DISABLE : 0);
+}
+
+static bool read_model_msr(CPU *cpu, uint32_t number, uint64_t *value)
+{
+    const MsrModel *msrs = &cpu->model->msrs;
+    const uint64_t *branch = branch_register(cpu, number);
+    if (branch) {
+        *value = *branch;
+        return true;
+    }
+    if (number == IA32_MISC_ENABLE && msrs->misc_enable) {
+        *value = cpu->misc_enable;
+        return true;
+    }
+    for (uint32_t i = 0; i < msrs->constant_count; i++)
+        if (msrs->constants[i].number == number) {
+            *value = msrs->constants[i].value;
+            return true;
+        }
+    return false;
+}
+
+static int write_model_msr(CPU *cpu, uint32_t number, uint64_t value)
+{
+    uint64_t *branch = branch_register(cpu, number);
+    if (branch) {
+        const bool top = branch == &cpu->last_branches.top;
+        if (top ? value >= cpu->model->msrs.branches : cpu->model->has[SINCE_LM] ? !is_canonical(value) : value >> 32 != 0)
+            return fault_gp(cpu, 0);
+        *branch = value;
+        return STATUS_LOOK;
+    }
+    if (number != IA32_MISC_ENABLE || !cpu->model->msrs.misc_enable ||
+        ((value ^ cpu->misc_enable) & ~misc_enable_mask(cpu->model)))
+        return fault_gp(cpu, 0);
+    cpu->misc_enable = value;
+    return STATUS_LOOK;
+}
+
 /* --- all of them --- */
 
 bool msr_read(CPU *cpu, uint32_t number, uint64_t *value)
@@ -240,7 +294,7 @@ bool msr_read(CPU *cpu, uint32_t number, uint64_t *value)
     else if (number == IA32_PAT && has_pat(cpu))
         *value = cpu->pat;
     else
-        return read_vmx_msr(cpu, number, value);
+        return read_vmx_msr(cpu, number, value) || read_model_msr(cpu, number, value);
     return true;
 }
 
@@ -283,7 +337,7 @@ int msr_write(CPU *cpu, uint32_t number, uint64_t value)
         cpu->vmx.feature_control = value;
         return STATUS_LOOK;
     }
-    return fault_gp(cpu, 0);
+    return write_model_msr(cpu, number, value);
 }
 
 /* SDM Vol. 3, "MSR-Bitmap Address": reads of low and of high numbers, then writes of them; other numbers exit. */

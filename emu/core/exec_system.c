@@ -143,9 +143,14 @@ COLD_BODY(exec_hlt)
 }
 
 /* MWAIT may end its waiting for any reason, and does so at once: it is a no-operation. */
+static bool monitor_enabled(const CPU *cpu)
+{
+    return !cpu->cpl && (!cpu->model->msrs.misc_enable || (cpu->misc_enable & MISC_ENABLE_MONITOR));
+}
+
 COLD_BODY(exec_monitor)
 {
-    if (cpu->cpl)
+    if (!monitor_enabled(cpu))
         return fault_ud(cpu);
     EXIT_IF(guest_proc(cpu, PROC_MONITOR_EXITING), MONITOR, 0);
     if (R32(RCX * 8))
@@ -155,7 +160,7 @@ COLD_BODY(exec_monitor)
 
 COLD_BODY(exec_mwait)
 {
-    if (cpu->cpl)
+    if (!monitor_enabled(cpu))
         return fault_ud(cpu);
     EXIT_IF(guest_proc(cpu, PROC_MWAIT_EXITING), MWAIT, 0); /* bit 0: the monitor is armed; here it never waits */
     return R32(RCX * 8) ? fault_gp(cpu, 0) : STATUS_OK;

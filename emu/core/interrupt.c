@@ -278,7 +278,7 @@ static int deliver(CPU *cpu, const Fault *event, uint64_t rip)
     return cpu->long_mode ? deliver_long(cpu, &d) : deliver_protected(cpu, &d);
 }
 
-/* What an event leaves in CR2, DR6 and DR7, delivered or not; one that VM entry injects leaves nothing. */
+/* What an event leaves in CR2, DR6, DR7 and IA32_DEBUGCTL, delivered or not; one that VM entry injects leaves nothing. */
 static void record(CPU *cpu, const Fault *event)
 {
     if (event->type != EVENT_HARDWARE_EXCEPTION || cpu->injecting)
@@ -288,6 +288,7 @@ static void record(CPU *cpu, const Fault *event)
     if (event->vector == VECTOR_DB) {
         cpu->dr[6] |= event->address;
         cpu->dr[7] &= ~(uint64_t)DR7_GD;
+        cpu->debugctl &= ~(uint64_t)(DEBUGCTL_LBR | DEBUGCTL_BTF);
     }
 }
 
@@ -342,6 +343,8 @@ int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip)
     const bool real = !cr0_pe(cpu), v86 = cpu->v86;
     const unsigned cpl = cpu->cpl;
     const uint64_t tss = cpu->seg[TR].base;
+    const BranchStart start = {.rip = cpu->rip, .base = cpu->seg[CS].base};
+    const bool of_instruction = !cpu->injecting && (is_software(event) || event->type == EVENT_ICEBP);
     unsigned faults = 0;
     for (;;) {
         /* A double fault that exits is, like an event that exits at once, no exit during delivery: SDM Vol. 3,
@@ -363,6 +366,8 @@ int interrupt_deliver(CPU *cpu, const Fault *event, uint64_t next_rip)
         if (status != STATUS_FAULT) {
             if (!is_software(event) && event->type != EVENT_ICEBP)
                 charge_event(cpu, real, v86, cpl, tss);
+            if (unlikely(cpu->debugctl) && !of_instruction)
+                branch_record_event(cpu, &start);
             return status;
         }
         const Fault second = cpu->fault;

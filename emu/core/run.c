@@ -228,7 +228,11 @@ static int advance(CPU *cpu, uint32_t flags)
     const bool trap_flag = guest_proc(cpu, PROC_MONITOR_TRAP_FLAG);
     const uint8_t shadow = cpu->shadow;
     const uint32_t held = cpu->trap; /* what MOV SS holds off */
-    bool single = trace || resume || shadow || cpu->breakpoints || (flags & RUN_STEP) || trap_flag;
+    const uint64_t branches = cpu->debugctl; /* are watched */
+    bool single = trace || resume || shadow || cpu->breakpoints || (flags & RUN_STEP) || trap_flag || branches;
+    BranchStart start = {0};
+    if (unlikely(branches))
+        start = branch_watch(cpu);
     cpu->in_shadow = shadow;
     cpu->shadow = 0;
     cpu->trap_suppressed = cpu->rf_loaded = cpu->iret_unblocked = 0;
@@ -251,7 +255,10 @@ static int advance(CPU *cpu, uint32_t flags)
         cpu->hook_skip = ~0ull; /* the hook it stood for may have been removed meanwhile */
         if (resume) /* RF holds for one instruction (IRET sets it anew by loading it) */
             cpu->eflags &= ~(cpu->rf_loaded ? 0 : FLAG_RF);
-        if (trace && !cpu->trap_suppressed && !(cpu->shadow & SHADOW_MOV_SS))
+        const bool taken = unlikely(branches) && branch_was_taken(cpu, &start);
+        if (taken)
+            branch_record(cpu, &start);
+        if (trace && !cpu->trap_suppressed && !(cpu->shadow & SHADOW_MOV_SS) && (taken || !(branches & DEBUGCTL_BTF)))
             cpu->trap |= DR6_BS;
         if (unlikely(trap_flag && cpu->non_root)) {
             cpu->vmx.trap_flag_due = 1;

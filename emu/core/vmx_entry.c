@@ -249,7 +249,8 @@ static bool check_guest_control_registers(CPU *cpu)
     CHECK(!(cr0 & CR0_PG) || (cr0 & CR0_PE), "guest CR0.PG", GUEST_CR0, "PE 1 where PG is 1");
     CHECK(cr4_fixed(cpu, cr4), "guest CR4", GUEST_CR4, "VMXE 1, no bit that IA32_VMX_CR4_FIXED1 has 0");
     if (entry & ENTRY_LOAD_DEBUG_CONTROLS)
-        CHECK(!VMCS(cpu, GUEST_IA32_DEBUGCTL), "guest IA32_DEBUGCTL", GUEST_IA32_DEBUGCTL, "the bits that the model has not zero");
+        CHECK(!(VMCS(cpu, GUEST_IA32_DEBUGCTL) & ~(uint64_t)(DEBUGCTL_LBR | DEBUGCTL_BTF)), "guest IA32_DEBUGCTL",
+              GUEST_IA32_DEBUGCTL, "bits 63:2 zero");
     if (ia32e)
         CHECK((cr0 & CR0_PG) && (cr4 & CR4_PAE), "paging of an IA-32e mode guest", GUEST_CR0, "CR0.PG and CR4.PAE 1");
     else
@@ -480,8 +481,10 @@ static bool check_pending_debug(CPU *cpu)
     CHECK(!(pending & ~0x500full), "pending debug exceptions reserved bits", GUEST_PENDING_DEBUG_EXCEPTIONS,
           "only bits 3:0, 12 and 14");
     if (blocking || VMCS(cpu, GUEST_ACTIVITY_STATE) == ACTIVITY_HLT)
-        CHECK(!(pending & DR6_BS) == !(VMCS(cpu, GUEST_RFLAGS) & FLAG_TF), "pending single step", GUEST_PENDING_DEBUG_EXCEPTIONS,
-              "bit 14 is RFLAGS.TF where an instruction was followed by blocking or HLT");
+        CHECK(!(pending & DR6_BS) ==
+                  (!(VMCS(cpu, GUEST_RFLAGS) & FLAG_TF) || (VMCS(cpu, GUEST_IA32_DEBUGCTL) & DEBUGCTL_BTF)),
+              "pending single step", GUEST_PENDING_DEBUG_EXCEPTIONS,
+              "with blocking or HLT bit 14 is 1 if RFLAGS.TF is 1 and IA32_DEBUGCTL.BTF 0, else 0");
     return true;
 }
 

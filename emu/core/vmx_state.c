@@ -74,7 +74,7 @@ static uint32_t pending_debug_save(const CPU *cpu)
                               (hardware && exit->event.vector == VECTOR_MC);
     if (!comes_before && (debug || !(cpu->shadow & SHADOW_MOV_SS)))
         return 0;
-    const bool held_step = (cpu->shadow & SHADOW_MOV_SS) && (cpu->eflags & FLAG_TF);
+    const bool held_step = (cpu->shadow & SHADOW_MOV_SS) && (cpu->eflags & FLAG_TF) && !(cpu->debugctl & DEBUGCTL_BTF);
     return (cpu->trap & (DR6_BS | PENDING_BREAKPOINTS)) | (held_step ? DR6_BS : 0) |
            (cpu->trap & PENDING_BREAKPOINTS ? PENDING_ENABLED : 0);
 }

@@ -28,6 +28,23 @@ cdef extern from "emu/core/cpu.h" nogil:
         uint64_t ept_vpid
         uint32_t entry_clocks
         uint32_t exit_clocks[EXIT_REASONS]
+    enum:
+        LAST_BRANCHES
+        MSR_CONSTANTS
+    ctypedef struct MsrConstant "struct MsrConstant":
+        uint32_t number
+        uint64_t value
+    ctypedef struct MsrModel:
+        uint64_t misc_enable
+        uint32_t branches
+        uint32_t branch_from
+        uint32_t branch_to
+        uint32_t branch_top
+        uint32_t exception_from
+        uint32_t exception_to
+        uint32_t linear
+        uint32_t constant_count
+        MsrConstant constants[MSR_CONSTANTS]
     ctypedef struct CModel "Model":
         uint8_t level
         uint8_t has[SINCES]
@@ -40,6 +57,7 @@ cdef extern from "emu/core/cpu.h" nogil:
         uint8_t max_instruction_length
         uint64_t hz
         VmxModel vmx
+        MsrModel msrs
         RowClocks clocks[TIMING_ROWS]
         EventClocks event_clocks
 
@@ -67,7 +85,7 @@ cdef class Model:
         if timing not in TIMINGS:
             raise ConfigError(f"unknown timing {timing!r}; there are: {', '.join(TIMINGS)}")
         data = models.load(name)
-        if data["version"] != 4 or len(data["has"]) != SINCES or data["rows"] > TIMING_ROWS:
+        if data["version"] != 5 or len(data["has"]) != SINCES or data["rows"] > TIMING_ROWS:
             raise BadInput(f"the compiled model {name!r} is of another version: build again")
         self.c = <CModel *>calloc(1, sizeof(CModel))
         if self.c == NULL:
@@ -87,6 +105,7 @@ cdef class Model:
         self.fill_cpuid(data["cpuid"])
         self.fill_clocks(data)
         self.fill_vmx(data["vmx"])
+        self.fill_msrs(data["msrs"])
 
     def __dealloc__(self):
         free(self.c)
@@ -110,6 +129,20 @@ cdef class Model:
         vmx.entry_clocks = 1 if self.timing == "unit" else data["entry"]
         for reason, clocks in enumerate(data["exits"]):
             vmx.exit_clocks[<int>reason] = 1 if self.timing == "unit" else clocks
+        return 0
+
+    cdef int fill_msrs(self, dict data) except -1:
+        cdef MsrModel *msrs = &self.c.msrs
+        if data["last_branches"] > LAST_BRANCHES or len(data["constants"]) > MSR_CONSTANTS:
+            raise BadInput(f"the compiled model {self.name!r} has too many model-specific registers")
+        msrs.misc_enable, msrs.linear = data["misc_enable"], data["linear"]
+        msrs.branches, msrs.branch_from, msrs.branch_to = (
+            data["last_branches"], data["last_branch_from"], data["last_branch_to"])
+        msrs.branch_top = data["last_branch_top"]
+        msrs.exception_from, msrs.exception_to = data["last_exception_from"], data["last_exception_to"]
+        for i, (number, value) in enumerate(data["constants"]):
+            msrs.constants[<int>i].number, msrs.constants[<int>i].value = number, value
+        msrs.constant_count = len(data["constants"])
         return 0
 
     cdef int fill_clocks(self, dict data) except -1:

@@ -26,6 +26,12 @@ cdef extern from "emu/core/cpu.h" nogil:
         uint64_t address
     ctypedef uint8_t (*InterruptAcknowledge)(void *controller) noexcept
     ctypedef void (*HookCallback)(void *owner, int kind, uint64_t address, unsigned size, uint64_t value) noexcept
+    ctypedef struct LastBranches:
+        uint64_t source[LAST_BRANCHES]
+        uint64_t target[LAST_BRANCHES]
+        uint64_t exception_from
+        uint64_t exception_to
+        uint64_t top
     ctypedef struct CpuState "CPU":
         uint64_t gpr[17]
         uint64_t rip
@@ -69,6 +75,9 @@ cdef extern from "emu/core/cpu.h" nogil:
         Fpu fpu
         uint64_t pat
         uint64_t debugctl
+        uint64_t misc_enable
+        uint64_t bios_sign_id
+        LastBranches last_branches
         uint8_t non_root
         uint8_t in_shadow
         uint64_t eptp
@@ -572,7 +581,7 @@ cdef class Processor:
         """The architectural state as named plain values. What is cached of page tables is forgotten."""
         self.clock.check_idle()
         tlb_flush_all(self.c)
-        state = {"version": 3, "model": self.model.name, "gpr": [self.c.gpr[i] for i in range(16)]}
+        state = {"version": 4, "model": self.model.name, "gpr": [self.c.gpr[i] for i in range(16)]}
         state["rflags"] = cpu_flags(self.c)
         state["segments"] = [
             (self.c.seg[i].selector, self.c.seg[i].base, self.c.seg[i].limit, self.c.seg[i].access)
@@ -584,6 +593,9 @@ cdef class Processor:
         state["idtr"] = (self.c.idtr.base, self.c.idtr.limit)
         for i in range(SCALARS):
             state[scalar_names[i]] = scalar_get(self.c, scalars[i])
+        state["last_branches"] = [
+            (self.c.last_branches.source[i], self.c.last_branches.target[i]) for i in range(LAST_BRANCHES)
+        ]
         state["fpu"] = fpu_save(&self.c.fpu)
         state["vmx"] = vmx_save(self.c)
         return state
@@ -595,7 +607,7 @@ cdef class Processor:
             BadInput: it is of another version or processor model, or incomplete; nothing has changed then.
         """
         self.clock.check_idle()
-        if state.get("version") != 3 or state.get("model") != self.model.name:
+        if state.get("version") != 4 or state.get("model") != self.model.name:
             raise BadInput("the processor's state is of another version or model")
         cdef CpuState fresh = self.c[0]
         try:
@@ -614,6 +626,8 @@ cdef class Processor:
             fresh.idtr.base, fresh.idtr.limit = state["idtr"]
             for i in range(SCALARS):
                 scalar_set(&fresh, scalars[<int>i], state[scalar_names[i]])
+            for i, (source, target) in zip(range(LAST_BRANCHES), state["last_branches"], strict=True):
+                fresh.last_branches.source[<int>i], fresh.last_branches.target[<int>i] = source, target
             fpu_load(&fresh.fpu, state["fpu"])
             vmx_load(&fresh.vmx, state["vmx"])
             flags = <uint32_t>state["rflags"]

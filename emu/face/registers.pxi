@@ -297,7 +297,7 @@ cdef struct Scalar:
     int bytes
 
 cdef enum:
-    SCALARS = 33
+    SCALARS = 38
 
 cdef Scalar scalars[SCALARS]
 cdef list scalar_names = []
@@ -348,6 +348,11 @@ cdef int add_scalars() except -1:
     add_scalar("random", &cpu.random, 8)
     add_scalar("pat", &cpu.pat, 8)
     add_scalar("debugctl", &cpu.debugctl, 8)
+    add_scalar("misc_enable", &cpu.misc_enable, 8)
+    add_scalar("bios_sign_id", &cpu.bios_sign_id, 8)
+    add_scalar("last_branch_top", &cpu.last_branches.top, 8)
+    add_scalar("last_exception_from", &cpu.last_branches.exception_from, 8)
+    add_scalar("last_exception_to", &cpu.last_branches.exception_to, 8)
     add_scalar("non_root", &cpu.non_root, 1)
     add_scalar("hook_skip", &cpu.hook_skip, 8)  # at a breakpoint: the next run begins with its instruction
     assert len(scalar_names) == SCALARS

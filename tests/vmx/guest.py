@@ -156,6 +156,7 @@ class Guest:
             "GUEST_CR4": state["cr4"] | VMXE,
             "CR4_READ_SHADOW": state["cr4"],
             "GUEST_DR7": state["dr"][7],
+            "GUEST_IA32_DEBUGCTL": state["debugctl"],
             "GUEST_IA32_EFER": state["efer"],
             "GUEST_IA32_PAT": state["pat"],
             "GUEST_IA32_SYSENTER_CS": state["sysenter_cs"],
@@ -182,7 +183,8 @@ class Guest:
             cpu.memory.write(0, SPOILT * SIZE)
         self.write(0, memory)
         shared = ("gpr", "dr", "cr2", "cr8", "fpu", "star", "lstar", "cstar", "fmask", "kernel_gs_base", "tsc_aux",
-                  "apic_base", "random")  # fmt: skip
+                  "apic_base", "random", "misc_enable", "last_branches", "last_branch_top", "last_exception_from",
+                  "last_exception_to")  # fmt: skip
         cpu.restore(self.root | {name: state[name] for name in shared})
         self.set(**self.fields(state))
         cpu.run(instructions=1)

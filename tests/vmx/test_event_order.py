@@ -28,6 +28,9 @@ WITH_EPT = secondary("ENABLE_EPT")
 WATCHED = 0x25000  # by DR0: reads and writes of four bytes
 WATCH = {"GUEST_DR7": 0x000F0402, "+VM_ENTRY_CONTROLS": BITS["ENTRY_LOAD_DEBUG_CONTROLS"]}
 
+BRANCH_STEPS = {"GUEST_IA32_DEBUGCTL": 2, "+VM_ENTRY_CONTROLS": BITS["ENTRY_LOAD_DEBUG_CONTROLS"],
+                "+VM_EXIT_CONTROLS": BITS["EXIT_SAVE_DEBUG_CONTROLS"]}  # fmt: skip
+
 
 def inject(event: int) -> Changes:
     return {INFO: VALID | event} | ({"VM_ENTRY_INSTRUCTION_LENGTH": 1} if event == INT3 else {})
@@ -103,6 +106,13 @@ CASES: dict[str, tuple[str, list[Changes], str, Changes]] = {
     "watchpoint of an instruction that an EPT violation ends": (
         f"mov esp, 0x300000\npush dword [{WATCHED}]", [WATCH, WITH_EPT], "EPT_VIOLATION",
         {"GUEST_PENDING_DEBUG_EXCEPTIONS": 0},
+    ),
+    "step of MOV SS, not left pending with BTF": (
+        "mov eax, ss\nmov ss, eax\ncpuid", [BRANCH_STEPS, TF], "CPUID", MOV_SS | {"GUEST_PENDING_DEBUG_EXCEPTIONS": 0},
+    ),
+    "a trap of BTF after a branch": (
+        "nop\njmp short a\nnop\na: nop", [BRANCH_STEPS, TF, DB_EXITS], "EXCEPTION_OR_NMI",
+        {"EXIT_QUALIFICATION": 0x4000, "GUEST_RIP": GUEST + 4, "GUEST_IA32_DEBUGCTL": 2},
     ),
     "watchpoint of MOV SS, left pending by an exit": (
         f"mov ss, [{WATCHED}]\ncpuid", [WATCH, TF], "CPUID", MOV_SS | {"GUEST_PENDING_DEBUG_EXCEPTIONS": 0x5001},

@@ -43,10 +43,13 @@ class GuestWorld(World):
         self.cpu = emu.Cpu(bits=16, cpu="westmere", memory=1 << 20, faults="deliver")
         self.blank = self.cpu.save()
         self.paged = paged
+        self.branches = random.Random(f"branches {mode} {seed}")
 
     def random(self) -> None:
         super().random()
         self.cpu.cr0 |= NE  # as VMX operation has it: exceptions of the FPU are #MF on both
+        if self.branches.random() < 0.2:  # last branches recorded, single steps on branches
+            self.cpu.restore(self.cpu.save() | {"debugctl": self.branches.randrange(1, 4)})
 
     def _unreal(self) -> None:
         super()._unreal()

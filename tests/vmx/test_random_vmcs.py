@@ -89,7 +89,8 @@ MENDED = [
     ("no event", lambda value: 0),
     ("FFFFh", lambda value: 0xFFFF),
     ("F3h", lambda value: 0xF3),
-    ("the bits that the model has not zero", lambda value: 0),
+    ("bits 63:2 zero", lambda value: value & 3),
+    ("bits 63:48 identical", canonical),
     ("1 to 15", lambda value: 3),
 ]
 
