@@ -127,6 +127,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"emu: {message} (try `{self.prog} --help`)\n")
 
 
+class Once(argparse.Action):
+    """An option that names where something goes or comes from: a second one would take the first one's place unseen."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, options: argparse.Namespace, values: object, option: str | None = None
+    ) -> None:
+        given = options.__dict__.setdefault("given", set())
+        if self.dest in given:
+            parser.error(f"{option} is given twice")
+        given.add(self.dest)
+        setattr(options, self.dest, values)
+
+
 class Version(argparse.Action):
     """Prints the version; what knows it is imported for nothing else."""
 
@@ -247,19 +260,28 @@ def add_run(run: argparse.ArgumentParser) -> None:
         "--timing", default="static", metavar="HOW",
         help="clocks of an instruction: static, the model's (default), or unit, one each",
     )  # fmt: skip
-    machine.add_argument("--kernel", metavar="FILE", help="a multiboot 1 kernel, ELF32 or with a header of addresses")
-    machine.add_argument("--append", default="", metavar="TEXT", help="the kernel's command line")
+    machine.add_argument(
+        "--kernel", action=Once, metavar="FILE",
+        help="a multiboot 1 kernel, ELF32 or with a header of addresses",
+    )  # fmt: skip
+    machine.add_argument("--append", action=Once, default="", metavar="TEXT", help="the kernel's command line")
     machine.add_argument(
         "--disk", action="append", default=[], metavar="FILE[,readonly][,snapshot]",
         help="an ATA disk, a raw image; up to four; snapshot: writes stay in memory",
     )  # fmt: skip
-    machine.add_argument("--initrd", metavar="FILE[,FILE]", help="the kernel's modules; FILE can be followed by a text")
+    machine.add_argument(
+        "--initrd", action=Once, metavar="FILE[,FILE]",
+        help="the kernel's modules; FILE can be followed by a text",
+    )  # fmt: skip
     lines = run.add_argument_group("its lines to the host")
     lines.add_argument(
-        "--serial", metavar="LINE",
+        "--serial", action=Once, metavar="LINE",
         help="COM1: stdio, null, file:PATH or tcp:PORT (default stdio; null with --display terminal)",
     )  # fmt: skip
-    lines.add_argument("--modem", default="null", metavar="LINE", help="COM2, the management modem, as --serial")
+    lines.add_argument(
+        "--modem", action=Once, default="null", metavar="LINE",
+        help="COM2, the management modem, as --serial",
+    )  # fmt: skip
     lines.add_argument(
         "--display", choices=("terminal", "none"), default="none",
         help="terminal: shows the text screen here and types on the keyboard what is typed here (default none)",
@@ -268,8 +290,14 @@ def add_run(run: argparse.ArgumentParser) -> None:
         "--pace", choices=("auto", "on", "off"), default="auto",
         help="waiting in HLT lasts its time on the host; auto: where a terminal or TCP is the guest's input (default)",
     )  # fmt: skip
-    lines.add_argument("--nvram", metavar="FILE", help="keeps the CMOS RAM from run to run; made where it is missing")
-    lines.add_argument("--debugcon", metavar="PORT:FILE", help="what is written to this I/O port; FILE `-` is stdout")
+    lines.add_argument(
+        "--nvram", action=Once, metavar="FILE",
+        help="keeps the CMOS RAM from run to run; made where it is missing",
+    )  # fmt: skip
+    lines.add_argument(
+        "--debugcon", action=Once, metavar="PORT:FILE",
+        help="what is written to this I/O port; FILE `-` is stdout",
+    )  # fmt: skip
     lines.add_argument("--debug-exit", type=port, metavar="PORT", help="a write of v ends the run with v << 1 | 1")
     limits = run.add_argument_group("limits")
     limits.add_argument("--max-instructions", type=count, metavar="N")
@@ -277,17 +305,23 @@ def add_run(run: argparse.ArgumentParser) -> None:
     limits.add_argument("--max-seconds", type=seconds, metavar="S", help="seconds of guest time")
     limits.add_argument("--timeout", type=seconds, metavar="S", help="seconds of host time")
     output = run.add_argument_group("output")
-    output.add_argument("--report", metavar="FILE", help="a report of the run as JSON; `-` is standard output")
     output.add_argument(
-        "--timeline", metavar="FILE",
+        "--report", action=Once, metavar="FILE",
+        help="a report of the run as JSON; `-` is standard output",
+    )  # fmt: skip
+    output.add_argument(
+        "--timeline", action=Once, metavar="FILE",
         help="VM switches and exits over time: .json for Perfetto, .svg or .png is a picture",
     )  # fmt: skip
     look = run.add_argument_group("looking inside")
     look.add_argument(
-        "--gdb", type=tcp_port, metavar="PORT",
+        "--gdb", action=Once, type=tcp_port, metavar="PORT",
         help="wait for `gdb -ex 'target remote :PORT'` and run as it says; 0 takes a free port",
     )  # fmt: skip
-    look.add_argument("--trace", metavar="FILE", help="write every instruction, interrupt and VM exit; `-` is stdout")
+    look.add_argument(
+        "--trace", action=Once, metavar="FILE",
+        help="write every instruction, interrupt and VM exit; `-` is stdout",
+    )  # fmt: skip
     look.add_argument("--trace-vm", metavar="NAME", help="only while this VM runs, as the summary calls it, or VMM")
     look.add_argument("--trace-range", metavar="FIRST-LAST", help="only instructions at these linear addresses")
     output.add_argument("-q", "--quiet", action="store_true", help="no summary on standard error")

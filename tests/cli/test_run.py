@@ -126,6 +126,8 @@ def test_only_the_last_post_codes_are_kept(tmp_path: Path, capfd: Capture) -> No
         (["--debugcon", "0x10000:x"], "not PORT:FILE"),
         (["--debugcon", "0x3f8:-"], "port 0x3f8 belongs to com1"),
         (["--debugcon", "0xe9:{dir}"], "cannot write {dir}: Is a directory"),
+        (["--debugcon", "0xe9:{dir}/a", "--debugcon", "0xe8:{dir}/b"], "--debugcon is given twice"),
+        (["--serial", "null", "--serial", "file:{dir}/a"], "--serial is given twice"),
         (["--debug-exit", "65536"], "'65536' is no I/O port: 0 to 0xffff"),
         (["--debug-exit", "0x80"], "port 0x80 belongs to post"),
         (["--max-instructions", "-1"], "'-1' is no count"),
@@ -270,6 +272,26 @@ def test_signals_end_it_with_a_report(tmp_path: Path, number: int, status: int) 
         child.send_signal(number)
         assert child.wait(60) == status
     assert json.loads(report.read_text())["stop"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"), [("emu", "argparse"), ("emu", "emu.cli"), ("asm", "asm.cli"), ("asm", "asm.arguments")]
+)
+def test_ctrl_c_while_the_command_starts(module: str, imported: str) -> None:
+    """It comes in the midst of an import, before anybody handles it: no traceback, and the shell's status is 130."""
+    script = f"""
+import os, runpy, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "{imported}":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background have it ignored
+sys.argv[1:] = ["--version"]
+runpy.run_module("{module}", run_name="__main__", alter_sys=True)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 
 
 def test_closed_standard_streams(tmp_path: Path, image: Path) -> None:
