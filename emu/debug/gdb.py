@@ -31,7 +31,8 @@ CONFIRM = "E01"
 SYMBOL_FILE = "/emu/symbols.elf"  # what the debugger sees the symbols as
 DESCRIPTOR = 3
 OTHER_MODE = """\
-the processor has {} long mode: for the registers it has now say `disconnect`, `file` and `target remote` again
+the processor has {} long mode: for the registers it has now say `disconnect`, `set architecture auto`, `file` and
+`target remote` again
 """
 
 HELP = """\
@@ -398,8 +399,11 @@ class GdbServer:
         if words[0] == "cycles":
             out = f"{self.machine.cycles} cycles, {self.machine.instructions} instructions\n"
         elif words[0] == "phys" and len(words) == 3:
-            address, count = int(words[1], 0), min(int(words[2], 0), 4096)
-            out = dump(address, self.cpu.bus.read(address, count))
+            try:
+                address, count = int(words[1], 0), min(int(words[2], 0), 4096)
+                out = dump(address, self.cpu.bus.read(address, count))
+            except (ValueError, OverflowError):
+                out = f"no physical memory: {line}\n"
         elif words[0] == "reset":
             self.machine.board.reset()
             out = "reset\n"

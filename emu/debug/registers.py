@@ -1,12 +1,15 @@
 """The processor's registers as GDB wants them described: target description, numbers, sizes, bytes.
 
-GDB manual, "Standard Target Features", i386 Features: org.gnu.gdb.i386.core wants the x87 registers too. What a PC has
-besides (control registers, segment bases and limits) is a feature of our own, so that `info registers system` shows it.
+GDB manual, "Standard Target Features", i386 Features: org.gnu.gdb.i386.core wants the x87 registers too,
+org.gnu.gdb.i386.sse XMM and MXCSR, which a model with SSE has. What a PC has besides (control registers, segment bases
+and limits) is a feature of our own, so that `info registers system` shows it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from emu.models import load
 
 __all__ = ["Layout", "Register", "is_long", "layout_for"]
 
@@ -17,7 +20,16 @@ EFLAGS = {
     "CF": 0, "PF": 2, "AF": 4, "ZF": 6, "SF": 7, "TF": 8, "IF": 9, "DF": 10, "OF": 11, "NT": 14, "RF": 16, "VM": 17,
     "AC": 18, "VIF": 19, "VIP": 20, "ID": 21,
 }  # fmt: skip
+MXCSR = {
+    "IE": 0, "DE": 1, "ZE": 2, "OE": 3, "UE": 4, "PE": 5, "DAZ": 6, "IM": 7, "DM": 8, "ZM": 9, "OM": 10, "UM": 11,
+    "PM": 12, "FZ": 15,
+}  # fmt: skip
+VECTORS = {
+    "v4_float": ("ieee_single", 4), "v2_double": ("ieee_double", 2), "v16_int8": ("int8", 16), "v8_int16": ("int16", 8),
+    "v4_int32": ("int32", 4), "v2_int64": ("int64", 2),
+}  # fmt: skip
 CORE = "org.gnu.gdb.i386.core"
+SSE = "org.gnu.gdb.i386.sse"
 SYSTEM = "emu.system"
 
 
@@ -100,6 +112,16 @@ def x87(name: str) -> Register:
     return Register(name, 32, "int", CORE, lambda cpu: X87[name](cpu.save()["fpu"]))
 
 
+def xmm(number: int) -> Register:
+    """An XMM register."""
+
+    def read(cpu: Any) -> int:
+        low, high = cpu.save()["fpu"]["xmm"][number]
+        return int(high) << 64 | int(low)
+
+    return Register(f"xmm{number}", 128, "vec128", SSE, read)
+
+
 def top(fpu: dict[str, Any]) -> int:
     """Which physical register ST(0) is."""
     return int(fpu["status"]) >> 11 & 7
@@ -149,12 +171,8 @@ class Layout:
                 parts += ["</feature>"] if feature else []
                 feature = register.feature
                 parts.append(f'<feature name="{feature}">')
-                if feature == CORE:
-                    parts.append('<flags id="i386_eflags" size="4">')
-                    parts += [f'<field name="{name}" start="{bit}" end="{bit}"/>' for name, bit in EFLAGS.items()]
-                    parts.append("</flags>")
-            group = "float" if register.name in X87 else ""
-            group = group or ("system" if feature == SYSTEM else "")
+                parts += TYPES.get(feature, ())
+            group = "float" if register.name in X87 else {SYSTEM: "system", SSE: "vector"}.get(feature, "")
             parts.append(
                 f'<reg name="{register.name}" bitsize="{register.bits}" type="{register.type}"'
                 + (f' group="{group}"' if group else "")
@@ -164,8 +182,25 @@ class Layout:
         return "\n".join(parts).encode()
 
 
-def layout(wide: bool) -> Layout:
-    """The layout of a processor in long mode, or of one that is not."""
+def flags(name: str, fields: dict[str, int]) -> list[str]:
+    """The description of a register of flags, four bytes."""
+    bits = [f'<field name="{field}" start="{bit}" end="{bit}"/>' for field, bit in fields.items()]
+    return [f'<flags id="{name}" size="4">', *bits, "</flags>"]
+
+
+# What a feature's registers are made of, before the registers.
+TYPES = {
+    CORE: flags("i386_eflags", EFLAGS),
+    SSE: [
+        *(f'<vector id="{name}" type="{type_}" count="{count}"/>' for name, (type_, count) in VECTORS.items()),
+        '<union id="vec128">', *(f'<field name="{name}" type="{name}"/>' for name in VECTORS),
+        '<field name="uint128" type="uint128"/>', "</union>", *flags("i386_mxcsr", MXCSR),
+    ],
+}  # fmt: skip
+
+
+def layout(wide: bool, sse: bool) -> Layout:
+    """The layout of a processor in long mode, or of one that is not, with SSE or without."""
     bits, names = (64, NAMES_64) if wide else (32, NAMES_32)
     pointers = ("rsp", "rbp", "esp", "ebp")
     registers = [plain(name, bits, "data_ptr" if name in pointers else f"int{bits}") for name in names]
@@ -174,6 +209,9 @@ def layout(wide: bool) -> Layout:
     registers += [selector(name) for name in SEGMENTS]
     registers += [st(number) for number in range(8)]
     registers += [x87(name) for name in X87]
+    if sse:
+        registers += [xmm(number) for number in range(16 if wide else 8)]
+        registers.append(Register("mxcsr", 32, "i386_mxcsr", SSE, lambda cpu: int(cpu.save()["fpu"]["mxcsr"])))
     for name in ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "dr6", "dr7"):
         registers.append(plain(name, 64, "int64", feature=SYSTEM))
     for name in (*SEGMENTS, "ldtr", "tr"):
@@ -189,6 +227,11 @@ def is_long(cpu: Any) -> bool:
     return bool(cpu.efer >> 10 & 1)
 
 
+def has_sse(model: str) -> bool:
+    """Whether CPUID says that a processor model has SSE."""
+    return any(leaf == 1 and edx >> 25 & 1 for leaf, *_, edx in load(model)["cpuid"])
+
+
 def layout_for(cpu: Any) -> Layout:
     """The layout that fits the processor's present mode. GDB asks once a connection, so it holds for the connection."""
-    return layout(is_long(cpu))
+    return layout(is_long(cpu), has_sse(cpu.model.name))

@@ -15,6 +15,7 @@ import asm
 import emu
 from asm.program import Program
 from emu.debug.gdb import GdbServer
+from emu.debug.registers import layout_for
 from emu.debug.remote import Connection, Disconnected, checksum, escape, unescape
 from emu.machine import exit_status
 from emu.stop import Stop, StopReason
@@ -247,6 +248,24 @@ def test_gdb_knows_16_bit_code_flags_and_the_x87_unit() -> None:
     session.end()
 
 
+def test_gdb_sees_the_sse_registers() -> None:
+    """FXRSTOR has loaded them from what is in memory."""
+    body = ("xor ax, ax", "mov ds, ax", "mov eax, 200h", "mov cr4, eax", "fninit", "fxsave [1000h]",
+            "mov dword [1018h], 1FA0h", "mov dword [10A4h], 40490FDBh", "fxrstor [1000h]", "s: hlt")  # fmt: skip
+    rom = asm.assemble(rom_of(*body))
+    session = Session(rom.binary, rom.symbols)
+    out = session.gdb("break s", "continue", "print $xmm0.v4_float[1]", "print $mxcsr", "info vector", "kill")
+    assert "$1 = 3.14159274" in out
+    assert "$2 = [ PE IM DM ZM OM UM PM ]" in out
+    assert "xmm7 " in out and "xmm8" not in out
+    session.end()
+
+
+def test_a_model_without_sse_has_no_such_registers() -> None:
+    description = {name: layout_for(emu.Cpu(cpu=name)).xml for name in ("i386", "pentium3", "westmere")}
+    assert [b"xmm" in xml for xml in description.values()] == [False, True, True]
+
+
 LONG_MODE = """
         bits 16
         org 0F0000h
@@ -291,11 +310,12 @@ def test_gdb_learns_of_long_mode_when_it_connects_again() -> None:
     program = asm.assemble(LONG_MODE)
     session = Session(program.binary, program.symbols)
     out = session.gdb(
-        "break ready", "continue", "stepi", "disconnect", "file", session.target, "stepi", "x/i $pc", "stepi",
+        "set architecture i386", "break ready", "continue", "stepi", "disconnect", "set architecture auto", "file",
+        session.target, "stepi", "x/i $pc", "stepi",
         "print/x $r15", "break stay", "continue", "print/x $rax", "print/x $eax", "continue",
     )  # fmt: skip
 
-    assert "the processor has entered long mode" in out
+    assert "the processor has entered long mode" in out and "`set architecture auto`" in out
     assert "<long_code>:\tmovabs $0x123456789abcdef0,%r15" in out
     assert "$1 = 0x123456789abcdef0" in out and "$2 = 0x123456789abcdef0" in out and "$3 = 0x9abcdef0" in out
     assert " in stay ()" in out
@@ -343,6 +363,12 @@ def test_monitor_commands(session: Session) -> None:
     assert "1 instructions" in out
     assert "0x000f0000: 31 c0 8e d8" in out
     assert "monitor commands:" in out
+
+
+@pytest.mark.parametrize("command", ["phys x 4", "phys 0 -", "phys -1 4", "phys 0x10000000000000000 4"])
+def test_a_monitor_command_with_wrong_numbers_says_so(session: Session, command: str) -> None:
+    out = session.gdb(f"monitor {command}", "kill")
+    assert f"no physical memory: {command}" in out
     session.end()
 
 
