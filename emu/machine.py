@@ -553,6 +553,7 @@ class Machine:
                 if (seen := self.exits[name]).count
             },
             "vm_switches": self.switches,
+            "vmx_failure": failure._asdict() if (failure := self.vmx_failure) else None,
         }
 
 

@@ -286,6 +286,8 @@ def summary(report: dict[str, Any], options: argparse.Namespace, machine: Machin
         colour = style.bad
     status = f" with status {report['status']}" if report["stop"] == "debug_exit" else ""
     lines += virtual_machines(report, machine, style)
+    if report["vmx_failure"]:
+        lines.append(f"{style.warning('VM entry failed')}, the last time by {machine.vmx_failure}")
     lines.append(
         f"{colour(report['stop'].replace('_', ' ') + status)} after "
         f"{report['instructions']:,} instructions, {report['cycles']:,} cycles, "

@@ -314,8 +314,10 @@ COLD_BODY(exec_lmsw_m16)
     if (mem_read(cpu, insn->seg, ea, 2))
         return STATUS_FAULT;
     const int status = load_msw(cpu, insn, cpu->data);
-    if (status == STATUS_VMEXIT)
-        cpu->exit.guest_linear = cpu->code64 && insn->seg < FS ? ea : cpu->seg[insn->seg].base + ea;
+    if (status == STATUS_VMEXIT) {
+        const uint64_t la = cpu->seg[insn->seg].base + ea;
+        cpu->exit.guest_linear = cpu->code64 ? (insn->seg < FS ? ea : la) : (uint32_t)la;
+    }
     return status;
 }
 

@@ -597,6 +597,9 @@ int vmx_enter(CPU *cpu, bool launch, uint32_t *error)
     const uint32_t failed = msr_area_load(cpu, VMCS(cpu, VM_ENTRY_MSR_LOAD_ADDRESS), (uint32_t)VMCS(cpu, VM_ENTRY_MSR_LOAD_COUNT));
     if (failed) {
         cpu->nmi_blocked = nmi_blocked;
+        vmx->failure = (VmxFailure){"VM-entry MSR-load area, the entry that the exit qualification counts",
+                                    "an MSR and a value that WRMSR takes, but for the bases of FS and GS, 9Bh and 800h to 8FFh",
+                                    "Loading MSRs", VM_ENTRY_MSR_LOAD_ADDRESS, VMCS(cpu, VM_ENTRY_MSR_LOAD_ADDRESS)};
         return entry_failure(cpu, EXIT_REASON_VM_ENTRY_FAILURE_DUE_TO_MSR_LOADING, failed);
     }
     if (launch)

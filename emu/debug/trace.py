@@ -46,6 +46,7 @@ class Trace:
         self.file = file
         self.wanted = wanted
         self.seen = processor.transition_count
+        self.failure = processor.vmx_failure
         self.names: dict[int, str] = {}
         for name, address in (symbols or {}).items():
             self.names.setdefault(address, name)
@@ -106,6 +107,11 @@ class Trace:
                     text = f"VM entry, VMCS {one.vmcs:#x}, RIP {one.rip:#x}"
                     self.file.write(f"{one.cycle:14} {'':12}  ---- {text}\n")
             self.seen = count
+        failure = cpu.vmx_failure
+        if failure != self.failure:
+            self.failure = failure
+            if failure is not None:
+                self.file.write(f"{cpu.cycles:14} {'':12}  ---- VM entry failed by {failure}\n")
         return True
 
     def event(self, text: str) -> None:

@@ -327,7 +327,8 @@ def test_msr_loading(number: int, value: int) -> None:
     )
     changes = {"VM_ENTRY_MSR_LOAD_ADDRESS": MSR_AREA, "VM_ENTRY_MSR_LOAD_COUNT": 2}
     assert bench.exit("vmcall", changes) == "failed VM_ENTRY_FAILURE_DUE_TO_MSR_LOADING"
-    assert bench["EXIT_QUALIFICATION"] == 2
+    assert bench["EXIT_QUALIFICATION"] == 2 and bench.cpu.vmx_failure.field == "VM_ENTRY_MSR_LOAD_ADDRESS"
+    assert bench.cpu.vmx_failure.section == "Loading MSRs"
     assert bench.exit("vmcall", changes | {"VM_ENTRY_MSR_LOAD_COUNT": 1}) == "VMCALL"
     assert bench["GUEST_IA32_SYSENTER_CS"] == 0x1234
 
