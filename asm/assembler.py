@@ -114,6 +114,11 @@ class Assembler:
             symbol = self.symbols[symbol_name]
             symbol.section = SCALAR if section_name == SCALAR.name else self.enter_section(section_name)
             symbol.offset = offset
+        # For the listing: each line's place, text, level and first item; warnings with their line (-1: the item's) and
+        # the item that they come before.
+        self.record: list[tuple[Place, str, int, int]] | None = [] if options.listing else None
+        self.listed_warnings: list[tuple[int, int, Diagnostic]] = []
+        self.finishing = -1  # the item whose bytes are being made
         self.preprocessor = Preprocessor(self, name, text, options)
         self.place: Place = self.preprocessor.place
 
@@ -145,6 +150,10 @@ class Assembler:
         if severity == "warning":
             if len(self.warnings) < MAX_WARNINGS:
                 self.warnings.append(diagnostic)
+                if self.record is not None:
+                    late = self.finishing >= 0
+                    at = (-1, self.finishing) if late else (len(self.record) - 1, len(self.items))
+                    self.listed_warnings.append((*at, diagnostic))
             return
         self.errors.append(diagnostic)
         if len(self.errors) >= MAX_ERRORS or severity == "fatal":
@@ -209,7 +218,7 @@ class Assembler:
             if self.absolute is not None and len(self.items) > before:
                 self.refuse_bytes(before)
             if len(self.items) == before + 1 and whole is shape and type(self.items[before]) is bytes:
-                plain = self.absolute is None and self.preprocessor.record is None and met == self.warnings_met
+                plain = self.absolute is None and self.record is None and met == self.warnings_met
                 if plain and len(self.plain) < 200_000:
                     self.plain[text] = self.items[before]  # type: ignore[assignment]
             elif len(self.items) > before and text is not self.preprocessor.raw:
@@ -545,9 +554,8 @@ class Assembler:
 
     def skip(self, size: int) -> None:
         """Reserves space at a constant place of `absolute`."""
-        record = self.preprocessor.record
-        if record:
-            self.spaces.setdefault(len(record) - 1, []).append((self.absolute or 0, size))
+        if self.record:
+            self.spaces.setdefault(len(self.record) - 1, []).append((self.absolute or 0, size))
         self.absolute = (self.absolute or 0) + size
 
     def leave_constant_absolute(self) -> None:
@@ -589,6 +597,8 @@ class Assembler:
                 raise ExpressionError(f"{count * len(body)} bytes are more than a section may hold ({MAX_IMAGE})")
             self.repeated[before] = count
             self.items.append(body * count)
+        elif count is not None and type(body) is Reserve and type(body.expression) is int:
+            self.items.append(Reserve(max(body.expression, 0) * count, body.unit))
         else:
             self.items.append(Times(expression if count is None else count, body))
 
@@ -687,7 +697,7 @@ class Assembler:
             elif kind is bytes:
                 offset += len(item)  # type: ignore[arg-type]
             else:
-                self.place = self.places[index]
+                self.place, self.finishing = self.places[index], index
                 try:
                     code = item.emit(section, offset, self)  # type: ignore[union-attr]
                 except (ExpressionError, EncodeError) as error:
@@ -695,7 +705,8 @@ class Assembler:
                     with contextlib.suppress(ExpressionError, EncodeError):  # where the layout has the next one
                         offset += item.size(section, offset)  # type: ignore[union-attr]
                 else:
-                    if overlay or (kind is Reserve and (section.nobits or section is SCALAR)):
+                    reserves = kind is Reserve or _reserves(item)
+                    if overlay or (reserves and (section.nobits or section is SCALAR)):
                         offset += item.size(section, offset)  # type: ignore[union-attr]
                     else:
                         section.parts.append(code)
@@ -706,7 +717,7 @@ class Assembler:
                 if not _reserves(item):
                     self.report("attempt to assemble code in [ABSOLUTE] space", place=self.places[index])
             elif section.nobits and not _reserves(item):
-                self.place = self.places[index]
+                self.place, self.finishing = self.places[index], index
                 where = f"BSS section `{section.name}'" if self.format.has_symbols else "a nobits section"
                 self.warn("other", f"attempt to initialize memory in {where}: ignored")
 

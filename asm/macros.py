@@ -310,11 +310,11 @@ class Expander:
             raise MacroError(f"`{name}': context stack is empty" if not self.contexts else f"`{name}': too deep")
         return self.contexts[-depth], bare
 
-    def variable(self, reference: str) -> str:
+    def variable(self, reference: str, quiet: bool = False) -> str:
         """The value of the environment's variable that a ``%!name`` means; nothing, after a warning, of none."""
         name = reference[2:].strip("'\"")
         value = self.environment(name)
-        if value is None:
+        if value is None and not quiet:
             self.warn("pp-environment", f"nonexistent environment variable `{name}'")
         return value or ""
 

@@ -87,7 +87,7 @@ def _fitting(
     fitting: list[Fit] = []
     wrong_mode = wrong_size = False
     for form in forms:
-        if len(form.operands) != len(operands):
+        if len(form.operands) != len(operands) or (optimise > 1 and "unoptimised" in form.notes):
             continue
         conditions: list[tuple[int, int]] = []
         for index, (spec, operand) in enumerate(zip(form.operands, operands, strict=True)):

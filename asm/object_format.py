@@ -20,6 +20,7 @@ class OutputFormat(Protocol):
     name: str
     has_origin: bool
     has_symbols: bool
+    address_size: int  # bytes of the longest address; longer fields are filled up with zeros
 
     def new_section(self, section: Section) -> None:
         """Sets what a section's name says."""
@@ -72,6 +73,7 @@ class Flat:
 
     has_origin = True
     has_symbols = False
+    address_size = 8
 
     def __init__(self, name: str) -> None:
         from asm import ir, output_bin, output_text

@@ -125,6 +125,7 @@ class Elf:
         self.name = f"elf{bits}"
         self.debug = debug
         self.wide = bits == 64
+        self.address_size = bits // 8
         self.table = R_X86_64 if self.wide else R_386
         self.relocations: dict[Section, list[Relocation]] = {}
         self.attributes: dict[str, Attributes] = {}

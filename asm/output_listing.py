@@ -7,6 +7,8 @@ both with the value they have before it.
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -38,24 +40,37 @@ _QUIET = _Quiet()
 
 
 def listing(assembler: Assembler) -> str:
-    """The listing of an assembled program whose preprocessor kept a record of the lines."""
-    record = assembler.preprocessor.record or []
+    """The listing of an assembled program whose assembler kept a record of the lines."""
+    record = assembler.record or []
     sections = _sections_of_items(assembler)
-    warnings: dict[tuple[str, int], list[str]] = {}
-    for diagnostic in assembler.warnings:
-        text = f"{diagnostic.severity}: {diagnostic.message} [-w+{diagnostic.warning}]"
-        warnings.setdefault((diagnostic.file, diagnostic.line), []).append(text)
+    warnings = _warnings_of_lines(assembler)
     out: list[str] = []
     for n, ((frame, number), text, level, first) in enumerate(record):
         last = record[n + 1][3] if n + 1 < len(record) else len(assembler.items)
         line_number = frame.number_of(number)
-        rows = list(_rows(assembler, sections, first, last, assembler.spaces.get(n, ())))
         depth = f"{' ' if level < 10 else ''}<{level}>" if level else "    "
-        for row, data in enumerate(rows or [BLANK]):
-            out.append(f"{line_number:6} {data}" + (f"{depth} {text}" if row == 0 else depth if level else ""))
-        for message in warnings.pop((frame.name, line_number), ()):
-            out.append(f"{line_number:6}{' ' * 10}{'*' * 18} {depth}  {message}")
+        pending = deque(warnings.get(n, ()))
+        is_first = True
+        for row, reached in _rows(assembler, sections, first, last, assembler.spaces.get(n, ())):
+            out.append(f"{line_number:6} {row}" + (f"{depth} {text}" if is_first else depth if level else ""))
+            is_first = False
+            while pending and pending[0][0] <= reached:
+                out.append(f"{line_number:6}{' ' * 10}{'*' * HEX_WIDTH} {depth}  {pending.popleft()[1]}")
     return "".join(f"{line}\n" for line in out)
+
+
+def _warnings_of_lines(assembler: Assembler) -> dict[int, list[tuple[int, str]]]:
+    """By line of the record: the item that each warning comes before, and its text."""
+    firsts = [first for *_, first in assembler.record or []]
+    found: dict[int, list[tuple[int, str]]] = {}
+    for line, item, diagnostic in assembler.listed_warnings:
+        if line < 0:
+            line = bisect_right(firsts, item) - 1
+        text = f"{diagnostic.severity}: {diagnostic.message} [-w+{diagnostic.warning}]"
+        found.setdefault(line, []).append((item, text))
+    for listed in found.values():
+        listed.sort(key=lambda entry: entry[0])
+    return found
 
 
 def _sections_of_items(assembler: Assembler) -> list[Section]:
@@ -70,19 +85,22 @@ def _sections_of_items(assembler: Assembler) -> list[Section]:
 
 def _rows(
     assembler: Assembler, sections: list[Section], first: int, last: int, spaces: Sequence[tuple[int, int]]
-) -> Iterator[str]:
-    """The columns of offset and bytes that the items of one line take."""
+) -> Iterator[tuple[str, int]]:
+    """The columns of offset and bytes that the items of one line take, at least one, each with the last item in it.
+
+    A line's last row comes with the number of the item behind it.
+    """
     data, start = "", 0
-    items = (piece for index in range(first, last) for piece in _pieces(assembler, index, sections[index]))
-    for offset, piece in itertools.chain(items, (piece for space in spaces for piece in _space(*space))):
+    items = ((index, piece) for index in range(first, last) for piece in _pieces(assembler, index, sections[index]))
+    absolute = ((last, piece) for space in spaces for piece in _space(*space))
+    for index, (offset, piece) in itertools.chain(items, absolute):
         if len(data) + len(piece) > HEX_WIDTH:
-            yield f"{start & 0xFFFFFFFF:08X} {data + '-':<{HEX_WIDTH + 1}}"
+            yield f"{start & 0xFFFFFFFF:08X} {data + '-':<{HEX_WIDTH + 1}}", index
             data = ""
         if not data:
             start = offset
         data += piece
-    if data:
-        yield f"{start & 0xFFFFFFFF:08X} {data:<{HEX_WIDTH + 1}}"
+    yield f"{start & 0xFFFFFFFF:08X} {data:<{HEX_WIDTH + 1}}" if data else BLANK, last
 
 
 def _pieces(assembler: Assembler, index: int, section: Section) -> Iterator[tuple[int, str]]:
@@ -155,6 +173,7 @@ def _item_pieces(
     if not isinstance(item, Fixed | Branch | Instruction):
         return
     try:
+        item.size(section, offset)  # the form that it has here: in a repetition the last may have had another
         data = item.emit(section, offset, _QUIET)
     except (ExpressionError, EncodeError):
         return
@@ -172,6 +191,10 @@ def _item_pieces(
             yield offset + n, f"{data[n]:02X}"
             n += 1
             continue
-        text = (value.const & ((1 << 8 * patch.size) - 1)).to_bytes(patch.size, "little").hex().upper()
-        yield offset + n, f"({text})" if patch.kind == "rel" else f"[{text}]"
+        width = min(patch.size, assembler.format.address_size)
+        text = (value.const & ((1 << 8 * width) - 1)).to_bytes(width, "little").hex().upper()
+        is_distance = patch.kind == "rel" or value.terms.get(section) == -1
+        yield offset + n, f"({text})" if is_distance else f"[{text}]"
+        for at in range(width, patch.size):  # filled up with zeros
+            yield offset + n + at, "00"
         n += patch.size

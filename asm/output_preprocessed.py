@@ -63,7 +63,7 @@ def place_of(place: Place) -> tuple[str, int]:
     frame, number = place
     outer = frame
     while outer.parent is not None and (outer.kind != "file" or not outer.lists):
-        if not (outer.call.macro.lists if outer.kind == "macro" and outer.call else outer.lists):
+        if outer.kind != "rep" and not outer.lists:
             frame, number = outer.parent
         outer = outer.parent[0]
     return frame.file_of(number), frame.number_of(number)

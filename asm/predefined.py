@@ -31,19 +31,19 @@ def predefine(pre: Preprocessor, name: str) -> None:
         "BITS": lambda: str(0 if pre.verbatim else pre.assembler.mode.bits),
         "SECT": lambda: pre.section_line,
         "PASS": lambda: "2",
-        "DATE": clock("'%Y-%m-%d'"),
-        "TIME": clock("'%H:%M:%S'"),
+        "DATE": clock('"%Y-%m-%d"'),
+        "TIME": clock('"%H:%M:%S"'),
         "DATE_NUM": clock("%Y%m%d"),
         "TIME_NUM": clock("%H%M%S"),
-        "UTC_DATE": clock("'%Y-%m-%d'", True),
-        "UTC_TIME": clock("'%H:%M:%S'", True),
+        "UTC_DATE": clock('"%Y-%m-%d"', True),
+        "UTC_TIME": clock('"%H:%M:%S"', True),
         "UTC_DATE_NUM": clock("%Y%m%d", True),
         "UTC_TIME_NUM": clock("%H%M%S", True),
         "POSIX_TIME": clock("%s"),
     }
     texts: dict[str, str] = {
         "NASM_MAJOR": "2", "NASM_MINOR": "16", "NASM_SUBMINOR": "1", "NASM_PATCHLEVEL": "0",
-        "NASM_VERSION_ID": "34603264", "NASM_VER": "'2.16.01'", "OUTPUT_FORMAT": options.output_format,
+        "NASM_VERSION_ID": "34603264", "NASM_VER": '"2.16.01"', "OUTPUT_FORMAT": options.output_format,
         "DEBUG_FORMAT": "null",
     }  # fmt: skip
     table = pre.expander.macros

@@ -86,7 +86,7 @@ class Preprocessor:
         self.dependencies: list[str] = []
         self.absent: set[str] = set()  # where files were looked for in vain
         self.volatile = False  # it asked for the time or the environment
-        self.record: list[tuple[Place, str, int, int]] | None = [] if options.listing else None
+        self.record = assembler.record
         self.verbatim = options.preprocess_only
         self.functions = {name: [Macro(name, parameters=["x"], function=f)] for name, f in functions.NAMED.items()}
         self.made: list[str] = []  # lines that a directive or the label before a call leaves, in -E
@@ -167,7 +167,7 @@ class Preprocessor:
         try:
             if "%" in text:
                 if frame.call is not None and (self.emitting or text.lstrip()[:5].lower() == "%elif"):
-                    expanded = frame.call.expand(text)
+                    expanded = frame.call.expand(strip_comment(text).rstrip())
                 match = DIRECTIVE.match(expanded)
                 if match is not None and not (
                     expanded[match.end() : match.end() + 1] == "(" and match.group(1).lower() in functions.PERCENT
@@ -186,10 +186,12 @@ class Preprocessor:
                 return
             shape = "".join(map(self.kinds.__getitem__, tokens))
             if MACRO in shape or "%" in expanded:
-                if "%[" in expanded:  # what it gives grows together with what stands beside it, and is expanded again
-                    expanded = self._indirect(expanded)
-                expanded = self.expander.expand(strip_comment(expanded).rstrip())
-                if self._call(expanded):
+                # Blanks at the end of a macro's line are those of an empty parameter, and count as one.
+                called = strip_comment(text).rstrip() if expanded is text else expanded
+                if "%[" in called:  # what it gives grows together with what stands beside it, and is expanded again
+                    called = self._indirect(called)
+                expanded = self.expander.expand(called)
+                if self._call(expanded, called):
                     yield from self._left_behind()
                     return
                 tokens = split(expanded)
@@ -229,12 +231,14 @@ class Preprocessor:
         return classify(token)
 
     def list_line(self, frame: Frame, text: str) -> None:
-        if self.record is None or text is CONTINUED or not self.lists or not frame.lists:
+        if self.record is None or text is CONTINUED or not self.lists:
             return
-        if any(outer.call is not None and not outer.call.macro.lists for outer in self.frames):
+        if not all(outer.lists for outer in self.frames):
             return  # in a macro with .nolist: the line that calls it shows the bytes
         if frame.kind != "file":
             text = strip_comment(text).rstrip()
+            if "%!" in text:
+                text = "".join(p if p[:2] != "%!" else self.expander.variable(p, quiet=True) for p in pieces(text))
             text = re.sub(r"%\{([^}]*)\}", r"%\1", "".join(" " if p.isspace() else p for p in pieces(text)))
         self.record.append((self.place, text, len(self.frames) - 1, len(self.assembler.items)))
 
@@ -316,8 +320,12 @@ class Preprocessor:
                 return [macro]
         return []
 
-    def _call(self, text: str) -> bool:
-        """Enters a multi-line macro if the line calls one; a label before it is kept."""
+    def _call(self, text: str, written: str) -> bool:
+        """Enters a multi-line macro if the line calls one; a label before it is kept.
+
+        Args:
+            written: the line before its single-line macros were expanded.
+        """
         match = NAME.match(text)
         if match is None:
             return False
@@ -355,10 +363,13 @@ class Preprocessor:
             self.tokens, self.shape = [label.rstrip(":"), ":"], "i:"
             self.assembler.place = self.place
             if self.record is not None and macro.lists:
-                shown = " " * text[0].isspace() + label + (" " if label.endswith(":") else " :")
+                local = NAME.match(written) if label.startswith("..@") else None
+                shown = local.group(1) if local is not None and local.group(1)[0] == "%" else label.rstrip(":")
+                shown = " " * text[0].isspace() + shown + (": " if label.endswith(":") else " :")
                 self.record.append((self.place, shown, len(self.frames), len(self.assembler.items)))
             self.assembler.line(self.tokens, self.shape, label)
         frame = Frame("macro", macro.file, body, self.place, macro.first, f"macro `{macro.name}'", call)
+        frame.lists = macro.lists
         self.push(frame)
         macro.active += 1
         return True
@@ -553,7 +564,7 @@ class Preprocessor:
     def _repeat(self, rest: str, frame: Frame) -> None:
         place = self.place
         body_first = frame.number_of(frame.number) + 1
-        rest = re.sub(r"\.nolist\b", "", strip_comment(rest))
+        rest, unlisted = re.subn(r"\.nolist\b", "", strip_comment(rest))
         try:
             count = self.evaluate(rest)
         finally:  # a wrong count does not make its %endrep wrong
@@ -567,6 +578,7 @@ class Preprocessor:
             return
         repetition = Frame("rep", frame.file_of(frame.number), body, place, body_first, "%rep", frame.call)
         repetition.remaining = count - 1
+        repetition.lists = not unlisted
         self.push(repetition)
 
     def evaluate(self, text: str, truth: bool = False) -> int:

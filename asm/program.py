@@ -75,7 +75,7 @@ class Program:
         from asm.output_listing import listing
 
         assembler = self._assembler
-        if assembler.preprocessor.record is None:
+        if assembler.record is None:
             options = copy.copy(assembler.options)
             options.listing = True
             assembler = run(assembler.name, assembler.text, options)._assembler

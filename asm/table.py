@@ -34,7 +34,8 @@ STATUS_FLAGS = "oszapc"
 OTHER_FLAGS = "tidnvrk"  # TF IF DF NT VM RF and AC (letter k, since a is AF)
 
 NOTES = frozenset(
-    {"alias", "bare", "decode-only", "end", "low", "no-body", "obsolete", "over", "pm", "reg-only", "same", "unsized"}
+    ("alias", "bare", "decode-only", "end", "low", "no-body", "obsolete", "over", "pm", "reg-only", "same",
+     "unoptimised", "unsized")
 )  # fmt: skip
 _SIMD_REST = ["-", "-", "3", "-"]  # prefixes, flags, cpl and exit of a row of x87_simd.tbl
 

@@ -62,3 +62,19 @@ n3:
         jmp     12345                   ; a number is a place outside the section
         jz      0x10
         times   3 call 77
+
+        bits 32
+        mov ds, ax
+        mov es, eax
+        mov ss, [ebx]
+        mov eax, ss
+        bits 16
+        mov ds, ax
+        mov es, eax
+        mov ax, es
+        bits 64
+        mov ds, ax
+        mov es, eax
+        mov fs, rax
+        mov rax, fs
+        mov gs, qword [rbx]
