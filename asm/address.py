@@ -71,7 +71,8 @@ def offset_size(mem: Mem, bits: int, prefix_size: int) -> int:
         EncodeError: the size does not exist in this mode.
     """
     size = mem.addr_size or prefix_size or (mem.disp_size if bits != 64 and mem.disp_size in (16, 32, 64) else bits)
-    if size + bits == 80 or (size == 64) != (bits == 64 and size != 32):
+    if (bits == 64 and mem.disp_size == 16) or size + bits == 80 or (size == 64) != (bits == 64 and size != 32):
+        size = size if bits != 64 else 16
         raise EncodeError(f"{size}-bit addresses do not exist in {bits}-bit mode")
     return size
 

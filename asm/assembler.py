@@ -452,8 +452,8 @@ class Assembler:
             expressions = tuple((index, "disp", expression) for index, _, expression in expressions)
         self.operands = operands
         mode = self.mode
-        if mnemonic in BRANCHES and len(operands) == 1 and type(operands[0]) is Imm:
-            self.branch(mode, mnemonic, operands[0], prefixes, expressions)
+        if mnemonic in BRANCHES and operands and type(operands[0]) is Imm:
+            self.branch(mode, mnemonic, operands, prefixes, expressions)
             return
         if mode.bits == 64:
             operands, expressions = _relative(mode, operands, expressions)
@@ -483,13 +483,13 @@ class Assembler:
                 operands = (*operands[:index], new, *operands[index + 1 :])
         return tuple(remaining), operands
 
-    def branch(self, mode: Mode, mnemonic: str, operand: Imm, prefixes: tuple[str, ...], expressions: Any) -> None:
-        expression = expressions[0][2] if expressions else operand.value
-        operand = operand._replace(value=None)
-        key = mode, mnemonic, operand, prefixes
+    def branch(self, mode: Mode, mnemonic: str, operands: Any, prefixes: tuple[str, ...], expressions: Any) -> None:
+        expression = expressions[0][2] if expressions else operands[0].value
+        operands = operands[0]._replace(value=None), *operands[1:]  # LOOP may name its counter
+        key = mode, mnemonic, operands, prefixes
         forms = _branches.get(key)
         if forms is None:
-            forms = _branches[key] = _branch_forms(mode, mnemonic, operand, prefixes)
+            forms = _branches[key] = _branch_forms(mode, mnemonic, operands, prefixes)
         code, near = forms
         if near is None:
             for name, text in code.warnings:
@@ -754,9 +754,10 @@ def _with_names(shape: str) -> str:
 _branches: dict[Any, Any] = {}
 
 
-def _branch_forms(mode: Mode, mnemonic: str, operand: Imm, prefixes: tuple[str, ...]) -> Any:
+def _branch_forms(mode: Mode, mnemonic: str, operands: tuple[Any, ...], prefixes: tuple[str, ...]) -> Any:
     """The encoding of a branch, and its near one if it may turn out to need that."""
-    code = encoded(mode, mnemonic, (operand,), prefixes)
+    code = encoded(mode, mnemonic, operands, prefixes)
+    operand = operands[0]
     is_short = any(fixup.kind == "rel" and fixup.size == 1 for fixup in code.fixups)
     conditional = mnemonic[0] == "j" and mnemonic[1:] in CONDITION_CODES
     if conditional and not mode.near_conditions:
@@ -769,7 +770,7 @@ def _branch_forms(mode: Mode, mnemonic: str, operand: Imm, prefixes: tuple[str, 
     if operand.distance or operand.strict or not is_short:
         return code, None
     try:
-        return code, encoded(mode, mnemonic, (operand._replace(distance="near"),), prefixes)
+        return code, encoded(mode, mnemonic, (operand._replace(distance="near"), *operands[1:]), prefixes)
     except EncodeError:
         return code, None
 

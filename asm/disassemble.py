@@ -230,7 +230,7 @@ class _Decoder:
         if spec.kind == "sreg":
             number &= 7
             return Reg(table.REGISTERS_SEG[number]) if number < 6 else None
-        if spec.kind in ("cr", "dr"):
+        if spec.kind in ("cr", "dr", "tr"):
             return Reg(f"{spec.kind}{number}")
         if spec.kind in ("v", "vm"):
             names = table.VECTORS[spec.register]
@@ -246,7 +246,7 @@ class _Decoder:
         size = _FIELD_SIZES[token]
         if spec.kind == "rel":
             explicit = form.osize if form.osize not in (0, self.bits) else 0
-            has_choice = is_jump(form) and form.mnemonic != "CALL"
+            has_choice = form.is_jump and form.mnemonic != "CALL"
             distance = ("short" if size == 1 else "near") if has_choice else ""
             return Imm(self.reader.signed(size), explicit, distance=distance)
         value = self.reader.signed(size) if spec.signed else self.reader.unsigned(size)
@@ -325,7 +325,7 @@ class _Decoder:
         names: list[str] = []
         for prefix in self.prefixes:
             if prefix in (0xF2, 0xF3) and f"{prefix:X}" != form.prefix:
-                repeat, repeat_not = ("repe" if form.repz else "rep"), ("bnd" if takes_bnd(form) else "repne")
+                repeat, repeat_not = ("repe" if form.repz else "rep"), ("bnd" if form.takes_bnd else "repne")
                 names.append(repeat if prefix == 0xF3 else repeat_not)
             elif prefix == 0xF0:
                 names.append("lock")
@@ -342,17 +342,6 @@ class _Decoder:
         if 0x67 in self.prefixes and not in_memory and not form.asize:
             names.append(f"a{self.asize}")
         return tuple(names)
-
-
-def takes_bnd(form: Form) -> bool:
-    """NASM wants F2h before a near branch to be written ``bnd``."""
-    excepted = any(":" in spec.text for spec in form.operands) or form.syntax == "JMP rel8"
-    return form.mnemonic == "RET" or (is_jump(form) and not excepted)
-
-
-def is_jump(form: Form) -> bool:
-    """JMP, CALL or Jcc, but not JCXZ and LOOP, which have a short form alone."""
-    return form.mnemonic in ("JMP", "CALL") or (form.mnemonic[0] == "J" and "CXZ" not in form.mnemonic)
 
 
 _needed: dict[tuple[int, str], bool] = {}

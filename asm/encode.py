@@ -35,7 +35,7 @@ _NUMBERS = {
     name: number
     for names in (
         table.REGISTERS_8_REX, table.REGISTERS_16, table.REGISTERS_32, table.REGISTERS_64, table.REGISTERS_SEG,
-        table.REGISTERS_CR, table.REGISTERS_DR, *table.VECTORS.values(),
+        table.REGISTERS_CR, table.REGISTERS_DR, table.REGISTERS_TR, *table.VECTORS.values(),
     )
     for number, name in enumerate(names)
 }  # fmt: skip
@@ -65,7 +65,7 @@ _REX_W, _REX_R, _REX_X, _REX_B = 8, 4, 2, 1
 _IN_REG, _IN_RM, _IN_OPCODE, _IN_VVVV, _IN_IS4 = range(5)
 _PLACES = {
     "OPREG": (_IN_OPCODE,), "RM": (_IN_RM,), "ST": (_IN_RM,), "REG": (_IN_REG,), "SREG": (_IN_REG,), "CR": (_IN_REG,),
-    "DR": (_IN_REG,), "VVVV": (_IN_VVVV,), "IS4": (_IN_IS4,), "REG+VVVV": (_IN_REG, _IN_VVVV),
+    "DR": (_IN_REG,), "TR": (_IN_REG,), "VVVV": (_IN_VVVV,), "IS4": (_IN_IS4,), "REG+VVVV": (_IN_REG, _IN_VVVV),
     "VVVV+RM": (_IN_VVVV, _IN_RM),
 }  # fmt: skip
 _VEX_PREFIXES = {"NP": 0, "66": 1, "F3": 2, "F2": 3}
@@ -189,6 +189,8 @@ class _Prefixes:
     def __init__(self, names: Sequence[str], bits: int) -> None:
         self.bits = bits
         self.values = [0] * 6
+        self.repeat = ""  # the name in the slot of repeats
+        self.is_redundant = len(set(names)) < len(names)
         self.hint = next((name for name in names if name in ("xacquire", "xrelease")), "")  # of lock elision
         self.encoding = next((name for name in names if name in _ENCODINGS), "")
         for name in names:
@@ -203,6 +205,10 @@ class _Prefixes:
             if name not in _PREFIXES:
                 raise EncodeError(f"{name} is no prefix")
             slot, value = _PREFIXES[name]
+            if slot == _REPEAT:
+                if self.repeat not in ("", name):
+                    raise EncodeError("instruction has conflicting prefixes")
+                self.repeat = name
             if self.values[slot] and self.values[slot] != value:
                 raise EncodeError("instruction has conflicting prefixes")
             self.values[slot] = value
@@ -215,6 +221,13 @@ class _Prefixes:
         """The same with FWAIT before them."""
         made = copy.copy(self)
         made.values = [0x9B, *self.values[1:]]
+        return made
+
+    def without_repeat(self) -> _Prefixes:
+        """The same without ``bnd``, ``rep`` or the like."""
+        made = copy.copy(self)
+        made.values = [*self.values[:_REPEAT], 0, *self.values[_REPEAT + 1 :]]
+        made.repeat = ""
         return made
 
     @property
@@ -274,6 +287,12 @@ class _Template:
                 self.modrm |= 0xC0
         if form.wait:
             prefixes = prefixes.with_wait()
+        self.drops_bnd = False
+        if prefixes.repeat in (("repne", "repnz") if form.takes_bnd else ("bnd", "nobnd")):
+            self.drops_bnd = form.syntax == "JMP rel8" and operands[0].distance != "short"  # type: ignore[union-attr]
+            if not self.drops_bnd:
+                raise EncodeError(f"{prefixes.repeat} prefix is not allowed")
+            prefixes = prefixes.without_repeat()
         self.prefixes = prefixes
         self.before_rex = form.mandatory_prefix
         self.after_rex = _OPCODE_MAPS[form.map]
@@ -410,6 +429,10 @@ class _Choice:
             return
         if "low" in form.notes:
             seen &= ~_NEEDS_REX
+        if rex == _REX_R and template.bits != 64 and any(spec.kind == "cr" for spec in form.operands):
+            if template.prefixes.locks:
+                raise EncodeError("invalid lock prefix")
+            head, rex = b"\xf0" + head, 0  # AMD's way to CR8 without REX, APM Vol. 3, "MOV CRn"
         if rex or seen & _NEEDS_REX or encoding:
             if template.bits != 64:
                 raise EncodeError("invalid operands in non-64-bit mode")
@@ -500,6 +523,10 @@ def _prefix_warnings(
     """What there is to warn of prefixes that the form or the mode makes nothing of."""
     form, prefixes = template.form, template.prefixes
     in_memory = bool(operands) and type(operands[0]) is Mem
+    if prefixes.is_redundant:
+        yield "other", "instruction has redundant prefixes"
+    if template.drops_bnd:
+        yield "prefix-bnd", "jmp short does not init bnd regs - bnd prefix dropped"
     if "obsolete" in form.notes:
         yield _obsolescence(form, template.level)
     if prefixes.locks and not (form.lock and in_memory):

@@ -20,6 +20,7 @@ _SPECIAL = {
     "sreg": frozenset(table.REGISTERS_SEG),
     "cr": frozenset(table.REGISTERS_CR),
     "dr": frozenset(table.REGISTERS_DR),
+    "tr": frozenset(table.REGISTERS_TR),
 }
 # Registers that the syntax of some form names; all others of a class fit the same forms.
 _NAMED = ("al", "cl", "ax", "cx", "dx", "eax", "ecx", "edx", "rax", "rcx", "st0", "xmm0", *table.REGISTERS_SEG)
@@ -125,12 +126,14 @@ def _fit(form: Form, spec: OperandSpec, operand: Operand, bits: int, optimise: i
     if isinstance(operand, Mem):
         return _fit_memory(form, spec, operand, bits)
     if isinstance(operand, Imm):
-        if spec.kind == "one":
-            return None if operand.size or operand.strict or operand.relocatable else ONE
         if spec.kind == "rel":
             return _fit_relative(form, spec, operand, bits, optimise)
+        if operand.distance:
+            return None
+        if spec.kind == "one":
+            return None if operand.size or operand.strict or operand.relocatable else ONE
         return _fit_immediate(form, spec, operand, bits, optimise) if spec.kind == "imm" else None
-    if spec.kind != "ptr":
+    if spec.kind != "ptr" or operand.distance in ("near", "short"):
         return None
     size = operand.size or prefix_size or bits
     return _ALWAYS if size == spec.size or bits == 64 else _WRONG_SIZE
@@ -153,20 +156,30 @@ def _fit_memory(form: Form, spec: OperandSpec, mem: Mem, bits: int) -> int | Non
         wanted = (mem.disp_size == 64) == (mem.addr_size != 32) and not mem.rel  # an offset of the address's size
         if not is_offset(mem) or mem.disp_size == 8 or (bits == 64 and not wanted):
             return None
-    is_pointer = ":" in spec.text
-    if form.mnemonic in ("CALL", "JMP") and is_pointer != (mem.distance == "far"):
+    if form.mnemonic not in ("CALL", "JMP"):
+        if mem.distance:
+            return None
+    elif (":" in spec.text) != (mem.distance == "far") or mem.distance == "short":
         return None
-    size = spec.size if spec.memory_size < 0 else spec.memory_size
+    size = spec.memory_size
+    if size < 0:  # of far pointers and pairs only the target of a branch can have its size said
+        size = spec.size if form.mnemonic in ("CALL", "JMP") else size
     return _ALWAYS if not mem.size or not size or mem.size == size else _WRONG_SIZE
 
 
 def _fit_relative(form: Form, spec: OperandSpec, operand: Imm, bits: int, optimise: int) -> int | None:
     if operand.distance == "far":
         return None
+    # Without `near` a jump's operand size can be said of JMP and CALL alone, and in no mode as a byte.
+    wrong = operand.size == 8 or (operand.size != 0 and (operand.size == 64) != (bits == 64))
+    if wrong or (operand.size and not operand.distance and form.mnemonic not in ("JMP", "CALL", "XBEGIN")):
+        return _WRONG_SIZE
     if spec.size == 8:
         if operand.distance == "short":
             return _ALWAYS
-        if operand.distance or operand.strict or operand.size not in (0, 8):
+        if operand.distance:
+            return None
+        if operand.strict or operand.size:
             return NEVER
         # Without optimisation NASM still takes the short form of conditional jumps.
         unknown_or_near = operand.value is None or operand.relocatable
@@ -229,11 +242,13 @@ def _resolve_size(fitting: list[Fit], operands: tuple[Operand, ...], bits: int, 
     for index, operand in enumerate(operands):
         if not isinstance(operand, Mem) or operand.size:
             continue
-        if len({_memory_size(form, index) for form, _ in fitting}) < 2:
+        # To NASM there are no immediates of 64 bits here, so that a qword one tells nothing of the memory.
+        is_qword = isinstance(operands[-1], Imm) and operands[-1].size == 64 and len(operands) == 2
+        if not is_qword and len({_memory_size(form, index) for form, _ in fitting}) < 2:
             continue
         if forms[0].mnemonic in ("CALL", "JMP"):
             return [fit for fit in fitting if fit[0].operand_size == bits]
-        sizes = {other.size for other in operands if isinstance(other, Imm) and other.size}
+        sizes = {other.size for other in operands if isinstance(other, Imm) and other.size not in (0, 64)}
         has_count = any("imm8" in form.syntax.split() and _memory_size(form, index) > 8 for form, _ in fitting)
         if not sizes or has_count:
             meant = [fit for fit in fitting if "unsized" in fit[0].notes]

@@ -100,6 +100,13 @@ def _naked_segment(mnemonic: str, text: str) -> str:
     return _segment(text)
 
 
+def _not_far(distance: str, register: Reg) -> Reg:
+    """The register that a jump may be said to be near by."""
+    if distance == "far":
+        raise TokenError("a far pointer is in memory or a pair of numbers; a register has no room for it", distance)
+    return register
+
+
 def _address_size(text: str) -> int:
     name = text.lower()
     if name not in ("a16", "a32", "a64"):
@@ -165,6 +172,7 @@ _NAMESPACE = {
     "START": START, "W": wrap, "OP": SCALAR_OPERATORS, "APPLY": apply, "UNARY": apply_unary, "Imm": Imm, "Mem": Mem,
     "Far": Far, "FAIL": _fail, "SCALED": _scaled, "TWO": _two, "PLAIN_SCALED": _plain_and_scaled,
     "SORTED": _sorted, "SORTED_SCALED": _sorted_scaled, "NAKED": _naked_segment,
+    "NOT_FAR": _not_far,
 }  # fmt: skip
 
 
@@ -378,7 +386,8 @@ class _StatementCode:
         if code.kind == REGISTER:
             token = _first_token(node)
             if _is_token(node):
-                self.operands.append(f"R[t[{token.start_pos}]]")
+                register = f"R[t[{token.start_pos}]]"
+                self.operands.append(register if distance == "''" else f"NOT_FAR({distance},{register})")
             else:
                 self.operands.append(f"FAIL('a register cannot be part of an immediate', t[{token.start_pos}])")
             return
@@ -390,9 +399,7 @@ class _StatementCode:
         values = self.defer("seg", _expression(segment)), self.defer("off", _expression(offset))
         self.operands.append(f"Far({values[0]},{values[1]},{size},{distance})")
 
-    def memory(
-        self, tree: Any, size: str, strict: str, distance: str, override: Any, naked: bool = False
-    ) -> None:
+    def memory(self, tree: Any, size: str, strict: str, distance: str, override: Any, naked: bool = False) -> None:
         disp_size, addr_size, rel, nosplit, segment = "0", "0", "None", "False", "None"
         values = []
         for child in tree.children:

@@ -28,7 +28,7 @@ FEATURES = (
 ASSEMBLER_FEATURES = (
     "SGX", "PCONFIG", "UINTR", "PREFETCHWT1", "SVM", "CLZERO", "MONITORX", "HRESET", "PCOMMIT", "MMX", "3DNOW",
     "SSSE3", "SSE4_1", "SSE4A", "AES", "PCLMULQDQ", "SHA", "GFNI", "AVX", "F16C", "FMA", "AVX2", "VAES", "VPCLMULQDQ",
-    "AVX_VNNI", "AVX_IFMA", "AVX_NE_CONVERT", "AVX_VNNI_INT8", "AVX_VNNI_INT16",
+    "SEV_ES", "SEV_SNP", "WRMSRNS", "MSRLIST", "RAO_INT", "PREFETCHI",
 )  # fmt: skip
 STATUS_FLAGS = "oszapc"
 OTHER_FLAGS = "tidnvrk"  # TF IF DF NT VM RF and AC (letter k, since a is AF)
@@ -47,6 +47,7 @@ REGISTERS_64 = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}
 REGISTERS_SEG = ("es", "cs", "ss", "ds", "fs", "gs")
 REGISTERS_CR = tuple(f"cr{n}" for n in range(16))
 REGISTERS_DR = tuple(f"dr{n}" for n in range(16))
+REGISTERS_TR = tuple(f"tr{n}" for n in range(8))
 REGISTERS_ST = tuple(f"st{n}" for n in range(8))
 REGISTERS_MM = tuple(f"mm{n}" for n in range(8))
 REGISTERS_XMM = tuple(f"xmm{n}" for n in range(16))
@@ -62,7 +63,7 @@ class TableError(ValueError):
 class OperandSpec(NamedTuple):
     """One operand of a form's syntax.
 
-    kind: r rm m imm rel ptr moffs sreg cr dr reg (a fixed register) or one (the constant 1); v vm (a register of the
+    kind: r rm m imm rel ptr moffs sreg cr dr tr reg (a fixed register) or one (the constant 1); v vm (a register of the
         class `register`: st mm xmm ymm; or memory) and vsib (memory with an index of that class).
     size: bits, 0 for none; memory_size: the same where the operand is memory, -1 for a composite (``m16&32``).
     where: which part of the encoding holds it, an OPERAND_* name of emu/core/form.h without the prefix; also VVVV, IS4
@@ -79,11 +80,14 @@ class OperandSpec(NamedTuple):
 
     @property
     def takes_register(self) -> bool:
-        return self.kind in ("r", "rm", "reg", "sreg", "cr", "dr", "v", "vm")
+        return self.kind in ("r", "rm", "reg", "sreg", "cr", "dr", "tr", "v", "vm")
 
     @property
     def takes_memory(self) -> bool:
         return self.kind in ("rm", "m", "moffs", "vm", "vsib")
+
+
+_NEAR_RETURNS = ("RET", "RETN", "RETW", "RETNW", "RETD", "RETND", "RETQ", "RETNQ")
 
 
 class Flags(NamedTuple):
@@ -168,6 +172,17 @@ class Form(NamedTuple):
         return not any(o.where in ("RM", "MEM") and not o.takes_register for o in self.operands)
 
     @property
+    def is_jump(self) -> bool:
+        """JMP, CALL or Jcc, but not JCXZ and LOOP, which have a short form alone."""
+        return self.mnemonic in ("JMP", "CALL") or (self.mnemonic[0] == "J" and "CXZ" not in self.mnemonic)
+
+    @property
+    def takes_bnd(self) -> bool:
+        """A near branch: F2h before it is ``bnd`` to NASM, never ``repne``."""
+        excepted = any(":" in spec.text for spec in self.operands) or self.syntax == "JMP rel8"
+        return self.mnemonic in _NEAR_RETURNS or (self.is_jump and not excepted)
+
+    @property
     def operand_size(self) -> int:
         """The operand size in bits that the form itself fixes; 0 where prefixes and mode do."""
         if self.osize:
@@ -213,6 +228,7 @@ _FIXED = {
     "ES": (16, "ES"), "CS": (16, "CS"), "SS": (16, "SS"), "DS": (16, "DS"), "FS": (16, "FS"), "GS": (16, "GS"),
 }  # fmt: skip
 _MAPS = {(): 0, (0x0F,): 1, (0x0F, 0x38): 2, (0x0F, 0x3A): 3}
+_SYSTEM_REGISTERS = ("CR0-CR8", "DR0-DR7", "TR0-TR7")
 _IMMEDIATE_TOKENS = ("ib", "iw", "id", "iq", "cb", "cw", "cd", "cp", "co")
 
 
@@ -251,7 +267,7 @@ def _parse_operand(row: _Row, text: str, digit: int, modrm: bool, plus: bool, ot
         return OperandSpec(text, "one", 8, 0, "ONE")
     if text == "Sreg":
         return OperandSpec(text, "sreg", 16, 0, "SREG")
-    if text in ("CR0-CR8", "DR0-DR7"):
+    if text in _SYSTEM_REGISTERS:
         return OperandSpec(text, text[:2].lower(), 0, 0, text[:2])
     if text.startswith("simm"):
         return OperandSpec(text, "imm", _size(row, text[4:]), 0, "IMM", signed=True)
@@ -279,7 +295,7 @@ def _parse_operand(row: _Row, text: str, digit: int, modrm: bool, plus: bool, ot
     if text.startswith("r") and text[1:].isdecimal():
         if plus:
             where = "OPREG"
-        elif digit >= 0 or any(o in ("CR0-CR8", "DR0-DR7", "Sreg") for o in others):
+        elif digit >= 0 or any(o in (*_SYSTEM_REGISTERS, "Sreg") for o in others):
             where = "RM"
         elif modrm:
             where = "REG"

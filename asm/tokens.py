@@ -122,7 +122,7 @@ KEYWORDS: dict[str, str] = {
 REGISTERS = frozenset(
     (
         *table.REGISTERS_8, *table.REGISTERS_8_REX, *table.REGISTERS_16, *table.REGISTERS_32, *table.REGISTERS_64,
-        *table.REGISTERS_SEG, *table.REGISTERS_CR, *table.REGISTERS_DR,
+        *table.REGISTERS_SEG, *table.REGISTERS_CR, *table.REGISTERS_DR, *table.REGISTERS_TR,
         *(f"{name}{n}" for name in ("st", "mm", "tr") for n in range(8)),
         *(f"{name}{n}" for name in ("xmm", "ymm") for n in range(16)),
     )

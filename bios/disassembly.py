@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from asm import table
 from asm.decode_tables import Candidate, candidate, operand_sizes
-from asm.disassemble import is_jump, needs_size, takes_bnd
+from asm.disassemble import needs_size
 from asm.table import Form, OperandSpec
 
 __all__ = ["disassembly_include"]
@@ -88,10 +88,10 @@ def flags(form: Form) -> str:
         "DIS_MODRM": form.modrm,
         "DIS_REG_ONLY": "reg-only" in form.notes or form.fixed >= 0,
         "DIS_REPZ": form.repz,
-        "DIS_BND": takes_bnd(form),
+        "DIS_BND": form.takes_bnd,
         "DIS_SUFFIX": form.suffix >= 0,
         "DIS_ASIZE": bool(form.asize),
-        "DIS_CHOICE": is_jump(form) and form.mnemonic != "CALL",
+        "DIS_CHOICE": form.is_jump and form.mnemonic != "CALL",
     }
     return " | ".join(name for name, present in wanted.items() if present) or "0"
 

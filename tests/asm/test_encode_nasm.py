@@ -40,18 +40,24 @@ LENIENT = re.compile(
     r"(cmpsd|v?pinsr[bw]|pextrw|extrq|insertq|v?pshuf\w+|palignr|p?blendv\w+|sha256rnds2|ps[lr][la][wdq]) .*"
     r"\b(byte|word|qword|oword)\b"
 )
+_MONITORX = "NASM leaves out the 67h of an address in a register of another size"
 DIFFERENCES_OF_MODE = {
     16: (
+        (r"monitorx eax", _MONITORX),
         (r"wru?ssd", "NASM puts 66h before WRSSD and WRUSSD, which makes them another instruction"),
         (r"skinit", "NASM takes SKINIT in 64-bit code only, AMD's manual in every mode"),
         (r"(rd|wr)pkru", "NASM takes RDPKRU and WRPKRU in 64-bit code only, SDM in every mode"),
     ),
     32: (
+        (r"monitorx ax", _MONITORX),
         (r"skinit", "NASM takes SKINIT in 64-bit code only, AMD's manual in every mode"),
         (r"(rd|wr)pkru", "NASM takes RDPKRU and WRPKRU in 64-bit code only, SDM in every mode"),
         (r"retw .", "NASM leaves out the 66h that RETW has without an immediate"),
     ),
-    64: ((r"retw .", "NASM leaves out the 66h that RETW has without an immediate"),),
+    64: (
+        (r"monitorx eax", _MONITORX),
+        (r"retw .", "NASM leaves out the 66h that RETW has without an immediate"),
+    ),
 }
 
 
@@ -119,6 +125,8 @@ def samples(form: Form, spec: OperandSpec, bits: int) -> list[Operand]:
         return [Reg(name) for name in names if name != "cs" or form.opcode != 0x8E]
     if spec.kind == "cr":
         return [Reg(f"cr{n}") for n in ((0, 2, 3, 4, 8, 15) if bits == 64 else (0, 2, 3, 4))]
+    if spec.kind == "tr":
+        return [Reg(f"tr{n}") for n in (0, 3, 7)]
     if spec.kind == "dr":
         return [Reg(f"dr{n}") for n in ((0, 1, 6, 7, 8) if bits == 64 else (0, 1, 6, 7))]
     if spec.kind == "imm":

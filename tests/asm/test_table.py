@@ -48,7 +48,8 @@ def test_an_alias_has_a_row_that_decodes() -> None:
     """Every encoding that the assembler writes is one that the decoder knows, but those that processors lost."""
     opcodes = {(form.map, form.opcode) for form in table.load() if form.decodes}
     for form in table.load():
-        assert (form.map, form.opcode) in opcodes or form.wait or "obsolete" in form.notes, form.syntax
+        lost = "obsolete" in form.notes or form.mnemonic == "XBTS" or "TR0-TR7" in form.syntax
+        assert (form.map, form.opcode) in opcodes or form.wait or lost, form.syntax
 
 
 def test_lock_needs_a_destination_in_memory() -> None:
