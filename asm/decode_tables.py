@@ -74,7 +74,8 @@ def candidate(form: Form) -> Candidate:
     if form.rex_b0:
         found = found._replace(rex_b=frozenset((0,)))
     if form.fixed >= 0:
-        return found._replace(reg=frozenset((8 + (form.fixed >> 3 & 7),)), rm=frozenset((form.fixed & 7,)))
+        numbers = frozenset(range(8) if form.plus_modrm else (form.fixed & 7,))
+        return found._replace(reg=frozenset((8 + (form.fixed >> 3 & 7),)), rm=numbers)
     if form.modrm:
         digits = range(8) if form.digit < 0 else (form.digit,)
         any_mod = "reg-only" in form.notes

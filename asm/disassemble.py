@@ -93,10 +93,16 @@ class _Decoder:
             _EndOfData: there are too few bytes.
         """
         reader = self.reader
-        while reader.peek() in _PREFIX_BYTES:
-            self.prefixes.append(reader.unsigned(1))
-        if self.bits == 64 and reader.peek() & 0xF0 == 0x40:
-            self.rex = reader.unsigned(1)
+        while True:
+            byte = reader.peek()
+            if byte in _PREFIX_BYTES:
+                self.prefixes.append(byte)
+                self.rex = 0  # REX counts where it stands just before the opcode
+            elif self.bits == 64 and byte & 0xF0 == 0x40:
+                self.rex = byte
+            else:
+                break
+            reader.position += 1
         self.asize = self.bits
         if 0x67 in self.prefixes:
             self.asize = 16 if self.bits == 32 else 32
@@ -145,13 +151,17 @@ class _Decoder:
                 self.bits not in form.modes
                 or form.length not in (-1, second >> 2 & 1)
                 or _VEX_PREFIXES[second & 3] != form.prefix
-                or not (form.wig or (form.osize == 64) == bool(rex & 8))
+                or not (form.wig or (form.osize == 64) == bool(rex & 8) or self._ignores_w(form))
                 or (self.asize == 16 and any(spec.kind == "vsib" for spec in form.operands))
                 or (self.vvvv and not any("VVVV" in spec.where for spec in form.operands))
             ):
                 continue
             if not form.modrm or self._modrm_fits(c):
                 yield form
+
+    def _ignores_w(self, form: Form) -> bool:
+        """Of general registers there are only those of 32 bits in such code."""
+        return self.bits != 64 and form.osize != 64 and any(spec.kind in ("r", "rm") for spec in form.operands)
 
     def _modrm_fits(self, c: Candidate) -> bool:
         modrm = self.reader.peek()

@@ -112,9 +112,7 @@ def _linked(sections: Sequence[Section]) -> list[Section]:
         leader = order[at]
         target = next((n for n, section in enumerate(order) if section.name == leader.follows), None)
         if target is None:
-            raise ExpressionError(
-                f"section {leader.name} follows an invalid or unknown section ({leader.follows})"
-            )
+            raise ExpressionError(f"section {leader.name} follows an invalid or unknown section ({leader.follows})")
         if target == at:
             raise ExpressionError(f"section {leader.name} is self following")
         if target + 1 < len(order) and order[target + 1].follows == leader.follows:

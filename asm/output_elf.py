@@ -490,9 +490,7 @@ class _File:
         if symbol.section is not None and symbol.section.flags & SHF_TLS:
             kind = STT_TLS
         home = self._home(symbol)
-        self._symbol(
-            name, symbol.offset, attributes.size, kind, attributes.binding, attributes.visibility, home
-        )
+        self._symbol(name, symbol.offset, attributes.size, kind, attributes.binding, attributes.visibility, home)
 
     def _relocations(self, section: Section) -> bytes:
         made = bytearray()

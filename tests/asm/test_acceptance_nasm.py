@@ -24,7 +24,7 @@ DIFFERENCES = (
     ),
     (r".*\b(mm|xmm|ymm)\d", "a size keyword before a vector register is ignored, as NASM ignores it before the others"),
     (
-        r".*\b(f(n?stenv|ldenv|n?save|rstor|xsave\w*|xrstor\w*)|invlpg\w*|clflush\w*|clwb|cldemote|[ls][gi]dt) ",
+        r".*\b(f(n?stenv|ldenv|n?save|rstor)|f?xsave\w*|f?xrstor\w*|invlpg\w*|clflush\w*|clwb|cldemote|[ls][gi]dt) ",
         "we take a size keyword where only one size is possible",
     ),
     (r".*\b(cmpsd|movsd) ", "NASM knows more sizes of memory for the vector instruction"),

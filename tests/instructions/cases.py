@@ -165,7 +165,7 @@ class _Maker:
         opcode = form.opcode
         modrm = b""
         if form.fixed >= 0:
-            modrm = bytes([form.fixed])
+            modrm = bytes([form.fixed + (self.rng.randrange(8) if form.plus_modrm else 0)])
         elif form.modrm:
             modrm = self._modrm()
         elif form.plus_register:
