@@ -31,7 +31,8 @@ class Trace:
         where: linear addresses whose instructions are written; all of them where it is None. Faults, interrupts and VM
             exits are written wherever they come up.
         symbols: name to linear address; an instruction at one gets a line with the name before it.
-        wanted: asked before every line; it is left out where the answer is no.
+        wanted: whether what runs is wanted: asked before a line, which is left out where the answer is no. Once it was
+            yes in a VM, instructions of others are passed over without asking.
     """
 
     def __init__(
@@ -101,6 +102,10 @@ class Trace:
         if self.wanted is not None and not self.wanted():
             self.seen = count
             return False
+        if self.wanted is not None and cpu.vmx_operation == "non-root":
+            vmcs = cpu.vmcs.address
+            if self.hooks and self.hooks[0].vmcs != vmcs:
+                self.hooks[0].vmcs = vmcs
         if count != self.seen:
             for one in cpu.transitions(min(self.seen, count)):
                 if one.kind == "entry":

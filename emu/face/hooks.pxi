@@ -27,6 +27,8 @@ cdef enum:
 cdef struct HookRange:
     int group
     uint64_t first, last
+    bint of_vm
+    uint64_t vmcs
 
 # By HOOK_*: the place of its name in HOOK_KINDS.
 cdef int[8] HOOK_GROUP = [
@@ -41,6 +43,8 @@ cdef class Hook:
     cdef readonly str kind
     cdef readonly object callback
     cdef uint64_t first, last
+    cdef bint of_vm            # only while the VM of this VMCS runs
+    cdef uint64_t _vmcs
 
     def __cinit__(self, Processor processor not None, str kind not None, callback, uint64_t first, uint64_t last):
         self.processor = processor
@@ -48,6 +52,19 @@ cdef class Hook:
         self.callback = callback
         self.first = first
         self.last = last
+
+    @property
+    def vmcs(self):
+        """The address of a VMCS: the callback is called only while its VM runs, which costs nothing while others do.
+        None, as at first: whatever runs."""
+        return self._vmcs if self.of_vm else None
+
+    @vmcs.setter
+    def vmcs(self, address):
+        self.processor.clock.check()
+        self._vmcs = 0 if address is None else argument(address, ALL64, "vmcs")
+        self.of_vm = address is not None
+        place_hooks(self.processor)
 
     def remove(self):
         """The callback is not called any more. Removing twice does nothing."""
@@ -73,7 +90,7 @@ cdef int place_hooks(Processor self) except -1:
     self._ranges = ranges
     self._range_count = len(hooks)
     for i, hook in enumerate(hooks):
-        ranges[<int>i] = HookRange(HOOK_KINDS.index(hook.kind), hook.first, hook.last)
+        ranges[<int>i] = HookRange(HOOK_KINDS.index(hook.kind), hook.first, hook.last, hook.of_vm, hook._vmcs)
     cpu.hooks_memory = bool(self._hooks.get("memory"))
     cpu.hook_owner = <void *>self
     cpu.hook = NULL
@@ -91,6 +108,11 @@ cdef int place_hooks(Processor self) except -1:
     return 0
 
 
+cdef inline bint runs(Processor self, bint of_vm, uint64_t vmcs) noexcept nogil:
+    """Whether it is the VM that a hook wants, if it wants one, that runs."""
+    return not of_vm or (self.c.non_root != 0 and self.c.vmx.current == vmcs)
+
+
 cdef void hooked(Processor self, int kind, uint64_t address, unsigned size, uint64_t value) noexcept nogil:
     cdef int group = HOOK_GROUP[kind]
     cdef uint64_t last = address
@@ -102,7 +124,8 @@ cdef void hooked(Processor self, int kind, uint64_t address, unsigned size, uint
         self.clock.leave()
     for i in range(self._range_count):
         if self._ranges[i].group == group and self._ranges[i].first <= last and address <= self._ranges[i].last:
-            break
+            if runs(self, self._ranges[i].of_vm, self._ranges[i].vmcs):
+                break
     else:
         return
     self.clock.keep_gil()
@@ -126,7 +149,7 @@ cdef int call_hooks(Processor self, int kind, int group, uint64_t address, uint6
         self.clock._calling += 1
     try:
         for hook in self._hooks.get(HOOK_KINDS[group], ()):
-            if hook.first <= last and address <= hook.last:
+            if hook.first <= last and address <= hook.last and runs(self, hook.of_vm, hook._vmcs):
                 hook.callback(*arguments)
     finally:
         if not between:

@@ -87,3 +87,30 @@ def test_a_fetch_that_faults_is_the_page_fault_alone() -> None:
     first, second = file.getvalue().splitlines()[:2]
     assert first.endswith("jmp near 0x9000")
     assert second.endswith("---- #PF, vector 0x0e, returns to RIP 0x9000")
+
+
+def test_one_vm_is_traced_without_a_call_for_what_others_do() -> None:
+    """The lines are those of a trace that asks before each instruction; the hook itself passes the others over."""
+    with emu.Machine(memory=64 << 20) as machine:
+        machine.run(seconds=3.1841)  # the guest is about to be entered
+        log, snapshot = machine.vm_log, machine.snapshot()
+        found = []
+        for everywhere in (False, True):
+            machine.restore(snapshot)
+            calls, file = [0], io.StringIO()
+
+            def wanted(calls: list[int] = calls) -> bool:
+                calls[0] += 1
+                return log.running() == "Guest VM"
+
+            with Trace(machine.cpu, file, wanted=wanted) as trace:
+                if everywhere:
+                    again = machine.cpu.hook("instruction", trace.instruction)
+                    trace.hooks[0].remove()
+                    trace.hooks.insert(1, again)
+                machine.run(instructions=60_000)
+                assert trace.hooks[0].vmcs is not None and trace.hooks[-1].vmcs is None
+            found.append((file.getvalue(), calls[0]))
+    (lines, calls_of_one), (all_lines, calls_of_all) = found
+    assert lines == all_lines and lines.count("VM entry") > 10
+    assert calls_of_one < calls_of_all / 2
