@@ -42,6 +42,7 @@ WATCHDOG_SENSOR = 0xFE
 FLAG_EVENT_BUFFER, FLAG_PRETIMEOUT = 0x02, 0x08
 ENABLE_EVENT_BUFFER, ENABLE_LOG = 0x04, 0x08
 DONT_LOG, DONT_STOP, RUNNING = 0x80, 0x40, 0x40
+THIS_CHANNEL, SYSTEM_INTERFACE = 0x0E, 0x0F  # channel numbers
 READ_MOST = 0x20  # bytes of an SDR or FRU that one response carries
 
 Handler = Callable[["Bmc", bytes], bytes]
@@ -234,6 +235,13 @@ class Bmc(Device):
         self.flags &= ~FLAG_EVENT_BUFFER
         self.raise_flag(0)
         return self.event_buffer
+
+    @command(APP, 0x42, 1)
+    def get_channel_info(self, data: bytes) -> bytes:
+        if data[0] & 15 not in (THIS_CHANNEL, SYSTEM_INTERFACE):
+            raise Refused(INVALID_FIELD)
+        # Medium: system interface; protocol: KCS; no sessions; IPMI's own vendor number; no interrupts.
+        return bytes((SYSTEM_INTERFACE, 0x0C, 0x05, 0x00, 0xF2, 0x1B, 0x00, 0xFF, 0xFF))
 
     # Watchdog.
 

@@ -52,6 +52,14 @@ class TestGlobal:
         """C1h: no such command at all; C2h: there is one, but not at this LUN; C7h: a wrong length."""
         assert bmc.handle(bytes.fromhex(request_))[2:] == bytes((code,))
 
+    def test_channel_info(self, bmc: Bmc) -> None:
+        """There is the system interface, KCS without sessions, and no other channel."""
+        info = ask(bmc, APP, 0x42, b"\x0e")
+        assert info.hex(" ") == "0f 0c 05 00 f2 1b 00 ff ff"
+        assert ask(bmc, APP, 0x42, b"\x0f") == info
+        for channel in range(14):
+            ask(bmc, APP, 0x42, bytes((channel,)), 0xCC)
+
     def test_message_flags(self, board: Board) -> None:
         bmc = board.bmc
         ask(bmc, APP, 0x35, code=0x80)

@@ -94,6 +94,15 @@ def test_event_log(ipmitool: Callable[..., str]) -> None:
     assert "Upper Critical going high" in lines[1]
 
 
+def test_an_event_from_software_is_logged(bmc: Bmc, ipmitool: Callable[..., str]) -> None:
+    assert "Temperature - Upper Critical - Going High" in ipmitool("event", "1")
+    last = ipmitool("sel", "list").splitlines()[-1]
+    assert "Temperature #0x30 | Upper Critical going high | Asserted" in last
+    assert bmc.sel[-1].data[7:9] == b"\x41\0"  # generator: system software
+    info = ipmitool("channel", "info")
+    assert re.search(r"Channel Medium Type +: System Interface\n +Channel Protocol Type +: KCS", info)
+
+
 def test_fru_and_chassis(ipmitool: Callable[..., str]) -> None:
     text = ipmitool("fru", "print")
     assert re.search(r"Board Product +: System board", text) and re.search(r"Product Name +: PC", text)
