@@ -67,6 +67,11 @@ class Measured:
     total: int
     misses: int = 0
 
+    @property
+    def label(self) -> str:
+        """The exit reason as it is shown: of an exception, which one."""
+        return {"EXCEPTION_OR_NMI": "EXCEPTION_OR_NMI #PF"}.get(self.reason, self.reason)
+
     def groups(self) -> dict[str, int]:
         """Cycles by group of parts."""
         cycles = dict.fromkeys(GROUPS.values(), 0)

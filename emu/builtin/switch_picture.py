@@ -69,7 +69,7 @@ def bars(axes: "Axes", rows: Sequence[Measured], scale: Mapping[str, float]) -> 
             left += width
         total = f"{row.total:,} cycles"
         axes.annotate(total, (left, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7)
-    names = [f"{row.model} {row.reason or 'by firmware alone'}" for row in rows]
+    names = [f"{row.model} {row.label or 'by firmware alone'}" for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -198,7 +198,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Measured]) -> None:
     print(f"  {title:24}" + "".join(f"{name:>11}" for name in (*columns, "total", *([MISSES] if switches else ()))))
     for row in rows:
         figures = (*cells(row, columns), row.total, *([row.misses] if switches else ()))
-        print(f"    {row.reason:22}" + "".join(f"{figure:>11,}" for figure in figures))
+        print(f"    {row.label:22}" + "".join(f"{figure:>11,}" for figure in figures))
 
 
 def published(rows: Sequence[Published], figures: Mapping[str, int]) -> None:
