@@ -271,8 +271,11 @@ DecodeStatus decode(const CPU *cpu, const uint8_t *code, size_t available, uint3
         entry = form->fallback;
         form = &decode_form[entry];
     }
-    if (!entry || ((form->flags & FORM_PM) && (mode & MODE_REAL)))
-        return undefined(out, (size_t)(reader.next - code));
+    if (!entry || ((form->flags & FORM_PM) && (mode & MODE_REAL))) {
+        DecodeStatus status = undefined(out, (size_t)(reader.next - code));
+        out->insn.imm = map == MAP_ONE_BYTE && (byte & 0xf8) == 0xd8 && !prefixes.lock;
+        return status;
+    }
 
     *out = (Decoded){0};
     Insn *insn = &out->insn;

@@ -55,9 +55,13 @@ int64_t exit_target(ARGS)
     return leave(cpu, left, fr, fd, cf, STATUS_BRANCH);
 }
 
+/* An escape to the x87 unit (imm: 1) is #NM where that is emulated or another task's, whatever the escape is. */
 int64_t exec_undefined(ARGS)
 {
-    fault_ud(cpu);
+    if (insn->imm && (cpu->cr0 & (CR0_EM | CR0_TS)))
+        fault_nm(cpu);
+    else
+        fault_ud(cpu);
     GO(exit_fault);
 }
 

@@ -105,6 +105,19 @@ def test_em_and_ts_make_x87_instructions_nm(text: str, cr0: int) -> None:
     assert fault(text, cr0=cr0) == "#NM"
 
 
+@pytest.mark.parametrize("model", ["i386", "pentium3", "westmere"])
+@pytest.mark.parametrize("text", ["fld1", "fadd st0, st1", f"fistp word [{AREA}]", "db 0xd9, 0xd1"])
+def test_em_and_ts_make_every_escape_nm(model: str, text: str) -> None:
+    """SDM Vol. 3, "Interrupt 7": by the first byte, D8h to DFh, before what the instruction is; LOCK is #UD."""
+    for code, cr0, name in ((text, 0x15, "#NM"), (text, 0x19, "#NM"), (f"db 0xf0\n{text}", 0x15, "#UD")):
+        cpu = emu.Cpu(cpu=model)
+        cpu.load(CODE, asm.assemble(f"bits 32\n{code}").binary)
+        cpu.cr0 = cr0
+        with pytest.raises(emu.CpuFault) as raised:
+            cpu.step()
+        assert raised.value.name == name
+
+
 @pytest.mark.parametrize("text", [f"fxsave [{AREA}]", f"fxrstor [{AREA}]"])
 def test_fx_instructions_check_em_ts_and_alignment_in_this_order(text: str) -> None:
     assert fault(text, cr0=0x1D) == "#UD"
