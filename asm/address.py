@@ -96,16 +96,16 @@ def effective_address(mem: Mem, bits: int, prefix_size: int, default_rel: bool) 
     size = sizes.pop()
     explicit = mem.addr_size or prefix_size
     if sizes or not size or (explicit and explicit != size) or (size == 64) > (bits == 64) or size + bits == 80:
-        raise _invalid()
+        raise _invalid(mem, bits)
     if mem.disp_size and mem.disp_size not in (8, min(size, 32)):
-        raise _invalid()
+        raise _invalid(mem, bits)
     forced = {0: -1, 8: 1}.get(mem.disp_size, 2)
     if size == 16:
         rm = _RM_16.get(frozenset(name for name in (base, index) if name is not None))
         if rm is None or scale != 1 or base == index:
-            raise _invalid()
+            raise _invalid(mem, bits)
         return EffectiveAddress(_choices(rm, b"", rm == 6), 2, forced, size)
-    return _with_sib(base, index, scale, size, forced)
+    return _with_sib(mem, bits, base, index, scale, size, forced)
 
 
 def _with_vector_index(mem: Mem, bits: int, prefix_size: int) -> EffectiveAddress:
@@ -113,19 +113,39 @@ def _with_vector_index(mem: Mem, bits: int, prefix_size: int) -> EffectiveAddres
     base, index, scale = mem.base, mem.index, mem.scale
     if base in _VECTOR_NUMBERS:
         if index in _VECTOR_NUMBERS or scale != 1:
-            raise _invalid()
+            raise _invalid(mem, bits)
         base, index = index, base
     size = _REGISTERS[base][1] if base is not None else mem.addr_size or prefix_size or bits
     explicit = mem.addr_size or prefix_size
     if size == 16 or (size == 64) > (bits == 64) or explicit not in (0, size) or scale not in _SCALES:
-        raise _invalid()
+        raise _invalid(mem, bits)
     forced = {0: -1, 8: 1}.get(mem.disp_size, 2)
     number = _VECTOR_NUMBERS[str(index)]
     return _sib(base, number, scale, size, forced)
 
 
-def _invalid() -> EncodeError:
-    return EncodeError("invalid effective address")
+def _invalid(mem: Mem, bits: int) -> EncodeError:
+    """What is wrong with an address that no encoding fits."""
+    names = [name for name in (mem.base, mem.index) if name is not None]
+    sizes = {_REGISTERS[name][1] for name in names if name in _REGISTERS}
+    odd = next((name for name in names if name not in _REGISTERS and name not in _VECTOR_NUMBERS), "")
+    if odd:
+        why = f"{odd.upper()} cannot stand in one"
+    elif 64 in sizes and bits != 64:
+        why = f"{names[0].upper()} exists in 64-bit code alone"
+    elif 16 in sizes and bits == 64:
+        why = "64-bit code has none with 16-bit registers"
+    elif len(sizes) > 1:
+        why = "the registers differ in size"
+    elif 16 in sizes:
+        why = "with 16-bit registers it has BX or BP, SI or DI, or one of each, unscaled"
+    elif mem.index in ("esp", "rsp"):
+        why = f"{mem.index.upper()} cannot be an index"
+    elif mem.scale not in _SCALES:
+        why = "an index is scaled by 1, 2, 4 or 8"
+    else:
+        why = "its size is said to be another than that of its registers or displacement"
+    return EncodeError(f"invalid effective address: {why}", word="[")
 
 
 def _choices(rm: int, sib: bytes, needs_displacement: bool) -> tuple[bytes | None, bytes | None, bytes]:
@@ -160,7 +180,9 @@ def _normalise(mem: Mem) -> tuple[str | None, str | None, int]:
     return base, index, scale
 
 
-def _with_sib(base: str | None, index: str | None, scale: int, size: int, forced: int) -> EffectiveAddress:
+def _with_sib(
+    mem: Mem, bits: int, base: str | None, index: str | None, scale: int, size: int, forced: int
+) -> EffectiveAddress:
     if index is None:
         assert base is not None
         number = _REGISTERS[base][0]
@@ -169,7 +191,7 @@ def _with_sib(base: str | None, index: str | None, scale: int, size: int, forced
         return EffectiveAddress(_choices(low, sib, low == _BP), 4, forced, size, 0, number >> 3)
     number = _REGISTERS[index][0]
     if number == _SP or scale not in _SCALES:
-        raise _invalid()
+        raise _invalid(mem, bits)
     return _sib(base, number, scale, size, forced)
 
 

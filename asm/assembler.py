@@ -238,7 +238,7 @@ class Assembler:
         except RecursionError:
             self.report("expression is nested too deeply", text=text)
         except EncodeError as error:
-            self.report(encode_message(error, self.operands), text=text, word=tokens[0])
+            self.report(encode_message(error, self.operands), text=text, word=error.word or tokens[0])
         finally:
             while len(self.places) < len(self.items):
                 self.places.append(self.place)
@@ -726,7 +726,7 @@ class Assembler:
         if isinstance(error, EncodeError):
             item = self.items[index]
             operands = item.operands if isinstance(item, Instruction) else ()
-            message, word = encode_message(error, operands), ""
+            message, word = encode_message(error, operands), error.word
         else:
             message, word = error.message, error.name
             if "not defined" in message and word in self.symbols and self.symbols[word].defined:

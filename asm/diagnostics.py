@@ -73,8 +73,39 @@ class AsmError(Exception):
         return type(self), (self.errors, self.warnings)  # pickle would make it of its text
 
 
+# Words of other assemblers, and what stands for them here.
+_ADDRESS, _BLOCK = "a label alone is its address", "labels alone mark where code begins"
+_PTR = "the size stands alone: `word [bx]'; `%use masm' knows `ptr'"
+_SECTION, _DATA = "a section begins with `section .text'", "`db', `dw', `dd' and `dq' lay down data"
+_NO_NAME, _PUSHED = (
+    "no operand names it: a call pushes it, a jump sets it",
+    "no operand names it: PUSHF and POPF move it",
+)
+_AVX512 = "there is no AVX-512 here"
+FOREIGN_WORDS = {
+    "ptr": _PTR, "offset": _ADDRESS, "@data": "`seg' or the section's start says where data is", "addr": _ADDRESS,
+    "proc": _BLOCK, "endp": _BLOCK, "ends": _BLOCK, "assume": "each access names its segment: `[es:bx]'",
+    "end": "the source ends where its file does", ".model": _SECTION, ".code": _SECTION, ".data": _SECTION,
+    ".stack": _SECTION, ".text": _SECTION, ".bss": _SECTION, ".section": _SECTION, ".386": "`cpu 386' says that",
+    ".byte": _DATA, ".word": _DATA, ".long": _DATA, ".quad": _DATA, ".ascii": _DATA, ".asciz": _DATA, ".string": _DATA,
+    ".global": "it is `global' here", ".globl": "it is `global' here", ".org": "it is `org' here",
+    "ip": _NO_NAME, "eip": _NO_NAME, "rip": "addresses count from it by `[rel label]'", "flags": _PUSHED,
+    "eflags": _PUSHED, "rflags": _PUSHED, "gdtr": "LGDT and SGDT have it", "idtr": "LIDT and SIDT have it",
+    "{": _AVX512, **{f"zmm{n}": _AVX512 for n in range(32)}, **{f"k{n}": _AVX512 for n in range(8)},
+    **{f"xmm{n}": _AVX512 for n in range(16, 32)}, **{f"ymm{n}": _AVX512 for n in range(16, 32)},
+}  # fmt: skip
+
+
+def foreign_word(word: str) -> str:
+    """A remark on a word that another assembler knows; empty for others."""
+    remark = FOREIGN_WORDS.get(word.lower(), "")
+    return f"; {remark}" if remark else ""
+
+
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """A hint at the words nearest to a misspelt one; empty where none is near."""
+    """A hint at the words nearest to a misspelt one, or a remark on one of another assembler; else empty."""
+    if remark := foreign_word(word):
+        return remark
     import difflib  # only a source with errors needs it
 
     near = difflib.get_close_matches(word.lower(), list(words), n=3, cutoff=0.6)

@@ -423,7 +423,7 @@ class _Choice:
             raise EncodeError(f"instruction not encodable with {encoding} prefix")
         if form.vex:
             if template.bits != 64 and (rex & ~_REX_W or vvvv > 7 or is4 > 7):
-                raise EncodeError("invalid operands in non-64-bit mode")
+                raise EncodeError("invalid operands in non-64-bit mode", word=_of_64_bits(operands))
             self.head = head + _vex(form, rex, vvvv, encoding) + bytes((opcode,))
             self.ready = True
             return
@@ -435,7 +435,7 @@ class _Choice:
             head, rex = b"\xf0" + head, 0  # AMD's way to CR8 without REX, APM Vol. 3, "MOV CRn"
         if rex or seen & _NEEDS_REX or encoding:
             if template.bits != 64:
-                raise EncodeError("invalid operands in non-64-bit mode")
+                raise EncodeError("invalid operands in non-64-bit mode", word=_of_64_bits(operands))
             if seen & _FORBIDS_REX:
                 raise EncodeError("cannot use high byte register in rex instruction")
             head += bytes((0x40 | rex,))
@@ -561,6 +561,12 @@ def _takes_size(form: Form, operands: tuple[Operand, ...]) -> bool:
 
 
 _RELEASE = "xrelease", "MOV"  # a store may end an elided lock
+
+
+def _of_64_bits(operands: tuple[Operand, ...]) -> str:
+    """The first register that other code does not have; nothing where a prefix asks for 64-bit code."""
+    names = [operand.name for operand in operands if type(operand) is Reg]
+    return next((name for name in names if _NUMBERS[name] & 8 or _NUMBERS[name] & _NEEDS_REX), "")
 
 
 def _vex(form: Form, rex: int, vvvv: int, encoding: str) -> bytes:

@@ -108,6 +108,11 @@ def _fitting(
     if fitting:
         return fitting
     if wrong_mode:
+        names = [operand.name for operand in operands if isinstance(operand, Reg)]
+        of_64_bits = next((name for name in names if name in _CLASSES[64]), "")
+        if of_64_bits and bits != 64:
+            message = f"instruction not supported in {bits}-bit mode: it has no {of_64_bits.upper()}"
+            raise EncodeError(message, word=of_64_bits)
         raise EncodeError(f"instruction not supported in {bits}-bit mode", _syntaxes(forms, bits))
     if wrong_size:
         raise EncodeError("mismatch in operand sizes", _syntaxes(forms, bits))

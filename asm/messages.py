@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from asm.diagnostics import Diagnostic, Note
 from asm.frames import Frame, Place
+from asm.match import REGISTER_CLASS
 from asm.operands import EncodeError, Far, Mem, Operand, Reg
 from asm.table import REGISTERS_8, REGISTERS_8_REX, REGISTERS_16, REGISTERS_32, REGISTERS_64
+from asm.table import REGISTERS_SEG as SEGMENTS
 from asm.tokens import TOKEN
 
 
@@ -21,14 +23,16 @@ def column_of(text: str, index: int) -> int:
 
 def column_of_word(text: str, word: str) -> int:
     """The column of a token; of the first token where it is not in the line."""
-    first = 0
+    first = in_other_case = 0
     for match in TOKEN.finditer(text):
         token = match.group(1)
         if token:
             first = first or match.start(1) + 1
             if token == word or (word and word.endswith(token) and token[0] == "."):
                 return match.start(1) + 1
-    return first
+            if token.lower() == word:
+                in_other_case = in_other_case or match.start(1) + 1
+    return in_other_case or first
 
 
 def encode_message(error: EncodeError, operands: Sequence[Operand]) -> str:
@@ -36,8 +40,11 @@ def encode_message(error: EncodeError, operands: Sequence[Operand]) -> str:
     if not error.forms:
         return error.message
     forms = nearest_forms(operands, error.forms)
+    message = error.message
+    if sum(isinstance(operand, Mem) for operand in operands) > 1:
+        message += ": only one can be in memory"
     what = "the nearest forms are" if len(forms) < len(error.forms) else "the forms are"
-    return f"{error.message}; {what}: {'; '.join(forms)}"
+    return f"{message}; {what}: {'; '.join(forms)}"
 
 
 def _is_in_file(frame: Frame) -> bool:
@@ -105,7 +112,15 @@ def nearest_forms(operands: Iterable[Operand], forms: Iterable[str], most: int =
         total = 4 * abs(len(wanted) - len(given)) + ("moffs" in form)
         return total + sum(_mismatch(operand, spec) for operand, spec in zip(given, wanted, strict=False))
 
-    return sorted(dict.fromkeys(forms), key=distance)[:most]
+    def first(form: str) -> int:
+        """Of two forms that come as near, that with the right destination is meant."""
+        _, _, text = form.partition(" ")
+        return _mismatch(given[0], text.split(", ")[0]) if given and text else 0
+
+    return sorted(dict.fromkeys(forms), key=lambda form: (distance(form), first(form)))[:most]
+
+
+_CLASS_NAMES = {"sreg": "Sreg", "cr": "CR0-CR8", "dr": "DR0-DR7", "tr": "TR0-TR7", "st": "ST(i)"}
 
 
 def _mismatch(operand: Operand, spec: str) -> int:
@@ -113,9 +128,14 @@ def _mismatch(operand: Operand, spec: str) -> int:
     if isinstance(operand, Reg):
         if spec.lower() == operand.name:
             return 0
-        if not spec.startswith(("r", "Sreg", "CR", "DR")) or spec.startswith("rel"):
+        size = register_size(operand.name)
+        if not size:
+            kind = REGISTER_CLASS.get(operand.name, "")
+            kind = {**dict.fromkeys(SEGMENTS, "sreg"), "st0": "st", "xmm0": "xmm"}.get(operand.name, kind)
+            return 0 if spec.partition("/")[0] == _CLASS_NAMES.get(kind, kind) else 3
+        if not spec.startswith("r") or spec.startswith("rel"):
             return 3 if spec.islower() else 2
-        return 0 if str(register_size(operand.name)) in spec else 1
+        return 0 if str(size) in spec else 1
     if isinstance(operand, Mem):
         if not spec.startswith(("m", "r/m")) and "/m" not in spec:
             return 3

@@ -107,9 +107,11 @@ class EncodeError(Exception):
     """An instruction that cannot be encoded.
 
     forms: the forms of the mnemonic that exist, in the manual's syntax, where the operands are what is wrong.
+    word: the token of the line that is wrong; empty for the instruction.
     """
 
-    def __init__(self, message: str, forms: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, forms: tuple[str, ...] = (), word: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.forms = forms
+        self.word = word

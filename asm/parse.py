@@ -18,6 +18,7 @@ from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
+from asm.diagnostics import foreign_word
 from asm.expression import HERE, SCALAR_OPERATORS, START, ExpressionError, apply, apply_unary, wrap
 from asm.operands import Far, Imm, Mem, Operand, Reg
 from asm.tokens import SIZES, exceeds_64_bits, parse_number, string_value
@@ -131,8 +132,12 @@ def base_and_index(terms: dict[object, int], scaled: frozenset[str]) -> tuple[st
     others = [(name, count) for name, count in terms.items() if count != 1]
     if len(plain) == 2 and plain[0] in scaled:  # [eax*1+ebx] and [eax*1+ebx*1] have EBX for their base
         plain.reverse()
-    if len(terms) > 2 or len(others) > 1 or any(count < 0 for _, count in others):
-        raise ExpressionError("invalid effective address")
+    if len(terms) > 2:
+        raise ExpressionError("invalid effective address: it has at most two registers", "[")
+    if any(count < 0 for _, count in others):
+        raise ExpressionError("invalid effective address: a register is subtracted", "[")
+    if len(others) > 1:
+        raise ExpressionError("invalid effective address: only one register can be scaled", "[")
     base = str(plain[0]) if plain else None
     if others and others[0][1]:
         return base, str(others[0][0]), others[0][1]
@@ -418,8 +423,12 @@ class _StatementCode:
                 case "NOSPLIT":
                     nosplit = "True"
         if len(values) == 2:
+            twice = override is not None
             override = values[0]
-        if override is not None:
+            if twice:
+                place = _first_token(override).start_pos
+                segment = f"FAIL('instruction has conflicting segment overrides', t[{place}])"
+        if override is not None and segment == "None":
             token = _first_token(override)
             if _is_token(override) and token.type == "REG":
                 segment = f"SEG[t[{token.start_pos}]]"
@@ -562,6 +571,14 @@ NAMES = {
     "WRT": "wrt", "DUP": "dup", "HERE": "$", "START": "$$", "COMMA": "`,'", "LPAR": "`('", "RPAR": "`)'",
     "LSQB": "`['", "RSQB": "`]'", "COLON": "`:'", "QMARK": "`?'", "$END": "the end of the line",
 }  # fmt: skip
+_ANY_VALUE = {"a number", "a register", "a symbol"}
+_BEGIN_OPERAND = {
+    "$", "$$", "`('", "`['", "a directive", "a number", "a register", "a size", "a string", "a symbol", "seg", "strict",
+    "short, near or far", "to", "nosplit", "rel or abs", "a prefix",
+}  # fmt: skip
+_BEGIN_STATEMENT = {
+    "a directive", "a prefix", "a register", "a symbol", "an instruction", "db", "equ", "incbin", "resb", "times",
+}  # fmt: skip
 OPERATORS = frozenset(
     ["OR", "XOR", "AND", "RELATION", "BITOR", "BITXOR", "BITAND", "SHIFT", "PLUS", "MINUS", "PRODUCT", "NOT"]
 )  # fmt: skip
@@ -582,15 +599,40 @@ def explain(tokens: Sequence[str], shape: str) -> ParseError:
         at_end = token is not None and token.type == "$END"
         index = len(shape) if at_end or not isinstance(error.pos_in_stream, int) else error.pos_in_stream
         terminals = getattr(error, "accepts", None) or getattr(error, "allowed", None) or ()
-        names = sorted({NAMES[name] for name in terminals if name in NAMES})
-        if any(name in OPERATORS for name in terminals):
-            names.append("an operator")
+        names = _wanted(terminals)
         found = f"`{tokens[index]}'" if index < len(shape) else "end of line"
         wanted = f", expected {', '.join(names[:-1])}{' or ' if names[1:] else ''}{names[-1]}" if names else ""
         if index < len(shape) and shape[index] == "x" and tokens[index] in "'\"`":
             return ParseError("unterminated string", index)
-        return ParseError(f"unexpected {found}{wanted}", index)
-    return ParseError("this line cannot stand here", 0)
+        return ParseError(f"unexpected {found}{wanted}{_remark(tokens, shape, index, terminals)}", index)
+    return ParseError("these operands cannot stand here", 1)
+
+
+def _wanted(terminals: Sequence[str]) -> list[str]:
+    """What could have stood there, in words: an operand or a statement as such, not all that one begins with."""
+    names = {NAMES[name] for name in terminals if name in NAMES}
+    if names >= _ANY_VALUE:
+        whole = "an operand" if "`['" in names else "a value"
+        return [whole, *sorted(names - _BEGIN_OPERAND)]
+    if {"an instruction", "db"} <= names:
+        return ["a statement", *sorted(names - _BEGIN_STATEMENT)]
+    found = sorted(names)
+    if any(name in OPERATORS for name in terminals):
+        found.append("an operator")
+    return found
+
+
+def _remark(tokens: Sequence[str], shape: str, index: int, terminals: Sequence[str]) -> str:
+    """A guess at the mistake behind an unexpected token; empty where there is none."""
+    before = foreign_word(tokens[index - 1]) if 0 < index <= len(shape) else ""
+    here = shape[index : index + 1]
+    if before or (here and foreign_word(tokens[index])):
+        return before or foreign_word(tokens[index])
+    if here in ("I", "d", "p") and index:
+        return "; each statement stands on a line of its own"
+    if here and here in "rnis[z" and "COMMA" in terminals and shape[index - 1 : index] in tuple("rnis])"):
+        return "; is a comma missing before it?"
+    return ""
 
 
 def parse_directly(shape: str) -> Tree[Token]:

@@ -1,4 +1,4 @@
-; Fifty-odd mistakes, each on a line of its own; NASM rejects these lines and no others.
+; A hundred-odd mistakes, each on a line of its own; NASM rejects these lines and no others.
         bits 16
 good:   mov ax, 1
         mvo ax, 1
@@ -81,3 +81,72 @@ after:  mov ax, good
         times 200 nop
 far_away:
         hlt
+        mov ax, word ptr [bx]
+        mov ax, offset good
+        mov ds, 0x1000
+        mov cr0, ax
+        mov cr0, 1
+        mov ax 5
+        mov, ax, 5
+        mov [bx], [bx]
+        cmp 5, ax
+        inc [bx]
+        mul ax, bx
+        div 5
+        movzx eax, ebx
+        lgdt good
+        ltr 5
+        jnz far good
+        jmp near 1:2
+        jmp [bx], 5
+        add near [bx], ax
+        bnd mov ax, bx
+        repne call good
+        rep repe movsb
+        lock rep repne movsb
+        mov r8d, 5
+        mov eax, [rbx]
+        mov eax, [bx+ecx]
+        mov eax, [ebx*16]
+        mov eax, [ebx-ecx]
+        mov eax, [ebx+ecx+edx]
+        mov eax, es:[cs:bx]
+        mov eax, [5:bx]
+        mov ax, flags
+        mov ax, bx + 5
+        vaddps xmm0, ymm1, ymm2
+        movaps mm0, xmm1
+        fadd st1, st2
+        fld eax
+        fld [ebx]
+        lodsb ax
+        enter 5
+        loop good, dx
+        call far ax, bx
+        a32 a16 mov ax, [bx]
+        o64 mov eax, ebx
+        db hello
+        db 0b102
+        foo equ bar
+1foo:   nop
+foo::   nop
+eax:    nop
+        incbin nofile.bin
+        int 10h int 11h
+        cli, hlt
+        jmp .nolocal
+        .model small
+        assume cs:code
+        proc main
+        istruc nowhere
+        iend
+        push byte
+        [foo bar]
+        default foo
+        float what
+        cpu 8085
+        %assign
+        %endrep
+        %includ "x.inc"
+        mov ax, [bp+4]h
+        mov ax, (5
