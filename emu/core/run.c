@@ -27,6 +27,14 @@ static int shut_down(CPU *cpu)
     return leave_guest(cpu);
 }
 
+/* Is the VM exit that was made the event's own? If not it came up while the event was delivered: then the processor is
+ * active and nothing blocks (SDM Vol. 3, "Architectural State Before a VM Exit"). */
+static bool exits_directly(const CPU *cpu, const Fault *event)
+{
+    const VmExit *exit = &cpu->exit;
+    return !exit->has_vectoring && exit->has_event && exit->event.vector == event->vector && exit->event.type == event->type;
+}
+
 /* Delivers an event; the stop code, or GO_ON. `shadow`: what blocks, if it becomes a VM exit. */
 static int deliver(CPU *cpu, const Fault *event, uint8_t shadow)
 {
@@ -45,10 +53,12 @@ static int deliver(CPU *cpu, const Fault *event, uint8_t shadow)
     cpu->activity = ACTIVITY_ACTIVE;
     const int status = interrupt_deliver(cpu, event, cpu->rip);
     if (unlikely(status == STATUS_VMEXIT)) {
-        cpu->activity = activity;
-        cpu->shadow = shadow;
+        const bool directly = exits_directly(cpu, event);
+        cpu->activity = directly ? activity : ACTIVITY_ACTIVE;
+        cpu->shadow = directly ? shadow : 0;
         return leave_guest(cpu);
     }
+    cpu->shadow = 0;
     cpu->rep_resumed = 0; /* until then it says that a repeated instruction was interrupted: RF is pushed as 1 */
     return status == STATUS_SHUTDOWN ? shut_down(cpu) : GO_ON;
 }
@@ -73,16 +83,13 @@ static int inject(CPU *cpu)
         cpu->nmi_blocked = 1;
     if (cpu->hook)
         cpu->hook(cpu->hook_owner, HOOK_INTERRUPT, event.vector, event.type, next_rip);
-    const uint8_t activity = cpu->activity;
     cpu->activity = ACTIVITY_ACTIVE;
     cpu->shadow = 0; /* SDM Vol. 3, "Interruptibility State" of VM entry: nothing blocks where an event is injected */
     cpu->injecting = 1;
     cpu->exit_insn = NULL;
     const int status = interrupt_deliver(cpu, &event, next_rip);
-    if (status == STATUS_VMEXIT) {
-        cpu->activity = activity;
+    if (status == STATUS_VMEXIT)
         return leave_guest(cpu);
-    }
     cpu->injecting = 0;
     if (status == STATUS_SHUTDOWN)
         return shut_down(cpu);
@@ -281,7 +288,7 @@ static int advance(CPU *cpu, uint32_t flags)
         return stop;
     }
     case STATUS_VMEXIT:
-        cpu->shadow = cpu->in_shadow;
+        cpu->shadow = cpu->exit.has_vectoring ? 0 : cpu->in_shadow; /* INT n and its like are delivered */
         cpu->trap = held;
         return leave_guest(cpu);
     case STATUS_SHUTDOWN: return shut_down(cpu);

@@ -24,7 +24,7 @@ STEP = {"GUEST_PENDING_DEBUG_EXCEPTIONS": 0x4000} | TF
 DB_EXITS = {"EXCEPTION_BITMAP": 1 << 1}
 HALTED, SHUT_DOWN = {"GUEST_ACTIVITY_STATE": 1}, {"GUEST_ACTIVITY_STATE": 2}
 STI, MOV_SS = {"GUEST_INTERRUPTIBILITY_STATE": 1}, {"GUEST_INTERRUPTIBILITY_STATE": 2}
-WITH_EPT = secondary("ENABLE_EPT")
+WITH_EPT, NO_IDT = secondary("ENABLE_EPT"), {"GUEST_IDTR_BASE": 0x300000}
 WATCHED = 0x25000  # by DR0: reads and writes of four bytes
 WATCH = {"GUEST_DR7": 0x000F0402, "+VM_ENTRY_CONTROLS": BITS["ENTRY_LOAD_DEBUG_CONTROLS"]}
 
@@ -113,6 +113,27 @@ CASES: dict[str, tuple[str, list[Changes], str, Changes]] = {
     "a trap of BTF after a branch": (
         "nop\njmp short a\nnop\na: nop", [BRANCH_STEPS, TF, DB_EXITS], "EXCEPTION_OR_NMI",
         {"EXIT_QUALIFICATION": 0x4000, "GUEST_RIP": GUEST + 4, "GUEST_IA32_DEBUGCTL": 2},
+    ),
+    "an exit within the delivery of an event: nothing blocks, nothing is pending": (
+        f"mov ss, [{WATCHED}]\nud2", [WATCH, WITH_EPT, NO_IDT], "EPT_VIOLATION",
+        {"GUEST_INTERRUPTIBILITY_STATE": 0, "GUEST_PENDING_DEBUG_EXCEPTIONS": 0},
+    ),
+    "within that of INT n": ("sti\nint 7", [WITH_EPT, NO_IDT], "EPT_VIOLATION", {"GUEST_INTERRUPTIBILITY_STATE": 0}),
+    "not where the event itself exits": ("sti\nud2", [{"EXCEPTION_BITMAP": 1 << 6}], "EXCEPTION_OR_NMI", STI),
+    "within that of a trap that ends a halt": (
+        "nop", [STEP, HALTED, WITH_EPT, NO_IDT], "EPT_VIOLATION", HERE | {"GUEST_ACTIVITY_STATE": 0},
+    ),
+    "not of a trap that exits from a halt": ("nop", [STEP, HALTED, DB_EXITS], "EXCEPTION_OR_NMI", HERE | HALTED),
+    "within that of an event that is injected into a halt": (
+        "nop", [inject(NMI), HALTED, WITH_EPT, NO_IDT], "EPT_VIOLATION",
+        HERE | {"GUEST_ACTIVITY_STATE": 0, "GUEST_INTERRUPTIBILITY_STATE": 8},
+    ),
+    "blocking by STI ends with an exception": (
+        "sti\nnop", [TF, primary("HLT_EXITING")], "HLT", at_handler(1) | {"GUEST_INTERRUPTIBILITY_STATE": 0},
+    ),
+    "a double fault that exits": (
+        "nop", [STEP, HALTED, {"GUEST_IDTR_LIMIT": 0, "EXCEPTION_BITMAP": 1 << 8}], "EXCEPTION_OR_NMI",
+        HERE | {"GUEST_ACTIVITY_STATE": 0, "IDT_VECTORING_INFORMATION_FIELD": 0},
     ),
     "watchpoint of MOV SS, left pending by an exit": (
         f"mov ss, [{WATCHED}]\ncpuid", [WATCH, TF], "CPUID", MOV_SS | {"GUEST_PENDING_DEBUG_EXCEPTIONS": 0x5001},
