@@ -112,6 +112,7 @@ void cpu_init(CPU *cpu)
     cpu->trap = 0;
     cpu->rep_resumed = 0;
     cpu->charge_target = 0;
+    cpu->monitored = 0;
     cpu->delivering = -1;
     cpu->requests &= REQUEST_INTR | REQUEST_STOP;
     cpu->hook_skip = cpu->fallen_to = ~0ull;

@@ -142,7 +142,22 @@ COLD_BODY(exec_hlt)
     return STATUS_LOOK;
 }
 
-/* MWAIT may end its waiting for any reason, and does so at once: it is a no-operation. */
+/* MWAIT may end its waiting for any reason, and does so at once: it is a no-operation. A VM exit tells whether the line that
+ * MONITOR armed has not been written since. SDM Vol. 3, "Exit Qualification for MWAIT". */
+#define MONITOR_LINE 64u
+
+static uint64_t line_sum(CPU *cpu, uint64_t line)
+{
+    uint8_t bytes[MONITOR_LINE];
+    uint64_t sum = 0xcbf29ce484222325; /* FNV-1a */
+    bus_read_block(cpu->bus, line, bytes, sizeof bytes);
+    for (unsigned i = 0; i < sizeof bytes; i++)
+        sum = (sum ^ bytes[i]) * 0x100000001b3;
+    return sum;
+}
+
+static bool monitor_armed(CPU *cpu) { return cpu->monitored && line_sum(cpu, cpu->monitored) == cpu->monitored_sum; }
+
 static bool monitor_enabled(const CPU *cpu)
 {
     return !cpu->cpl && (!cpu->model->msrs.misc_enable || (cpu->misc_enable & MISC_ENABLE_MONITOR));
@@ -155,15 +170,25 @@ COLD_BODY(exec_monitor)
     EXIT_IF(guest_proc(cpu, PROC_MONITOR_EXITING), MONITOR, 0);
     if (R32(RCX * 8))
         return fault_gp(cpu, 0);
-    return mem_read(cpu, insn->seg, cpu->r[RAX] & cpu->address_mask[insn->asize], 1);
+    const uint64_t ea = cpu->r[RAX] & cpu->address_mask[insn->asize];
+    uint64_t pa;
+    if (mem_read(cpu, insn->seg, ea, 1) || mmu_translate(cpu, cpu->seg[insn->seg].base + ea, ACCESS_READ, &pa))
+        return STATUS_FAULT;
+    const Region *memory = bus_find(cpu->bus, pa & ~PAGE_MASK, REGION_READ);
+    cpu->monitored = memory && memory->host ? pa & ~(uint64_t)(MONITOR_LINE - 1) : 0;
+    cpu->monitored_sum = cpu->monitored ? line_sum(cpu, cpu->monitored) : 0;
+    return STATUS_OK;
 }
 
 COLD_BODY(exec_mwait)
 {
     if (!monitor_enabled(cpu))
         return fault_ud(cpu);
-    EXIT_IF(guest_proc(cpu, PROC_MWAIT_EXITING), MWAIT, 0); /* bit 0: the monitor is armed; here it never waits */
-    return R32(RCX * 8) ? fault_gp(cpu, 0) : STATUS_OK;
+    EXIT_IF(guest_proc(cpu, PROC_MWAIT_EXITING), MWAIT, monitor_armed(cpu));
+    if (R32(RCX * 8))
+        return fault_gp(cpu, 0);
+    cpu->monitored = 0;
+    return STATUS_OK;
 }
 
 /* No model has system-management mode, XSAVE or PKRU state: outside SMM RSM is undefined, and CR4.OSXSAVE stays 0. */

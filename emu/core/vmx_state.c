@@ -128,6 +128,7 @@ void guest_state_load(CPU *cpu)
     cpu->activity = (uint8_t)VMCS(cpu, GUEST_ACTIVITY_STATE);
     cpu->trap = pending_debug_load(cpu);
     cpu->rep_resumed = 0;
+    cpu->monitored = 0;
 }
 
 void guest_state_save(CPU *cpu)
@@ -225,6 +226,7 @@ bool host_state_load(CPU *cpu)
     cpu->trap = 0;
     cpu->activity = ACTIVITY_ACTIVE;
     cpu->rep_resumed = cpu->charge_target = 0;
+    cpu->monitored = 0;
     cpu->hook_skip = ~0ull;
 
     tlb_select(cpu, 0, 0);

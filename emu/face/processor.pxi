@@ -71,6 +71,8 @@ cdef extern from "emu/core/cpu.h" nogil:
         uint64_t cstar
         uint64_t fmask
         uint64_t kernel_gs_base
+        uint64_t monitored
+        uint64_t monitored_sum
         uint64_t random
         Fpu fpu
         uint64_t pat

@@ -297,7 +297,7 @@ cdef struct Scalar:
     int bytes
 
 cdef enum:
-    SCALARS = 38
+    SCALARS = 40
 
 cdef Scalar scalars[SCALARS]
 cdef list scalar_names = []
@@ -345,6 +345,8 @@ cdef int add_scalars() except -1:
     add_scalar("rep_resumed", &cpu.rep_resumed, 1)
     add_scalar("charge_target", &cpu.charge_target, 1)
     add_scalar("rf_loaded", &cpu.rf_loaded, 1)
+    add_scalar("monitored", &cpu.monitored, 8)
+    add_scalar("monitored_sum", &cpu.monitored_sum, 8)
     add_scalar("random", &cpu.random, 8)
     add_scalar("pat", &cpu.pat, 8)
     add_scalar("debugctl", &cpu.debugctl, 8)

@@ -411,6 +411,20 @@ def test_an_unrestricted_guest_in_real_address_mode() -> None:
     assert bench.cpu.eax & 0xFFFF == 0x1234 and bench["GUEST_RIP"] == 3
 
 
+@pytest.mark.parametrize(
+    ("between", "armed"),
+    [("nop", 1), ("inc dword [eax + 60]", 0), ("inc dword [eax + 64]", 1), ("vmcall", 0)],
+)
+def test_mwait_tells_whether_the_monitor_is_armed(between: str, armed: int) -> None:
+    """SDM Vol. 3, "Basic VM-Exit Information", MWAIT: a store to the line ends it, and a VM exit."""
+    bench = Bench()
+    monitor = f"mov eax, 0x25000\nxor ecx, ecx\nmonitor\n{between}\n"
+    if bench.exit(monitor + "mwait", primary("MWAIT_EXITING")) == "VMCALL":
+        bench.set({"GUEST_RIP": bench["GUEST_RIP"] + 3})
+        bench.enter(resume=True)
+    assert bench.reason == "MWAIT" and bench["EXIT_QUALIFICATION"] == armed
+
+
 def test_the_monitor_trap_flag_exits_after_an_instruction() -> None:
     bench = Bench()
     assert bench.exit("inc eax\ninc eax", primary("MONITOR_TRAP_FLAG")) == "MONITOR_TRAP_FLAG"
