@@ -21,6 +21,7 @@ import cases
 from random_code import CODE, PG, TABLES, World
 
 ROUNDS, STATES, RUN, CYCLES = 5, 14, 60, 20_000
+AT_MOST = 8  # times as many states, where most of them fault at once
 STEPS = 30  # of a guest that leaves after each instruction
 CASES = 1000  # of a mode
 # With EPT the guest is unrestricted; without it it has to have paging.
@@ -83,7 +84,9 @@ def run_guest(guest: Guest, bare: emu.Cpu) -> tuple[emu.Stop | None, int]:
 def test_random_code(mode: str, ept: bool, vpid: bool) -> None:
     world, guest = GuestWorld(mode, 7, not ept), Guest(ept, vpid)
     bare, ran = world.cpu, 0
-    for number in range(ROUNDS * STATES):
+    for number in range(AT_MOST * ROUNDS * STATES):
+        if number >= ROUNDS * STATES and ran > 5 * ROUNDS * STATES:
+            break
         world.move() if number % STATES else world.random()
         stop, limit = run_guest(guest, bare)
         if stop is None:
@@ -107,7 +110,9 @@ def test_random_code_with_an_exit_after_each_instruction(mode: str, ept: bool, v
     """The monitor trap flag ends each instruction and the VMM resumes: all state goes to the VMCS and back."""
     world, guest = GuestWorld(mode, 10, not ept), Guest(ept, vpid, stepped=True)
     bare, ran = world.cpu, 0
-    for number in range(ROUNDS * STATES // 2):
+    for number in range(AT_MOST * ROUNDS * STATES // 2):
+        if number >= ROUNDS * STATES // 2 and ran > ROUNDS * STATES // 2:
+            break
         world.move() if number % STATES else world.random()
         if not guest.enter(bare):
             world.random()
