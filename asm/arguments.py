@@ -6,11 +6,12 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from asm.pragmas import LIMITS, kind_of_mangling
+
 DEBUG_FORMATS = {
     "elf": ("dwarf",), "elf32": ("dwarf",), "elf64": ("dwarf",), "bin": ("null",), "ith": ("null",), "srec": ("null",),
 }  # fmt: skip
 MANGLES = ("prefix", "postfix", "suffix", "gprefix", "gpostfix", "gsuffix", "lprefix", "lpostfix", "lsuffix")
-LIMITS = ("passes", "stalled-passes", "macro-levels", "macro-tokens", "mmacros", "rep", "eval", "lines")
 FLAGS = ("help", "v", "version", "keep-all", "no-line", "no-cache", "reproducible", "abort-on-panic")
 MAX_RESPONSE = 1 << 20  # bytes of a response file
 
@@ -26,6 +27,7 @@ class Arguments:
         self.source = ""
         self.output = ""
         self.listing = ""
+        self.listing_flags = ""  # what -L says, in order
         self.map = ""
         self.format = "bin"
         self.include: list[str] = []
@@ -154,8 +156,7 @@ def _long_option(arguments: Arguments, word: str, words: deque[str]) -> None:
     elif name == "pragma":
         arguments.before.append(f"%pragma {value}")
     elif name in MANGLES:
-        kind = name if name[0] in "gl" else f"g{name}"
-        arguments.mangle[kind.replace("postfix", "suffix")] = value
+        arguments.mangle.setdefault(kind_of_mangling(name), value)  # as in NASM the first counts
     elif name.startswith("limit-"):
         _limit(arguments, name.removeprefix("limit-"), value)
     elif name == "no-cache":
@@ -226,6 +227,8 @@ def _valued_option(arguments: Arguments, letter: str, value: str) -> None:
             arguments.style = styles[value.lower()]
         case "Z":
             arguments.messages = value
+        case "L":
+            arguments.listing_flags += "bdefmps" if "+" in value else value
         case "F":
             arguments.debug, arguments.debug_format = True, value
         case "O":

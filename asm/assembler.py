@@ -97,6 +97,7 @@ class Assembler:
         self.structures: list[tuple[str, str, Any, Place]] = []  # open struc and istruc
         self.named: list[Section] = []  # in the order in which the source names them first
         self.externals: set[str] = set()
+        self.mangle = dict(options.mangle)  # and what `%pragma output` adds
         self.map_request: tuple[frozenset[str], str] | None = None
         self.definitions: list[Symbol] = []  # in the order in which the source defines them
         self.operands: Sequence[Operand] = ()  # of the instruction at hand, for messages
@@ -116,8 +117,9 @@ class Assembler:
             symbol.offset = offset
         # For the listing: each line's place, text, level and first item; warnings with their line (-1: the item's) and
         # the item that they come before.
-        self.record: list[tuple[Place, str, int, int]] | None = [] if options.listing else None
-        self.listed_warnings: list[tuple[int, int, Diagnostic]] = []
+        # The listing's lines: number, text, depth and the item that comes next.
+        self.record: list[tuple[int, str, int, int]] | None = [] if options.listing else None
+        self.listed_messages: list[tuple[int, int, Diagnostic]] = []
         self.finishing = -1  # the item whose bytes are being made
         self.preprocessor = Preprocessor(self, name, text, options)
         self.place: Place = self.preprocessor.place
@@ -147,13 +149,14 @@ class Assembler:
             if not severity:
                 return
         diagnostic = make_diagnostic(severity, message, place or self.place, text, column, word, warning)
+        if severity == "warning" and len(self.warnings) >= MAX_WARNINGS:
+            return
+        if self.record is not None:
+            late = self.finishing >= 0
+            at = (-1, self.finishing) if late else (len(self.record) - 1, len(self.items))
+            self.listed_messages.append((*at, diagnostic))
         if severity == "warning":
-            if len(self.warnings) < MAX_WARNINGS:
-                self.warnings.append(diagnostic)
-                if self.record is not None:
-                    late = self.finishing >= 0
-                    at = (-1, self.finishing) if late else (len(self.record) - 1, len(self.items))
-                    self.listed_warnings.append((*at, diagnostic))
+            self.warnings.append(diagnostic)
             return
         self.errors.append(diagnostic)
         if len(self.errors) >= MAX_ERRORS or severity == "fatal":
@@ -375,7 +378,7 @@ class Assembler:
     def bad_expression(tokens: Sequence[str], shape: str) -> ParseError:
         if not shape:
             return ParseError("an expression is wanted", 0)
-        error = explain(["dd", *tokens], "D" + shape)
+        error = explain(["resb", *tokens], "R" + shape)  # a statement with one expression
         return ParseError(error.message, max(error.index - 1, 0))
 
     def constant(self, expression: Any) -> int | None:

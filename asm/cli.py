@@ -25,7 +25,9 @@ Assembles SOURCE, written in NASM's syntax. `-` reads standard input.
   -f FORMAT        bin (a flat binary: the default), ith (Intel HEX), srec (S-records), elf32 or elf, elf64 (objects)
   -o FILE          output file; without it the source's name, with the format's extension
   -g [-F dwarf]    line information for a debugger in an elf32 or elf64 file; -y lists what there is
-  -l FILE          listing of addresses, bytes and source lines
+  -l FILE          listing of addresses, bytes and source lines; also of a source with errors
+  -L LETTERS       more in it: d decimal counts, e lines as the preprocessor leaves them, f those of .nolist macros,
+                   m macro calls, s definitions of single-line macros; -L+ all; b, p and w are taken
   -I DIR, -i DIR   look there for %include and incbin
   -D NAME[=VALUE]  define a single-line macro; also -d
   -U NAME          forget a single-line macro; also -u
@@ -159,7 +161,7 @@ def _assemble(arguments: Arguments, say: Callable[[str], None], colourful: bool)
         include=arguments.include,
         preinclude=arguments.preinclude,
         optimise=arguments.optimise,
-        listing=bool(arguments.listing),
+        listing=arguments.listing_flags if arguments.listing else False,
         warnings=arguments.warnings,
         preprocess_only=arguments.preprocess_only or arguments.dependencies_only,
         line_directives=arguments.line_directives,
@@ -198,14 +200,19 @@ def _assemble(arguments: Arguments, say: Callable[[str], None], colourful: bool)
             _write(path, contents)
         return 0
     start = time.monotonic()
+    progress = Progress(sys.stderr)
     try:
-        with Progress(sys.stderr) as progress:
+        with progress:
             options.watch = progress.watch
             program = run(name, text, options)
             files = _products(arguments, name, program)
     except AsmError as error:
         for diagnostic in sorted(error.warnings + error.errors, key=lambda d: (d.file != name, d.file, d.line)):
             show(diagnostic)
+        if arguments.listing and progress.assembler is not None:  # it says what is wrong too
+            from asm.output_listing import listing
+
+            _write(arguments.listing, listing(progress.assembler).encode("utf-8", "surrogateescape"))
         return 1
     for diagnostic in program.warnings:
         show(diagnostic)

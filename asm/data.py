@@ -104,8 +104,8 @@ def _elements(
 
 
 def _number(assembler: Assembler, value: int, width: int, word: str) -> bytes:
-    if width == 10:
-        raise TokenError("integer supplied as DT data", word)
+    if width > 8:  # NASM has no numbers of that many bits
+        raise TokenError(f"integer supplied as {8 * width}-bit data", word)
     mask = (1 << 8 * width) - 1
     if not -(mask >> 1) - 1 <= value <= mask:
         name = {1: "byte", 2: "word", 4: "dword"}.get(width, "")

@@ -14,6 +14,7 @@ from asm.nops import THRESHOLDS
 from asm.output_map import PARTS
 from asm.parse import TokenError
 from asm.places import at_place
+from asm.pragmas import pragma
 from asm.tokens import TOKEN, unquote
 
 _SYNONYMS = {
@@ -128,6 +129,7 @@ def _list(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     if shape[1:] not in ("+", "-"):
         raise TokenError("list wants + or -", tokens[0])
     assembler.preprocessor.lists = shape[1] == "+"
+    assembler.preprocessor.end_listed_line()
 
 
 def _warning(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
@@ -320,7 +322,7 @@ DIRECTIVES: dict[str, Callable[[Assembler, Sequence[str], str], None]] = {
     "list": _list,
     "warning": _warning,
     "map": _map,
-    "pragma": lambda assembler, tokens, shape: None,  # what %pragma becomes in -E; none changes bytes
+    "pragma": lambda assembler, tokens, shape: pragma(assembler, " ".join(tokens[1:])),
     "align": _align,
     "alignb": _align,
     "alignmode": _alignmode,

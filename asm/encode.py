@@ -22,6 +22,7 @@ from asm.match import (
     SIGNED_BYTE,
     SIGNED_BYTE_16,
     UNSIGNED_32,
+    WRITTEN_ONE,
     Fit,
     level_of,
     matching_forms,
@@ -168,7 +169,7 @@ def _meets(operand: Operand, condition: int, address: int, choice: _Choice) -> b
     if condition == NEVER:
         return False
     if value is None:
-        return True
+        return condition != WRITTEN_ONE
     assert type(value) is int
     if condition == SIGNED_BYTE:
         return value + 0x80 & 0xFFFFFFFF < 0x100

@@ -92,15 +92,17 @@ START = _Place("$$")
 class Linear:
     """A constant plus multiples of section bases (Section) or registers (lower-case name), in order of appearance.
 
-    wrt: what stands behind ``wrt``, as ``..plt``.
+    wrt: what stands behind ``wrt``, as ``..plt``. summed: numbers were added up (see `adds_up`).
     """
 
-    __slots__ = ("const", "scaled", "terms", "wrt")
+    __slots__ = ("const", "scaled", "summed", "terms", "wrt")
 
     def __init__(
-        self, terms: dict[object, int], const: int, scaled: frozenset[str] = frozenset(), wrt: str = ""
-    ) -> None:
+        self, terms: dict[object, int], const: int, scaled: frozenset[str] = frozenset(), wrt: str = "",
+        summed: bool = False,
+    ) -> None:  # fmt: skip
         self.wrt = wrt
+        self.summed = summed
         self.terms = terms
         self.const = const
         self.scaled = scaled  # registers written with a scale, which are not to be the base
@@ -264,6 +266,11 @@ def evaluate(expression: Expression, section: Section, offset: int) -> Value:
     return None if type(value) is Linear and UNKNOWN in value.terms else value
 
 
+def evaluate_address(expression: Expression, section: Section, offset: int) -> int | Linear:
+    """As `evaluate`, but of an address whose value is not known yet the registers and UNKNOWN."""
+    return _evaluate(expression, section, offset)
+
+
 def _evaluate(expression: Expression, section: Section, offset: int) -> int | Linear:
     kind = type(expression)
     if kind is int:
@@ -284,6 +291,11 @@ def _evaluate(expression: Expression, section: Section, offset: int) -> int | Li
     operator = expression[0]
     if operator == "reg":
         return Linear({expression[1]: 1}, 0)
+    if operator == "sum":  # an address in which adding numbers up decides on the order of the registers
+        value = _evaluate(expression[1], section, offset)
+        if isinstance(value, Linear):
+            value = Linear(value.terms, value.const, value.scaled, value.wrt, adds_up(expression[1], section, offset))
+        return value
     if operator == "disp":  # an address without its registers
         value = _evaluate(expression[1], section, offset)
         if not isinstance(value, Linear):
@@ -309,6 +321,33 @@ def _evaluate(expression: Expression, section: Section, offset: int) -> int | Li
             if type(value) is Linear and UNKNOWN in value.terms:
                 return Linear({UNKNOWN: 1}, 0)
     return apply(operator, *values) if len(values) == 2 else apply_unary(operator, *values)
+
+
+def adds_up(expression: Expression, section: Section = SCALAR, offset: int = 0) -> bool:
+    """Whether two parts of an address that both have a number in them give one other than 0 when they are added.
+
+    NASM forgets the order in which the source names the registers then. A symbol has a number, be it 0; a register has
+    none; a sum of 0 is none.
+    """
+    return _adding_up(expression, section, offset)[2]
+
+
+def _adding_up(expression: Expression, section: Section, offset: int) -> tuple[int, bool, bool]:
+    """The number in a part, whether there is one, and whether numbers were added up."""
+    if isinstance(expression, tuple) and expression[0] == "reg":
+        return 0, False, False
+    if isinstance(expression, tuple) and expression[0] in "+-" and len(expression) == 3:
+        left, in_left, before = _adding_up(expression[1], section, offset)
+        right, in_right, within = _adding_up(expression[2], section, offset)
+        total = wrap(left + right if expression[0] == "+" else left - right)
+        both = in_left and in_right
+        return total, bool(total) if both else in_left or in_right, before or within or (both and bool(total))
+    value = _evaluate(expression, section, offset)
+    parts = expression[1:] if isinstance(expression, tuple) else ()
+    within = any(_adding_up(part, section, offset)[2] for part in parts)  # as in [ebx+ecx*(1+1)]
+    if not isinstance(value, Linear):
+        return value, True, within
+    return value.const, any(not isinstance(term, str) for term in value.terms) or bool(value.const), within
 
 
 def is_constant(expression: Expression) -> bool:

@@ -11,7 +11,17 @@ from typing import NamedTuple, Protocol, TypeAlias, Union
 
 from asm.address import is_rip_relative
 from asm.encode import encode
-from asm.expression import SCALAR, Expression, ExpressionError, Linear, Section, Symbol, evaluate
+from asm.expression import (
+    SCALAR,
+    UNKNOWN,
+    Expression,
+    ExpressionError,
+    Linear,
+    Section,
+    Symbol,
+    evaluate,
+    evaluate_address,
+)
 from asm.match import ANY, LEVELS
 from asm.nops import parts
 from asm.operands import Encoded, Far, Imm, Mem, Operand
@@ -215,7 +225,9 @@ class Branch:
 class Instruction:
     """An instruction with an expression that is no constant, so that its form may depend on the value."""
 
-    __slots__ = ("_values", "absolute", "code", "expressions", "fixed", "mnemonic", "mode", "operands", "prefixes")
+    __slots__ = (
+        "_values", "absolute", "code", "expressions", "fixed", "mnemonic", "mode", "operands", "prefixes", "unsure",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -232,6 +244,7 @@ class Instruction:
         self.expressions = expressions
         self.fixed = False  # every value is an address in a section: no later pass changes the form
         self.absolute = False  # what was to be relative to RIP is no address in a section
+        self.unsure = False  # of the first pass: an address that would be relative to RIP, which takes a byte less
         self._values: list[object] | None = None
         self.code = Encoded(b"")
 
@@ -241,23 +254,31 @@ class Instruction:
         Raises:
             EncodeError, ExpressionError: there is none.
         """
-        values = [evaluate(expression, section, offset) for _, _, expression in self.expressions]
-        known = [value if isinstance(value, int) or value is None else "address" for value in values]
+        values = [
+            (evaluate_address if field == "address" else evaluate)(expression, section, offset)
+            for _, field, expression in self.expressions
+        ]
+        known = [_kind_of_value(value) for value in values]
         if known != self._values or any(field == "address" for _, field, _ in self.expressions):
             operands = list(self.operands)
+            self.unsure = False
             for (index, field, _), value in zip(self.expressions, values, strict=True):
-                operands[index] = _with_value(operands[index], field, value, section)
+                operand = operands[index] = _with_value(operands[index], field, value, section)
+                if value is None and isinstance(operand, Mem):  # NASM has no such address relative to RIP
+                    self.unsure = is_rip_relative(operand, self.mode.bits, self.mode.default_rel)
             self.code = encoded(self.mode, self.mnemonic, tuple(operands), self.prefixes)
             self._values = known  # type: ignore[assignment]
             self.absolute = self.mode.bits == 64 and any(
-                type(operand) is Mem
+                isinstance(operand, Mem)
                 and is_rip_relative(operand, 64, self.mode.default_rel)
-                and type(operands[index]) is Mem
-                and (operands[index].rel is False or operands[index].disp is not None)  # type: ignore[union-attr]
-                for index, operand in enumerate(self.operands)
+                and isinstance(settled, Mem)
+                and settled.base is None
+                and settled.index is None
+                and (settled.rel is False or settled.disp is not None)
+                for operand, settled in zip(self.operands, operands, strict=True)
             )
-            self.fixed = all(value == "address" for value in known)
-        return len(self.code.data)
+            self.fixed = all(kind == "address" for kind in known)
+        return len(self.code.data) + self.unsure
 
     def emit(self, section: Section, offset: int, sink: Sink, start: int | None = None) -> bytes:
         self.size(section, offset if start is None else start)
@@ -285,6 +306,15 @@ class Instruction:
                 kind = "signed" if signed else "abs"
             patches.append(Patch(offset, size, kind, expression, fixup.limit))
         return tuple(patches)
+
+
+def _kind_of_value(value: int | Linear | None) -> int | str | None:
+    """What the length of an instruction may depend on: a number, None, an address in a section, a mere sum."""
+    if value is None or isinstance(value, int):
+        return value
+    if UNKNOWN in value.terms:
+        return None
+    return "address" if any(not isinstance(term, str) for term in value.terms) else "registers"
 
 
 def _constant_of(operand: Operand, kind: str) -> int:
@@ -323,12 +353,14 @@ def _with_value(operand: Operand, field: str, value: int | Linear | None, sectio
     places = [
         (term, count)
         for term, count in value.terms.items()
-        if not isinstance(term, str) and (term, count) != (section, -1)
+        if not isinstance(term, str) and (term, count) != (section, -1) and term is not UNKNOWN
     ]
     if len(places) > 1 or any(count != 1 for _, count in places):
         raise ExpressionError("invalid effective address: impossible segment base multiplier")
-    base, index, scale = base_and_index(registers, value.scaled)
-    disp = None if places else value.const
+    if value.summed:
+        registers = dict(sorted(registers.items()))
+    base, index, scale = base_and_index(registers, frozenset() if value.summed else value.scaled)
+    disp = None if places or UNKNOWN in value.terms else value.const
     return operand._replace(base=base, index=index, scale=scale, disp=disp, relocatable=bool(places))
 
 

@@ -182,6 +182,8 @@ class Call:
         for n in range(1, len(parts), 2):
             if parts[n][0] == "%":
                 result[n] = self.resolve(parts[n])
+                if parts[n - 1][-2:] == "%+" and result[n][:1].isdigit():
+                    result[n] = f" {result[n]}"  # m%+%1 does not become m%+0, which would be a condition code
                 if "%$" in parts[n - 1] and (local := LOCAL_AT_END.search(parts[n - 1])) is not None:
                     result[n - 1] = f"{parts[n - 1][: local.start()]}%{{{local.group(1)}}}"  # its name ends here
         return "".join(result)

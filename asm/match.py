@@ -31,7 +31,8 @@ REGISTER_CLASS: dict[str, str] = {
 }
 
 # Conditions on a value. A condition of the last form that fits is dropped: the value is truncated with a warning.
-ONE, SIGNED_BYTE_16, SIGNED_BYTE, UNSIGNED_32, SIGNED_32, SHORT, NEVER = range(7)
+# WRITTEN_ONE is for -O0, to which a value that is not known yet is no one.
+ONE, SIGNED_BYTE_16, SIGNED_BYTE, UNSIGNED_32, SIGNED_32, SHORT, NEVER, WRITTEN_ONE = range(8)
 _ALWAYS, _WRONG_SIZE = -1, -2
 
 # The levels of `cpu`, and the first that has what a row's `since` says; features that are not here came last.
@@ -136,7 +137,9 @@ def _fit(form: Form, spec: OperandSpec, operand: Operand, bits: int, optimise: i
         if operand.distance:
             return None
         if spec.kind == "one":
-            return None if operand.size or operand.strict or operand.relocatable else ONE
+            if operand.size or operand.strict or operand.relocatable:
+                return None
+            return ONE if optimise else WRITTEN_ONE
         return _fit_immediate(form, spec, operand, bits, optimise) if spec.kind == "imm" else None
     if spec.kind != "ptr" or operand.distance in ("near", "short"):
         return None

@@ -23,7 +23,7 @@ class Options:
         include: Sequence[str | os.PathLike[str]] = (),
         preinclude: Sequence[str] = (),
         optimise: bool | int = True,
-        listing: bool = False,
+        listing: bool | str = False,
         warnings: Iterable[str] | Mapping[str, bool] = (),
         output_format: str = "bin",
         debug: bool = False,
@@ -40,7 +40,8 @@ class Options:
         self.include = [os.fspath(path) for path in include]
         self.preinclude = list(preinclude)
         self.optimise = 2 if optimise is True else int(optimise)  # 0, 1 or 2, for -O0, -O1 and -Ox
-        self.listing = listing
+        self.listing = bool(listing) or listing == ""
+        self.listing_flags = set(listing if isinstance(listing, str) else "")  # letters of -L
         self.warnings = Warnings(warnings)
         self.output_format = "elf32" if output_format == "elf" else output_format
         self.watch = watch  # is told of the assembler of each round

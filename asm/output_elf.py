@@ -464,7 +464,7 @@ class _File:
 
     def _mangled(self, name: str) -> str:
         """A symbol's name with what the options put before and behind it; to NASM a common one counts as local."""
-        mangle = self.assembler.options.mangle
+        mangle = self.assembler.mangle
         attributes = self.elf.attributes.get(name)
         kind = "l" if attributes is None or attributes.common else "g"
         return f"{mangle.get(f'{kind}prefix', '')}{name}{mangle.get(f'{kind}suffix', '')}" if mangle else name

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from asm.expression import ExpressionError, Linear, Section, evaluate
 from asm.ir import Branch, Fixed, Instruction, Item, Padding, Patch, Reserve, Switch, Times, address_field
 from asm.operands import EncodeError
+from asm.preprocess import HIDDEN
 
 if TYPE_CHECKING:
     from asm.assembler import Assembler
@@ -43,30 +44,33 @@ def listing(assembler: Assembler) -> str:
     """The listing of an assembled program whose assembler kept a record of the lines."""
     record = assembler.record or []
     sections = _sections_of_items(assembler)
-    warnings = _warnings_of_lines(assembler)
+    messages = _messages_of_lines(assembler)
+    count = min(len(assembler.items), len(assembler.offsets))  # none where the source's errors left no layout
     out: list[str] = []
-    for n, ((frame, number), text, level, first) in enumerate(record):
-        last = record[n + 1][3] if n + 1 < len(record) else len(assembler.items)
-        line_number = frame.number_of(number)
+    for n, (line_number, text, level, first) in enumerate(record):
+        if level == HIDDEN:
+            continue
+        last = min(record[n + 1][3] if n + 1 < len(record) else count, count)
         depth = f"{' ' if level < 10 else ''}<{level}>" if level else "    "
-        pending = deque(warnings.get(n, ()))
+        pending = deque(messages.get(n, ()))
         is_first = True
         for row, reached in _rows(assembler, sections, first, last, assembler.spaces.get(n, ())):
             out.append(f"{line_number:6} {row}" + (f"{depth} {text}" if is_first else depth if level else ""))
             is_first = False
-            while pending and pending[0][0] <= reached:
+            while pending and (pending[0][0] <= reached or reached == last):
                 out.append(f"{line_number:6}{' ' * 10}{'*' * HEX_WIDTH} {depth}  {pending.popleft()[1]}")
     return "".join(f"{line}\n" for line in out)
 
 
-def _warnings_of_lines(assembler: Assembler) -> dict[int, list[tuple[int, str]]]:
-    """By line of the record: the item that each warning comes before, and its text."""
+def _messages_of_lines(assembler: Assembler) -> dict[int, list[tuple[int, str]]]:
+    """By line of the record: the item that each message comes before, and its text."""
     firsts = [first for *_, first in assembler.record or []]
     found: dict[int, list[tuple[int, str]]] = {}
-    for line, item, diagnostic in assembler.listed_warnings:
+    for line, item, diagnostic in assembler.listed_messages:
         if line < 0:
             line = bisect_right(firsts, item) - 1
-        text = f"{diagnostic.severity}: {diagnostic.message} [-w+{diagnostic.warning}]"
+        text = f"{diagnostic.severity}: {diagnostic.message}"
+        text += f" [-w+{diagnostic.warning}]" if diagnostic.warning else ""
         found.setdefault(line, []).append((item, text))
     for listed in found.values():
         listed.sort(key=lambda entry: entry[0])
@@ -92,7 +96,7 @@ def _rows(
     """
     data, start = "", 0
     items = ((index, piece) for index in range(first, last) for piece in _pieces(assembler, index, sections[index]))
-    absolute = ((last, piece) for space in spaces for piece in _space(*space))
+    absolute = ((last, piece) for space in spaces for piece in _space(assembler, *space))
     for index, (offset, piece) in itertools.chain(items, absolute):
         if len(data) + len(piece) > HEX_WIDTH:
             yield f"{start & 0xFFFFFFFF:08X} {data + '-':<{HEX_WIDTH + 1}}", index
@@ -110,20 +114,20 @@ def _pieces(assembler: Assembler, index: int, section: Section) -> Iterator[tupl
     blanks = assembler.blanks.get(index, ())
     if index in assembler.included:
         count = assembler.repeated.get(index, 1)
-        yield offset, f"<bin {len(item) // max(count, 1):X}h>"  # type: ignore[arg-type]
+        yield offset, f"<bin {_count(assembler, len(item) // max(count, 1))}>"  # type: ignore[arg-type]
         if count > 1:
-            yield offset, f"<rep {count:X}h>"
+            yield offset, f"<rep {_count(assembler, count)}>"
     elif type(item) is Times:
         if item.count:
             yield from _item_pieces(assembler, item.body, section, offset, blanks)
             if item.count > 1:
-                yield offset, f"<rep {item.count:X}h>"
+                yield offset, f"<rep {_count(assembler, item.count)}>"
     elif index in assembler.repeated and type(item) is bytes:
         count = assembler.repeated[index]
         if count:
             yield from _item_pieces(assembler, item[: len(item) // count], section, offset, blanks)
             if count > 1:
-                yield offset, f"<rep {count:X}h>"
+                yield offset, f"<rep {_count(assembler, count)}>"
     else:
         yield from _item_pieces(assembler, item, section, offset, blanks)
 
@@ -136,16 +140,21 @@ def _with_blanks(
     begin, size = next(spaces)
     for place, piece in _item_pieces(assembler, item, section, offset):
         if place == offset + begin:
-            yield from _space(place, size)
+            yield from _space(assembler, place, size)
         if not offset + begin <= place < offset + begin + size:
             yield place, piece
         elif place == offset + begin + size - 1:
             begin, size = next(spaces, (-1, 0))
 
 
-def _space(offset: int, size: int) -> Iterator[tuple[int, str]]:
+def _space(assembler: Assembler, offset: int, size: int) -> Iterator[tuple[int, str]]:
     if size:
-        yield offset, "??" * size if size <= 8 else f"<res {size:X}h>"
+        yield offset, "??" * size if size <= 8 else f"<res {_count(assembler, size)}>"
+
+
+def _count(assembler: Assembler, count: int) -> str:
+    """How often, or how much: hexadecimal, or with -Ld decimal."""
+    return str(count) if "d" in assembler.preprocessor.listing_flags else f"{count:X}h"
 
 
 def _item_pieces(
@@ -164,11 +173,11 @@ def _item_pieces(
             if count:
                 yield from _item_pieces(assembler, code, section, offset)
             if count > 1:
-                yield start, f"<rep {count:X}h>"
+                yield start, f"<rep {_count(assembler, count)}>"
             offset += len(code) * count
         return
     if type(item) is Reserve:
-        yield from _space(offset, item.size(section, offset))
+        yield from _space(assembler, offset, item.size(section, offset))
         return
     if not isinstance(item, Fixed | Branch | Instruction):
         return

@@ -19,7 +19,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from asm.diagnostics import foreign_word
-from asm.expression import HERE, SCALAR_OPERATORS, START, ExpressionError, apply, apply_unary, wrap
+from asm.expression import HERE, SCALAR_OPERATORS, START, ExpressionError, adds_up, apply, apply_unary, wrap
 from asm.operands import Far, Imm, Mem, Operand, Reg
 from asm.tokens import SIZES, exceeds_64_bits, parse_number, string_value
 
@@ -176,7 +176,7 @@ _NAMESPACE = {
     "HERE": HERE,
     "START": START, "W": wrap, "OP": SCALAR_OPERATORS, "APPLY": apply, "UNARY": apply_unary, "Imm": Imm, "Mem": Mem,
     "Far": Far, "FAIL": _fail, "SCALED": _scaled, "TWO": _two, "PLAIN_SCALED": _plain_and_scaled,
-    "SORTED": _sorted, "SORTED_SCALED": _sorted_scaled, "NAKED": _naked_segment,
+    "ADDS_UP": adds_up, "SORTED": _sorted, "SORTED_SCALED": _sorted_scaled, "NAKED": _naked_segment,
     "NOT_FAR": _not_far,
 }  # fmt: skip
 
@@ -297,19 +297,27 @@ class _Address:
         else:
             self.general = True
 
-    def registers(self) -> str | None:
-        """Source of (base, index, scale), or None where only the values can tell."""
+    def registers(self, whole: str) -> str | None:
+        """Source of (base, index, scale), or None where only the values can tell.
+
+        Args:
+            whole: source of the whole sum as a tree.
+        """
         match self.plain, self.scaled:
+            case [first, second], [] if self.summed:
+                return f"*(SORTED if ADDS_UP({whole}) else TWO)({first},{second})" if self.symbolic is None else None
             case [], []:
                 return "None,None,1"
             case [base], []:
                 return f"{base},None,1"
             case [first, second], []:
-                return f"*{'SORTED' if self.summed else 'TWO'}({first},{second})"
+                return f"*TWO({first},{second})"
             case [], [(register, scale)]:
                 return f"*SCALED({scale},{register})"
+            case [base], [(register, scale)] if self.summed and self.symbolic is None:
+                return f"*(SORTED_SCALED if ADDS_UP({whole}) else PLAIN_SCALED)({base},{register},{scale})"
             case [base], [(register, scale)]:
-                return f"*{'SORTED' if self.summed else 'PLAIN'}_SCALED({base},{register},{scale})"
+                return f"*PLAIN_SCALED({base},{register},{scale})"
         return None
 
     def displacement(self) -> str:
@@ -319,6 +327,14 @@ class _Address:
         if len(self.constants) == 1 and self.constants[0][0] == "+":
             return self.constants[0][1:]
         return f"W({''.join(self.constants)})"
+
+
+def _tree(node: Any) -> str:
+    """Source of a sum as a tree of tuples in which nothing has been worked out."""
+    if not _is_token(node) and node.data in ("binary", "unary"):
+        *left, operator, right = node.children
+        return f"({','.join([repr(str(operator)), *map(_tree, left), _tree(right)])})"
+    return _expression(node).source
 
 
 def _has_number(node: Any) -> bool:
@@ -439,10 +455,10 @@ class _StatementCode:
         address = _Address()
         address.add(values[-1])
         address.summed = _adds_numbers(values[-1])
-        registers = address.registers()
+        registers = address.registers(_tree(values[-1]) if address.summed else "")
         if address.general or registers is None:
-            whole = _expression(values[-1])
-            self.expressions.append(f"({len(self.operands)},'address',{whole.source})")
+            whole = f"('sum',{_tree(values[-1])})" if address.summed else _expression(values[-1]).source
+            self.expressions.append(f"({len(self.operands)},'address',{whole})")
             registers, displacement = "None,None,1", "None"
         elif address.symbolic is not None:
             expression = address.symbolic
@@ -451,6 +467,11 @@ class _StatementCode:
             if address.base is not None:
                 expression = Code(f"('wrt',{expression.source},{address.base.source})", SYMBOLIC)
             displacement = self.defer("disp", expression)
+            if address.summed and address.plain and address.scaled:  # [eax*1+ebx+x+4]: only the values can tell
+                is_one = f"{address.scaled[0][1]}==1"
+                whole = f"({len(self.operands)},'address',('sum',{_tree(values[-1])}))"
+                registers = f"*((None,None,1)if {is_one} else({registers[1:]}))"
+                self.expressions[-1] = f"({whole} if {is_one} else {self.expressions[-1]})"
         else:
             displacement = address.displacement()
         rest = [disp_size, addr_size, rel, nosplit, strict, distance]

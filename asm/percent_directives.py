@@ -9,6 +9,7 @@ from asm import text_directives
 from asm.frames import MAX_INCLUDES, DirectiveError, Frame, decode, source_lines
 from asm.macros import NAME, Context, pieces, strip_comment
 from asm.nops import THRESHOLDS
+from asm.pragmas import pragma
 from asm.predefined import USE_PACKAGES
 from asm.text_directives import Handler
 from asm.tokens import unquote
@@ -194,7 +195,7 @@ def _use(pre: Preprocessor, rest: str) -> None:
 
 
 def _pragma(pre: Preprocessor, rest: str) -> None:
-    """It changes no bytes; NASM makes a directive of those that are not the preprocessor's own."""
+    """Those that are not the preprocessor's own are a directive to NASM."""
     text = pre.expander.expand(strip_comment(rest)).strip()
     facility, *words = text.split(None, 2) or [""]
     if facility.lower() == "preproc":
@@ -202,6 +203,9 @@ def _pragma(pre: Preprocessor, rest: str) -> None:
             pre.sane_empty_expansion = pre.truth("".join(words[1:]))
     elif pre.verbatim and NAME.match(text):
         pre.made.append(f"[pragma {text}]")
+    else:
+        pre.assembler.place = pre.place
+        pragma(pre.assembler, text)
 
 
 def _depend(pre: Preprocessor, rest: str) -> None:

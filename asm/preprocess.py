@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from asm.assembler import Assembler
     from asm.options import Options
 
+HIDDEN = -1  # the depth of what is not in the listing
 MAX_FRAMES = 500  # nested includes and macro calls
 MAX_REPEAT = 1_000_000
 MAX_LINES = 3_000_000  # with macros or directives that macros and %rep may make: beyond it is no source but a bomb
@@ -85,8 +86,10 @@ class Preprocessor:
         self.made_lines = 0
         self.dependencies: list[str] = []
         self.absent: set[str] = set()  # where files were looked for in vain
+        self.limits = dict(options.limits)
         self.volatile = False  # it asked for the time or the environment
         self.record = assembler.record
+        self.listing_flags = set(options.listing_flags)
         self.verbatim = options.preprocess_only
         self.functions = {name: [Macro(name, parameters=["x"], function=f)] for name, f in functions.NAMED.items()}
         self.made: list[str] = []  # lines that a directive or the label before a call leaves, in -E
@@ -217,6 +220,10 @@ class Preprocessor:
         except ParseError as error:
             self.assembler.report(error.message, place=self.place, text=expanded)
             return
+        if "e" in self.listing_flags and not {"d", "B"}.intersection(self.shape[:1] + self.shape[2:3]):
+            # What is a directive here is to NASM a macro with .nolist.
+            shown = "".join(" " if piece.isspace() else piece for piece in pieces(strip_comment(expanded).rstrip()))
+            self.list_remark("e", shown)
         yield expanded
 
     def _left_behind(self) -> list[str]:
@@ -231,16 +238,39 @@ class Preprocessor:
         return classify(token)
 
     def list_line(self, frame: Frame, text: str) -> None:
-        if self.record is None or text is CONTINUED or not self.lists:
+        """Adds a line of the source to the listing."""
+        if self.record is None or text is CONTINUED or not self._is_listed(frame):
             return
-        if not all(outer.lists for outer in self.frames):
-            return  # in a macro with .nolist: the line that calls it shows the bytes
         if frame.kind != "file":
             text = strip_comment(text).rstrip()
             if "%!" in text:
                 text = "".join(p if p[:2] != "%!" else self.expander.variable(p, quiet=True) for p in pieces(text))
             text = re.sub(r"%\{([^}]*)\}", r"%\1", "".join(" " if p.isspace() else p for p in pieces(text)))
-        self.record.append((self.place, text, len(self.frames) - 1, len(self.assembler.items)))
+        self._list(text)
+
+    def list_remark(self, flag: str, text: str) -> None:
+        """Adds what a letter of -L asks for."""
+        if self.record is not None and flag in self.listing_flags and self._is_listed(self.frames[-1]):
+            self._list(f" ;;; {text}")
+
+    def _list(self, text: str, depth: int = -1) -> None:
+        if self.record is not None:
+            frame, number = self.place
+            row = frame.number_of(number), text, len(self.frames) + depth, len(self.assembler.items)
+            self.record.append(row)
+
+    def end_listed_line(self) -> None:
+        """What comes now does not belong to the line that is in the listing."""
+        if self.record is not None:
+            self.record.append((0, "", HIDDEN, len(self.assembler.items)))
+
+    def _is_listed(self, frame: Frame) -> bool:
+        """Whether lines of a frame are in the listing; the bytes of those with .nolist stand by the line that calls."""
+        if not self.lists:
+            return False
+        if "f" in self.listing_flags:
+            return not frame.name.startswith("<") or frame.lists
+        return all(outer.lists for outer in self.frames)
 
     def push(self, frame: Frame) -> None:
         if len(self.frames) >= MAX_FRAMES:
@@ -354,6 +384,9 @@ class Preprocessor:
             return False
         macro, parameters = found
         call = Call(macro, name, parameters, self.calls, label.rstrip(":"))
+        if macro.lists or "f" in self.listing_flags:
+            shown = ",".join(f"{{{parameter}}}" for parameter in parameters)
+            self.list_remark("m", f"[macro] {name} {shown}".rstrip())
         self.calls += 1
         body = macro.body
         if self.verbatim and label and not macro.uses_label:
@@ -362,11 +395,14 @@ class Preprocessor:
         elif label and not macro.uses_label:
             self.tokens, self.shape = [label.rstrip(":"), ":"], "i:"
             self.assembler.place = self.place
-            if self.record is not None and macro.lists:
+            is_shown = macro.lists or "f" in self.listing_flags
+            if self.record is not None and is_shown and self._is_listed(self.frames[-1]):
                 local = NAME.match(written) if label.startswith("..@") else None
                 shown = local.group(1) if local is not None and local.group(1)[0] == "%" else label.rstrip(":")
-                shown = " " * text[0].isspace() + shown + (": " if label.endswith(":") else " :")
-                self.record.append((self.place, shown, len(self.frames), len(self.assembler.items)))
+                behind = ": " if label.endswith(":") else " :"
+                self._list(" " * text[0].isspace() + shown + behind, 0)
+                if "e" in self.listing_flags:
+                    self._list(f" ;;; {' ' * text[0].isspace()}{label.rstrip(':')}{behind}", 0)
             self.assembler.line(self.tokens, self.shape, label)
         frame = Frame("macro", macro.file, body, self.place, macro.first, f"macro `{macro.name}'", call)
         frame.lists = macro.lists
@@ -564,12 +600,13 @@ class Preprocessor:
     def _repeat(self, rest: str, frame: Frame) -> None:
         place = self.place
         body_first = frame.number_of(frame.number) + 1
-        rest, unlisted = re.subn(r"\.nolist\b", "", strip_comment(rest))
+        bare = re.sub(r"^\s*\.nolist(?!\w)", "", rest := strip_comment(rest))
+        is_listed, rest = bare == rest, bare
         try:
             count = self.evaluate(rest)
         finally:  # a wrong count does not make its %endrep wrong
             body = self._body(frame, "rep")
-        limit = min(self.options.limits.get("rep", MAX_REPEAT), MAX_REPEAT)
+        limit = min(self.limits.get("rep", MAX_REPEAT), MAX_REPEAT)
         if count > limit:
             raise DirectiveError(f"`%rep' count {count} exceeds limit ({limit})")
         if count < 0:
@@ -578,7 +615,7 @@ class Preprocessor:
             return
         repetition = Frame("rep", frame.file_of(frame.number), body, place, body_first, "%rep", frame.call)
         repetition.remaining = count - 1
-        repetition.lists = not unlisted
+        repetition.lists = is_listed
         self.push(repetition)
 
     def evaluate(self, text: str, truth: bool = False) -> int:
@@ -708,6 +745,8 @@ class Preprocessor:
             MacroError: there is one with parameters where this has none, or the reverse.
         """
         name = macro.name = self.expander.meant(macro.name)
+        if "s" in self.listing_flags and self.place[1]:
+            self.list_remark("s", self._definition(macro))
         if name.startswith("%$"):
             context, bare = self.expander.context_name(name)
             table, key = context.macros, bare
@@ -724,6 +763,22 @@ class Preprocessor:
             raise MacroError(f"macro `{name}' defined both with and without parameters")
         others[:] = [other for other in others if other.arity != macro.arity or other.greedy != macro.greedy]
         others.append(macro)
+
+    def _definition(self, macro: Macro) -> str:
+        """A single-line macro as -Ls shows it."""
+        text = f"%{'i' * macro.insensitive}define "
+        if macro.name.startswith("%$"):
+            context, _ = self.expander.context_name(macro.name)
+            text += f"[{context.name}::{context.number}] "
+        text += macro.name
+        names = list(macro.parameters or ())
+        if macro.parameters is not None:
+            shown = [
+                "=" * (n in macro.evaluated) + "&" * (n in macro.quoted) + name for n, name in enumerate(names)
+            ]
+            text += f"({','.join(shown)}{'+' * macro.greedy})"
+        body = (names[piece] if isinstance(piece, int) else " " if piece.isspace() else piece for piece in macro.body)
+        return f"{text} {''.join(body)}"
 
     def undefine(self, name: str) -> None:
         """Forgets the single-line macros of a name."""

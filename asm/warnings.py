@@ -38,6 +38,7 @@ class Warnings:
     def __init__(self, switches: Iterable[str] | Mapping[str, bool] = ()) -> None:
         self.on = set(ON | ERROR)
         self.errors = set(ERROR)
+        self.at_first = frozenset(self.on), frozenset(self.errors)
         if isinstance(switches, Mapping):
             switches = [("+" if on else "-") + name for name, on in switches.items()]
         for text in switches:

@@ -1,6 +1,7 @@
 """The command `emu-asm`: NASM's flags, files and exit statuses."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -119,7 +120,8 @@ def test_errors_leave_no_output_and_give_status_1(folder: Path, capsys: pytest.C
     assert "bad.asm:1:9: error: symbol `nowhere' not defined\n" in captured.err
     assert "bad.asm:2:1: error: unknown instruction `bad'" in captured.err
     assert (folder / "out.bin").read_bytes() == b"old"
-    assert sorted(path.name for path in folder.iterdir()) == ["bad.asm", "good.asm", "inc", "out.bin"]
+    assert "symbol `nowhere' not defined" in (folder / "out.lst").read_text()  # as NASM has it, too
+    assert sorted(path.name for path in folder.iterdir()) == ["bad.asm", "good.asm", "inc", "out.bin", "out.lst"]
 
 
 def test_messages_to_standard_output_and_to_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -300,6 +302,57 @@ def test_names_in_an_object_are_prefixed_as_nasm_does(folder: Path, options: str
     subprocess.run(["nasm", *words, "theirs.o"], check=True)
     assert main([*words, "ours.o"]) == 0
     assert (folder / "ours.o").read_bytes() == (folder / "theirs.o").read_bytes()
+
+
+@needs_nasm
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "%pragma output gprefix _\n%pragma elf lsuffix _l\n%pragma output gprefix second_",
+        "%pragma output prefix a\n[pragma output suffix b]\n%pragma asm gprefix never\n%pragma win32 gprefix never",
+    ],
+)
+def test_a_source_prefixes_names_as_with_nasm(folder: Path, lines: str) -> None:
+    (folder / "names.asm").write_text(f"{lines}\nglobal foo\nextern ext\nfoo: call ext\n.in: jmp foo\n")
+    for options in ([], ["--prefix", "Q_"]):
+        words = ["-f", "elf32", *options, "names.asm", "-o"]
+        subprocess.run(["nasm", *words, "theirs.o"], check=True)
+        assert main([*words, "ours.o"]) == 0
+        assert (folder / "ours.o").read_bytes() == (folder / "theirs.o").read_bytes()
+
+
+@needs_nasm
+def test_pragmas_are_warned_of_as_nasm_does(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pragmas = (
+        "", "foo", "foo bar", "output", "output foo", "asm foo", "list", "list foo", "list options +q", "preproc",
+        "limit rep 9", "limit rep foo", "limit foo 5", "elf foo", "bin foo", "ith foo", "debug foo", "ignore foo",
+    )  # fmt: skip
+    (folder / "pragmas.asm").write_text("".join(f"%pragma {text}\n" for text in pragmas) + "db 1\n")
+    command = ["-w+all", "pragmas.asm", "-o", "out.bin"]
+    theirs = subprocess.run(["nasm", *command], check=True, capture_output=True, text=True).stderr
+    assert main(command) == 0
+    ours = capsys.readouterr().err
+    expected = re.findall(r":(\d+): warning: .*(\[.*\])", theirs)
+    assert re.findall(r":(\d+):\d+: warning: .*(\[.*\])", ours) == expected != []
+
+
+def test_a_pragma_limits_repetitions(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "many.asm").write_text("%pragma limit rep 5\n%rep 6\n db 1\n%endrep\n")
+    assert main(["many.asm", "-o", "out.bin"]) == 1
+    assert "`%rep' count 6 exceeds limit (5)" in capsys.readouterr().err
+
+
+def test_a_warning_goes_back_to_what_it_was(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "wide.asm").write_text(" db 300\n")
+    assert main(["-w-number-overflow", "-w*number-overflow", "wide.asm", "-o", "out.bin"]) == 0
+    assert "number-overflow" in capsys.readouterr().err
+
+
+def test_a_link_is_written_through(folder: Path) -> None:
+    (folder / "link").symlink_to("target.bin")
+    assert main(["-Iinc/", "-dVALUE=1", "good.asm", "-o", "link"]) == 0
+    assert (folder / "link").is_symlink()
+    assert (folder / "target.bin").read_bytes()
 
 
 def test_a_dependency_file_named_apart(folder: Path) -> None:

@@ -1,0 +1,36 @@
+; Which of two registers is the base where numbers are added up in the address, and where none are.
+        bits    32
+begin:  mov     eax, [ecx+eax+4]
+        mov     eax, [ecx+eax+4+4]
+        mov     eax, [ecx+eax+4-4]
+        mov     eax, [(4+4)+ecx+eax]
+        mov     eax, [ecx+eax+begin]
+        mov     eax, [ecx+eax+begin+4]
+        mov     eax, [ecx+eax+after]
+        mov     eax, [ecx+eax+after-begin]
+        mov     eax, [ecx+eax+after+0]
+        mov     eax, [ecx+begin+eax+after-$$]
+        mov     eax, [ecx*1+eax+4+4]
+        mov     eax, [ecx*1+eax+after+4]
+        mov     eax, [ecx*2+eax+after+4]
+        mov     eax, [ecx*1+eax+begin+0]
+        mov     eax, [ecx+ecx+after+4]
+        mov     eax, [(ecx+4)+(eax-4)]
+        mov     eax, [ecx+ebp+4+4]
+        mov     eax, [esp+ecx+4+4]
+        mov     eax, [ecx+esp+begin]
+        mov     eax, [ecx+5*2+eax+3]
+        mov     eax, [ecx+eax+((1+1)<<2)]
+        mov     eax, [ecx+eax*(1+0)]
+        mov     eax, [ecx+eax*(2-1)+5]
+        mov     eax, [ecx*(1+0)+eax]
+        bits    16
+        mov     ax, [si+bx+begin+4]
+        bits    64
+        vinserti128 ymm3, ymm3, [rcx+R12*(1+1) +0], 1
+        mov     eax, [rax-$$+begin+r9]
+        mov     eax, [rax-$$+begin+r9+16*0]
+        mov     eax, [r9-$$+begin+rax+16]
+        mov     eax, [rax+0+r9+0]
+        mov     eax, [rax+r9*1+16*0+begin]
+after:
