@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 MAX_ENTRIES = 64
+_CLOCK_STEP = 10_000_000  # nanoseconds that the clock of a file system may lag behind
 LEAST_SECONDS = 0.2  # what is assembled faster is not worth an entry
 
 
@@ -74,9 +75,17 @@ def find(key: str) -> Result | None:
         return None
 
 
-def store(key: str, result: Result, dependencies: Iterable[str], absent: Iterable[str]) -> None:
-    """Keeps a result, and lets the oldest ones go."""
+def store(key: str, result: Result, dependencies: Iterable[str], absent: Iterable[str], since: int) -> None:
+    """Keeps a result, and lets the oldest ones go.
+
+    Args:
+        since: when assembling began, as `time.time_ns` has it. What was written after that may not be what was read,
+            so that nothing is kept.
+    """
+    dependencies = list(dependencies)
     with contextlib.suppress(OSError):
+        if any(os.stat(path).st_mtime_ns > since - _CLOCK_STEP for path in dependencies):
+            return
         home = folder()
         home.mkdir(parents=True, exist_ok=True)
         head = {

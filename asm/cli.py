@@ -199,7 +199,7 @@ def _assemble(arguments: Arguments, say: Callable[[str], None], colourful: bool)
         for path, contents in known.files:
             _write(path, contents)
         return 0
-    start = time.monotonic()
+    start, since = time.monotonic(), time.time_ns()
     progress = Progress(sys.stderr)
     try:
         with progress:
@@ -219,7 +219,7 @@ def _assemble(arguments: Arguments, say: Callable[[str], None], colourful: bool)
     for path, contents in files:
         _write(path, contents)
     if key and time.monotonic() - start > cache.LEAST_SECONDS and not program.depends_on_more:
-        cache.store(key, cache.Result(messages, files), program.dependencies, program.absent)
+        cache.store(key, cache.Result(messages, files), program.dependencies, program.absent, since)
     return 0
 
 

@@ -18,6 +18,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cache, "LEAST_SECONDS", -1.0)
     Path("part.inc").write_text("db 1\n")
+    os.utime("part.inc", (0, 0))  # written long before it is assembled
     path = Path("t.asm")
     path.write_text('%include "part.inc"\ndb 300\n')
     return path
@@ -84,6 +85,22 @@ def test_what_depends_on_more_than_files_is_not_kept(text: str, source: Path) ->
         source.write_text("%defstr home %!HOME\ndb home\n")
     cli.main(["-o", "t.bin", "t.asm"])
     assert entries() == []
+
+
+def test_what_is_written_meanwhile_is_not_kept(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editor that saves an include after it was read: the cache would have the new text with the old bytes."""
+    finish = Assembler.finish
+
+    def late(self: Assembler) -> None:
+        Path("part.inc").write_text("db 2\n")
+        finish(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Assembler, "finish", late)
+        assert cli.main(["-o", "t.bin", "t.asm"]) == 0
+    assert Path("t.bin").read_bytes() == b"\x01\x2c"
+    assert cli.main(["-o", "t.bin", "t.asm"]) == 0
+    assert Path("t.bin").read_bytes() == b"\x02\x2c"
 
 
 def test_old_entries_go(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
