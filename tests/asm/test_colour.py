@@ -12,6 +12,7 @@ import pytest
 from asm.colour import paint
 
 ESCAPE = re.compile(r"\x1b\[[\d;]*m")
+PROGRESS = re.compile(r"(\r\x1b\[K[^\r]*)*\r\x1b\[K")  # a busy machine takes the second after which it is shown
 COMMANDS = [["-m", "asm", "bad.asm"], ["-m", "emu", "dis", "--bits", "16", "code"]]
 
 
@@ -31,7 +32,8 @@ def in_terminal(arguments: list[str], folder: Path, **environment: str) -> str:
         except OSError:  # nobody writes any more
             break
     os.close(leader)
-    return data.decode().replace("\r\n", "\n")
+    text = data.decode().replace("\r\n", "\n")
+    return PROGRESS.sub("", text)
 
 
 @pytest.fixture
