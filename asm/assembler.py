@@ -633,13 +633,20 @@ class Assembler:
         self.preprocessor.count_calls(STANDARD_MACROS.get(name, 1))
         DIRECTIVES[name](self, tokens, shape)
 
-    def set_mode(self, bits: int | None = None, default_rel: bool | None = None, level: int | None = None) -> None:
+    def set_mode(
+        self,
+        bits: int | None = None,
+        default_rel: bool | None = None,
+        level: int | None = None,
+        bnd: bool | None = None,
+    ) -> None:
         """Changes what instructions are encoded for."""
         self.mode = Mode(
             self.mode.bits if bits is None else bits,
             self.options.optimise,
             self.mode.default_rel if default_rel is None else default_rel,
             self.mode.level if level is None else level,
+            self.mode.bnd if bnd is None else bnd,
         )
         self.plain.clear()
 

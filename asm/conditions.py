@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from asm.frames import DirectiveError
 from asm.macros import NAME, pieces
+from asm.predefined import USE_PACKAGES
 from asm.tokens import classify, unquote
 
 if TYPE_CHECKING:
@@ -89,6 +90,11 @@ def _if_alias(pre: Preprocessor, text: str) -> bool:
     return any(name in expander.aliases or name.lower() in expander.insensitive_aliases for name in text.split())
 
 
+def _package(pre: Preprocessor, text: str) -> str:
+    name = pre.expander.expand(text).strip()
+    return (unquote(name) if name[:1] in ("'", '"', "`") and len(name) > 1 else name).lower()
+
+
 CONDITIONS: dict[str, Callable[[Preprocessor, str], bool]] = {
     "def": _if_defined,
     "defalias": _if_alias,
@@ -101,5 +107,7 @@ CONDITIONS: dict[str, Callable[[Preprocessor, str], bool]] = {
     "empty": lambda pre, text: not pre.significant(text),
     "token": lambda pre, text: len(pre.significant(text)) == 1,
     "ctx": lambda pre, text: bool(pre.contexts) and pre.contexts[-1].name.lower() in text.lower().split(),
+    "using": lambda pre, text: _package(pre, text) in pre.used,
+    "usable": lambda pre, text: _package(pre, text) in USE_PACKAGES,
     "env": lambda pre, text: pre.environment(text.removeprefix("%!").strip("'\"")) is not None,
 }

@@ -54,8 +54,16 @@ def _default(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
         word = token.lower()
         if word in ("rel", "abs"):
             assembler.set_mode(default_rel=word == "rel")
-        elif word not in ("bnd", "nobnd", ","):
+        elif word in ("bnd", "nobnd"):
+            assembler.set_mode(bnd=word == "bnd")
+        elif word != ",":
             raise TokenError(f"unrecognized default `{token}'", token)
+
+
+def _use_default(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
+    if len(shape) > 1:
+        raise TokenError(f"`{tokens[0]}' takes no operand", tokens[1])
+    _default(assembler, ["default", tokens[0].lower().removeprefix("use")], "dr")
 
 
 def _org(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
@@ -306,6 +314,10 @@ DIRECTIVES: dict[str, Callable[[Assembler, Sequence[str], str], None]] = {
     "use16": _use,
     "use32": _use,
     "use64": _use,
+    "userel": _use_default,
+    "useabs": _use_default,
+    "usebnd": _use_default,
+    "usenobnd": _use_default,
     "default": _default,
     "org": _org,
     "section": _section,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol, TypeAlias, Union
 
+from asm import table
 from asm.address import is_rip_relative
 from asm.encode import encode
 from asm.expression import (
@@ -24,7 +25,7 @@ from asm.expression import (
 )
 from asm.match import ANY, LEVELS
 from asm.nops import parts
-from asm.operands import Encoded, Far, Imm, Mem, Operand
+from asm.operands import Encoded, EncodeError, Far, Imm, Mem, Operand
 from asm.parse import base_and_index
 
 MAX_IMAGE = 1 << 28  # bytes in a section; a hostile `times` must not fill the host's memory
@@ -37,6 +38,7 @@ class Mode(NamedTuple):
     optimise: int
     default_rel: bool
     level: int = ANY  # of the processor, an index of asm.match.LEVELS
+    bnd: bool = False  # near branches have the prefix BND where they have no other in its place
 
     @property
     def near_conditions(self) -> bool:
@@ -59,11 +61,27 @@ def encoded(mode: Mode, mnemonic: str, operands: tuple[Operand, ...], prefixes: 
     if found is None:
         if len(known) > 100_000:
             known.clear()
-        found = known[key] = encode(
-            mnemonic, operands, mode.bits, prefixes, optimise=mode.optimise, default_rel=mode.default_rel,
-            level=mode.level,
-        )  # fmt: skip
+        found = _encode_with_bnd(mode, mnemonic, operands, prefixes) if mode.bnd else None
+        if found is None:
+            found = encode(
+                mnemonic, operands, mode.bits, prefixes, optimise=mode.optimise, default_rel=mode.default_rel,
+                level=mode.level,
+            )  # fmt: skip
+        known[key] = found
     return found
+
+
+def _encode_with_bnd(
+    mode: Mode, mnemonic: str, operands: tuple[Operand, ...], prefixes: tuple[str, ...]
+) -> Encoded | None:
+    """The encoding with the prefix that `default bnd` asks for; None where the instruction takes none."""
+    if not any(form.takes_bnd for form in table.load().forms_of(mnemonic)):
+        return None
+    try:
+        found = encoded(mode._replace(bnd=False), mnemonic, operands, ("bnd", *prefixes))
+    except EncodeError:
+        return None
+    return found._replace(warnings=tuple(warning for warning in found.warnings if warning[0] != "prefix-bnd"))
 
 
 class Sink(Protocol):

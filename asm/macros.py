@@ -274,6 +274,7 @@ class Expander:
         self.warn: Callable[[str, str], None] = lambda name, message: None
         self.environment: Callable[[str], str | None] = lambda name: None
         self.functions: Mapping[str, Callable[[Expander, Sequence[str]], str]] = {}
+        self.condition: Callable[[str, str], bool] = lambda name, text: False  # the truth of %if, its kind and its text
         self._budget = 0
 
     def lookup(self, name: str) -> list[Macro] | None:
@@ -398,6 +399,9 @@ class Expander:
             if inner_name[1:2] in ("$", "!", "?"):
                 return self._special(parts, at, inner_name, active, depth, out)
             out.append(part)
+        elif part[1:3].lower() == "is" and parts[at : at + 1] == ["("]:  # %isdef(name), as behind %ifdef
+            arguments, at = _arguments(parts, at + 1, part)
+            out.append(str(int(self.condition(part[3:].lower(), ",".join(map("".join, arguments)).strip()))))
         elif part[1:].lower() in self.functions and parts[at : at + 1] == ["("]:
             arguments, at = _arguments(parts, at + 1, part)
             texts = ["".join(self._expand(argument, active, depth + 1)).strip() for argument in arguments]

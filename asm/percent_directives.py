@@ -183,6 +183,8 @@ def _use(pre: Preprocessor, rest: str) -> None:
         pre.assembler.align_mode = "generic", THRESHOLDS["generic"]
         if not pre.verbatim:
             pre.count_calls(1)  # NASM's package calls alignmode
+    pre.used.add(name)
+    pre.set_text(f"__?USE_{name.upper()}?__", "")
     text = USE_PACKAGES[name]
     if pre.verbatim and name == "smartalign":
         text = "%imacro alignmode 1-2.nolist\n%endmacro\nalignmode generic"

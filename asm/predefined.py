@@ -44,8 +44,9 @@ def predefine(pre: Preprocessor, name: str) -> None:
     texts: dict[str, str] = {
         "NASM_MAJOR": "2", "NASM_MINOR": "16", "NASM_SUBMINOR": "1", "NASM_PATCHLEVEL": "0",
         "NASM_VERSION_ID": "34603264", "NASM_VER": '"2.16.01"', "OUTPUT_FORMAT": options.output_format,
-        "DEBUG_FORMAT": "null",
     }  # fmt: skip
+    if options.debug and options.output_format != "bin":
+        texts["DEBUG_FORMAT"] = "dwarf"
     table = pre.expander.macros
     for word, text_of in live.items():
         for spelling in (f"__?{word}?__", f"__{word}__"):

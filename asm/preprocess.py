@@ -73,6 +73,8 @@ class Preprocessor:
         self.expander.environment = self.environment
         self.expander.warn = lambda name, message: assembler.report(message, "warning", self.place, warning=name)
         self.expander.functions = functions.PERCENT
+        self.expander.condition = self._condition
+        self.used: set[str] = set()  # the packages of %use
         self.multi: dict[str, list[MultiLineMacro]] = {}
         self.multi_insensitive: dict[str, list[MultiLineMacro]] = {}
         self.conditions: list[Condition] = []
