@@ -2,9 +2,9 @@
 """Intel 82441FX: host bridge and memory controller of the 440FX, device 0 of PCI bus 0.
 
 Datasheet 290549, "Register Description": configuration mechanism 1 (CONFADD at CF8h, CONFDATA at CFCh), and the
-registers that route memory: PAM0 to PAM6, SMRAM. The DRAM, buffer and error registers are kept as written and have no
-effect: this board's DRAM needs no set-up and makes no errors. There is no system management mode, so SMRAM is seen only
-while DOPEN is set.
+registers that route memory: PAM0 to PAM6, SMRAM. The DRAM, buffer, error and turbo registers are kept as written and
+have no effect: this board's DRAM needs no set-up and makes no errors, and its reset control is the ISA bridge's. There
+is no system management mode, so SMRAM is seen only while DOPEN is set.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
