@@ -3,11 +3,12 @@
 import random
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from bios.build import flash
-from emu import Machine
+from emu import Disk, Machine
 
 from .conftest import Built
 from .events import console_of, guest_image, running
@@ -72,14 +73,16 @@ steps_end:
 """
 
 
-def done(built: Built, steps: Sequence[Step]) -> tuple[list[int], list[int]]:
+def done(built: Built, steps: Sequence[Step], disk: Path | None = None) -> tuple[list[int], list[int]]:
     """What a guest reads in these steps on the bare machine, and as a VM."""
+    disks = [] if disk is None else [Disk(disk, snapshot=True)]
     rows = "\n".join(f"db {what}, {value}\n dw {port}" for what, port, value in steps)
     code = PROGRAM.format(inp=IN, steps=rows)
     files = {**files_of(built.rom()), "guest": guest_image(built.folder, code)}
-    with Machine(16 << 20, "pentium3", firmware=flash(built.rom()[-0x20000:], files)) as machine:
+    with Machine(16 << 20, "pentium3", firmware=flash(built.rom()[-0x20000:], files), disks=disks) as machine:
         bare = console_of(machine, 20)
-    with running(built, code) as (machine, _):
+    disks = [] if disk is None else [Disk(disk, snapshot=True)]
+    with running(built, code, disks=disks) as (machine, _):
         found = console_of(machine, 20)
     reads = [re.search(r"((?:[0-9A-F]{2} )+)over", console) for console in (bare, found)]
     assert reads[0] and reads[1], (bare[-300:], found[-300:])
@@ -116,6 +119,8 @@ def request(line: int) -> list[Step]:
 
 def withdraw(line: int) -> list[Step]:
     """Lets it fall again."""
+    if line == 8:
+        return [(OUT, 0x70, 0x0B), (OUT, 0x71, 2), (OUT, 0x70, 0x0C), (IN, 0x71, 0)]
     return [(OUT, (COM1 if line == 4 else COM2) + 1, 0)]
 
 
@@ -128,7 +133,7 @@ def random_steps(choose: random.Random) -> list[Step]:
         if kind < 3:
             steps += request(choose.choice([0, 3, 3, 4, 4, 8]))
         elif kind == 3:
-            steps += withdraw(choose.choice([3, 4]))
+            steps += withdraw(choose.choice([3, 4, 8]))
         elif kind < 6:  # OCW2
             steps.append((OUT, port, choose.randrange(8) << 5 | choose.randrange(8)))
         elif kind == 6:  # special mask mode
@@ -146,6 +151,15 @@ def test_interrupt_controllers_in_all_their_modes(built: Built, seed: int) -> No
     bare, found = done(built, random_steps(random.Random(seed)))
     assert any(value & 0x80 for value in bare)
     assert found == bare
+
+
+def test_reading_the_disk_s_status_withdraws_its_request(built: Built, tmp_path: Path) -> None:
+    """As a driver does that looks instead of being interrupted: no interrupt is left over."""
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(4 << 20))
+    steps = [*initialise(), (IN, 0x1F7, 0), *reads(), (OUT, 0x1F6, 0xE0), (OUT, 0x1F7, 0xEC), (WAIT, 0, 2), *reads()]
+    bare, found = done(built, [*steps, (IN, 0x1F7, 0), *reads()], image)
+    assert bare[10] == 0x40 and bare[17] == 0 and found == bare
 
 
 STATUS, COUNT, BOTH = 0xE0, 0xD0, 0xC0  # read-back commands
