@@ -377,7 +377,7 @@ cdef class Uart16550(Isa8):
         cdef bint switched = ((value ^ self.fcr) & FCR_ENABLE) != 0
         if switched or value & (FCR_ENABLE | FCR_RESET_RCVR) == FCR_ENABLE | FCR_RESET_RCVR:
             self.received = 0
-            self.lsr &= ~<uint8_t>(LSR_DR | LSR_OE)
+            self.lsr &= ~<uint8_t>LSR_DR  # OE stays until LSR is read
         if switched or value & (FCR_ENABLE | FCR_RESET_XMIT) == FCR_ENABLE | FCR_RESET_XMIT:
             if self.waiting:
                 self.thr_empty = True

@@ -212,6 +212,17 @@ def test_overrun_of_the_fifo_keeps_what_is_there(bench: Callable) -> None:
     assert not uart[LSR] & DR
 
 
+@pytest.mark.parametrize("fcr", [0x03, 0x07, 0x00])
+def test_an_overrun_is_told_after_the_fifo_was_cleared(bench: Callable, fcr: int) -> None:
+    """Line Status Register: OE is reset when it is read; FCR clears the bytes of the FIFO."""
+    uart = Uart(bench, flow_control=False)
+    uart[IIR] = 0x01
+    uart.chip.receive(bytes(17))
+    uart.wait(17)
+    uart[IIR] = fcr
+    assert [uart[LSR] & (OE | DR) for _ in range(2)] == [OE, 0]
+
+
 @pytest.mark.parametrize(("trigger", "level"), [(0x00, 1), (0x40, 4), (0x80, 8), (0xC0, 14)])
 def test_receiver_fifo_trigger(uart: Uart, trigger: int, level: int) -> None:
     """FIFO Interrupt Mode Operation: raised at the trigger level, reset when the FIFO falls below it."""
