@@ -168,7 +168,9 @@ def patched(
         width = 8 * size
         if kind == "rel":
             if size == 1 and not -128 <= value <= 127:
-                raise ExpressionError("short jump is out of range")
+                if isinstance(known, Linear):
+                    raise ExpressionError("short jump is out of range")
+                sink.warn("number-overflow", "short jump is out of range: its distance is cut off")
             if limit and isinstance(known, Linear) and known.terms == {section: 1}:
                 _check_bounds(known.const - end, size, limit, sink)
         elif size < 8 and (limit or isinstance(known, int)):

@@ -45,7 +45,7 @@ class Macro:
     the assembler works out itself; it takes the expander and the arguments.
     """
 
-    __slots__ = ("body", "evaluated", "function", "greedy", "insensitive", "name", "parameters", "quoted")
+    __slots__ = ("body", "evaluated", "function", "greedy", "insensitive", "name", "order", "parameters", "quoted")
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class Macro:
         quoted: frozenset[int] = frozenset(),
     ) -> None:
         self.name = name
+        self.order = 0  # a later definition has a higher number
         self.body = body
         self.parameters = parameters
         self.insensitive = insensitive
@@ -266,6 +267,7 @@ class Expander:
     def __init__(self, evaluate: Callable[[str], int], contexts: list[Context]) -> None:
         self.macros: dict[str, list[Macro]] = {}
         self.insensitive: dict[str, list[Macro]] = {}
+        self.shadowed: set[str] = set()  # names, in lower case, of macros that are sensitive to case and that are not
         self.aliases: dict[str, str] = {}
         self.insensitive_aliases: dict[str, str] = {}
         self.use_aliases = True
@@ -282,8 +284,10 @@ class Expander:
         if self.aliases or self.insensitive_aliases:
             name = self.meant(name)
         found = self.macros.get(name)
-        if found is None and self.insensitive:
-            found = self.insensitive.get(name.lower())
+        if found is None:
+            return self.insensitive.get(name.lower()) if self.insensitive else None
+        if self.shadowed and name.lower() in self.shadowed:
+            return sorted([*found, *self.insensitive.get(name.lower(), ())], key=lambda macro: -macro.order)
         return found
 
     def meant(self, name: str) -> str:

@@ -85,6 +85,7 @@ class Preprocessor:
         self.sane_empty_expansion = False  # what a %pragma preproc says of empty parameters
         self.section_line = "[section .text]"
         self.calls = 0
+        self.definitions = 0  # of single-line macros
         self.made_lines = 0
         self.dependencies: list[str] = []
         self.absent: set[str] = set()  # where files were looked for in vain
@@ -496,12 +497,15 @@ class Preprocessor:
             rest = self._indirect(rest)
         if "%!" in rest:  # NASM puts the environment in before the directive sees its text
             rest = "".join(p if p[:2] != "%!" else self.expander.variable(p) for p in pieces(rest))
+        self._warn_of_open_string(rest)
+        handler(self, rest)
+
+    def _warn_of_open_string(self, rest: str) -> None:
         if "'" in rest or '"' in rest or "`" in rest:
             quote = open_quote(strip_comment(rest))
             if quote:
                 self.assembler.report(f"unterminated string (missing `{quote}')", "warning", place=self.place,
                                       word=quote, warning="pp-open-string")  # fmt: skip
-        handler(self, rest)
 
     def _indirect(self, text: str) -> str:
         """Text with its %[...] expanded, and nothing else."""
@@ -673,6 +677,8 @@ class Preprocessor:
             self.trailing("`%endif'", strip_comment(rest))
             self.truncate_conditions(len(self.conditions) - 1)
         elif name.startswith("if"):
+            if self.emitting:
+                self._warn_of_open_string(rest)
             value = self._safe_condition(name[2:], rest) if self.emitting else None
             self.conditions.append(Condition(bool(value), value is not False, self.place))
             self.emitting = bool(value)
@@ -755,6 +761,7 @@ class Preprocessor:
         else:
             table = self.expander.insensitive if macro.insensitive else self.expander.macros
             key = name.lower() if macro.insensitive else name
+            self._warn_of_shadow(macro)
         others = table.get(key)
         if others is None:
             table[key] = [macro]
@@ -763,8 +770,39 @@ class Preprocessor:
             return
         if any((other.parameters is None) != (macro.parameters is None) for other in others):
             raise MacroError(f"macro `{name}' defined both with and without parameters")
-        others[:] = [other for other in others if other.arity != macro.arity or other.greedy != macro.greedy]
-        others.append(macro)
+        same = [n for n, m in enumerate(others) if m.arity == macro.arity and m.greedy == macro.greedy]
+        if same:
+            others[same[0]] = macro
+        else:
+            others.insert(0, macro)  # of several that a call fits the newest counts
+
+    def _warn_of_shadow(self, macro: Macro) -> None:
+        """Warns of a macro that stands before another of its name without replacing it; the newest counts."""
+        expander, lower = self.expander, macro.name.lower()
+        self.definitions += 1
+        macro.order = self.definitions
+        known = list(expander.insensitive.get(lower, ()))
+        spellings = {macro.name, lower, macro.name.upper()} if macro.insensitive else (macro.name,)
+        for spelling in spellings:
+            known += expander.macros.get(spelling, ())
+        count = max(macro.arity, 0)
+        matching = [
+            other for other in known
+            if not count or other.arity <= 0 or other.arity == count or (other.greedy and other.arity <= count)
+        ]  # fmt: skip
+        if not matching:
+            return
+        other = max(matching, key=lambda m: m.order)
+        if other.insensitive != macro.insensitive:
+            kinds = ["insensitive" if m.insensitive else "sensitive" for m in (macro, other)]
+            self.assembler.report(
+                f"case {kinds[0]} definition of macro `{macro.name}' will shadow {kinds[1]} macro `{other.name}'",
+                "warning", place=self.place, word=macro.name, warning="pp-macro-def-case-single",
+            )  # fmt: skip
+            expander.shadowed.add(lower)
+        elif 0 < other.arity < count:
+            self.assembler.report(f"defining macro `{macro.name}' shadows previous greedy definition", "warning",
+                                  place=self.place, word=macro.name, warning="pp-macro-def-greedy-single")  # fmt: skip
 
     def _definition(self, macro: Macro) -> str:
         """A single-line macro as -Ls shows it."""
