@@ -114,10 +114,8 @@ def _number(assembler: Assembler, value: int, width: int, word: str) -> bytes:
 
 
 def _is_compound(shape: str) -> bool:
-    """The element is a repetition, a list in parentheses, or has a size of its own."""
-    if "u" in shape or shape[:1] == "z" or shape[:2] == "%(":
-        return True
-    return shape[:1] == "(" and shape[-1:] == ")" and any(kind in ",?f" for kind in shape) and _closes_last(shape, 0)
+    """The element is a repetition, a list in parentheses behind a percent sign, or has a size of its own."""
+    return "u" in shape or shape[:1] == "z" or shape[:2] == "%("
 
 
 def _closes_last(shape: str, start: int) -> bool:
@@ -131,7 +129,7 @@ def _closes_last(shape: str, start: int) -> bool:
 
 
 def _compound(assembler: Assembler, tokens: Sequence[str], shape: str, width: int) -> tuple[bytes, list[Patch]]:
-    """``count dup element``, ``size element``, ``%(element, ...)`` or ``(element, ...)``; they nest."""
+    """``count dup element``, ``size element`` or ``%(element, ...)``; they nest."""
     if shape[0] == "z":
         width = SIZES[tokens[0].lower()] // 8
         tokens, shape = tokens[1:], shape[1:]
@@ -140,10 +138,9 @@ def _compound(assembler: Assembler, tokens: Sequence[str], shape: str, width: in
         return _elements(assembler, [(tokens, shape)], width)
     at = _dup_at(shape)
     if at < 0:
-        start = 2 if shape[0] == "%" else 1
-        if not _closes_last(shape, start - 1):
+        if shape[0] != "%" or not _closes_last(shape, 1):
             raise explain(["db", *tokens], "D" + shape)
-        return _elements(assembler, split_list(tokens[:-1], shape[:-1], start), width)
+        return _elements(assembler, split_list(tokens[:-1], shape[:-1], 2), width)
     count = assembler.constant(assembler.expression(tokens[:at], shape[:at]))
     if count is None or count < 0:
         raise TokenError("dup needs a constant count that is not negative", tokens[at])

@@ -121,9 +121,14 @@ def decode(data: bytes) -> str:
 
 
 def source_lines(text: str) -> list[str]:
-    """The lines of a source; one that ends in a backslash goes on with the next, and fillers keep the count."""
+    """The lines of a source; one that ends in a backslash goes on with the next, and fillers keep the count.
+
+    A null byte and DOS's mark of the end of a file end a line, as in NASM.
+    """
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in text or "\x1a" in text:
+        text = text.replace("\0", "\n").replace("\x1a", "\n")
     lines = text.split("\n")
     if lines and not lines[-1]:
         lines.pop()

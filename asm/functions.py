@@ -132,11 +132,13 @@ def _bfloat16(expander: Expander, arguments: Sequence[str]) -> str:
     return hex(int.from_bytes(data, "little"))
 
 
-def _logarithm(up: bool = False, strict: bool = False) -> Function:
+def _logarithm(up: bool = False, strict: bool = False, warns: bool = False) -> Function:
     def function(expander: Expander, arguments: Sequence[str]) -> str:
         value = expander.evaluate(",".join(arguments)) & 0xFFFFFFFFFFFFFFFF
-        if strict and (value == 0 or value & (value - 1)):
-            raise MacroError(f"ilog2 argument {value} is not a power of two")
+        if (strict or warns) and (value == 0 or value & (value - 1)):
+            if strict:
+                raise MacroError(f"ilog2 argument {value} is not a power of two")
+            expander.warn("other", "ilog2 argument is not a power of two")
         if not value:
             return "0"
         return str((value - 1).bit_length() if up else value.bit_length() - 1)
@@ -168,7 +170,7 @@ NAMED: dict[str, Function] = {
 FLOATS = tuple(name for name in NAMED if "?" in name and "float" in name)
 NAMED |= {
     **_spelt("ilog2e", _logarithm(strict=True)),
-    **_spelt("ilog2w", _logarithm()),
+    **_spelt("ilog2w", _logarithm(warns=True)),
     **_spelt("ilog2f", _logarithm()),
     **_spelt("ilog2c", _logarithm(up=True)),
 }

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 HIDDEN = -1  # the depth of what is not in the listing
 MAX_FRAMES = 500  # nested includes and macro calls
 MAX_REPEAT = 1_000_000
+MAX_PARAMETERS = (1 << 31) - 1  # of a macro, where its count is one of NASM's integers
 MAX_LINES = 3_000_000  # with macros or directives that macros and %rep may make: beyond it is no source but a bomb
 
 
@@ -571,6 +572,9 @@ class Preprocessor:
         macro = MultiLineMacro(name)
         macro.least = int(least or 0)
         macro.most = float("inf") if most == "*" else int(most or least or 0)
+        if max(int(least or 0), int(most) if (most or "*") != "*" else 0) > MAX_PARAMETERS:
+            self.assembler.report(f"a macro takes at most {MAX_PARAMETERS} parameters", place=place)
+            return
         if macro.most < macro.least:
             self.assembler.report("minimum parameter count exceeds maximum", place=place)
             return

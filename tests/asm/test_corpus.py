@@ -16,9 +16,9 @@ CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.asm"))
 NASM = shutil.which("nasm")
 needs_nasm = pytest.mark.skipif(NASM is None, reason="nasm is not installed")
 
-# NASM's listing says 0 for `section.NAME.start`, which it does not know yet, and has warnings that we do not give: of
-# ilog2 and of a prefix in a repetition.
-LISTED_DIFFERENTLY = {"sections", "nobits", "directives", "functions"}
+# NASM's listing says 0 for `section.NAME.start`, which it does not know yet, and has a warning that we do not give, of
+# a prefix in a repetition.
+LISTED_DIFFERENTLY = {"sections", "nobits", "directives"}
 
 
 ON_ADDRESSES = {"positions"}  # it has conditions on addresses, which -E does not know

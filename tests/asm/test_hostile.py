@@ -38,7 +38,7 @@ HOSTILE = {
     "pasting without end": ("%define a a %+ a\n db a\n", ""),
     "self-pasting": ("%define aa a %+ a\n db aa\n", ""),
     "many errors": ("bad bad\n" * 5000, "unknown instruction"),
-    "zero bytes": ("mov ax, \0\0\n", "unexpected"),
+    "zero bytes": ("mov ax, \0\0\n", "invalid combination"),
     "only punctuation": ("," * 2000 + "\n", "unexpected"),
 }
 

@@ -57,7 +57,8 @@ def test_what_is_left_out_is_warned_of(text: str, tmp_path: Path) -> None:
         "db 1 2 dup (3)", "%macro q\n%endmacro", "%macro q 1-\n%endmacro", "jmp cs:x\nx:", "mov eax, eax:5",
         "bits 64\npinsrb xmm1, bh, 0", "bits 64\n{vex2} vaddps xmm0, xmm1, xmm9", "{vex} mov eax, ebx",
         "bits 32\n{rex} mov eax, ebx", "{rex} vaddps xmm0, xmm1, xmm2", "bits 64\n{rex} mov al, ah",
-        "%macro m 1\n%1 db 5\n%endmacro\nm {rex}:\ndb rex - $",
+        "%macro m 1\n%1 db 5\n%endmacro\nm {rex}:\ndb rex - $", "db (1, 2)", "db (?)", "dd (1.5)", "db (2 dup (3))",
+        "%macro m 2222222222\n%endmacro",
     ],
 )  # fmt: skip
 def test_what_nasm_refuses_is_refused(text: str, tmp_path: Path) -> None:
@@ -68,6 +69,11 @@ def test_no_branch_of_a_wrong_condition_is_read() -> None:
     with pytest.raises(asm.AsmError) as caught:
         asm.assemble("%ifdef a,b\nmov\n%elif 1\nmov\n%else\nmov\n%endif\nmov")
     assert [error.line for error in caught.value.errors] == [1, 8]
+
+
+def test_a_null_byte_and_the_end_of_a_file_in_dos_end_lines(tmp_path: Path) -> None:
+    text = "db __LINE__\0 db __LINE__\x1a\x1a db __LINE__ ; \0 db __LINE__\ndb '\x01', __LINE__\n\x1a"
+    assert ours(text) == nasm(text, tmp_path) is not None
 
 
 @pytest.mark.parametrize("source", WARNED, ids=lambda path: path.stem)
