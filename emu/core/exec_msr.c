@@ -273,6 +273,8 @@ static int write_model_msr(CPU *cpu, uint32_t number, uint64_t value)
         *branch = value;
         return STATUS_LOOK;
     }
+    if (number == IA32_BIOS_UPDT_TRIG && cpu->model->has[SINCE_MSR])
+        return STATUS_LOOK; /* no update is one for this processor; in a guest none is loaded anyway */
     if (number != IA32_MISC_ENABLE || !cpu->model->msrs.misc_enable ||
         ((value ^ cpu->misc_enable) & ~misc_enable_mask(cpu->model)))
         return fault_gp(cpu, 0);

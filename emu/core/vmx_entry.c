@@ -598,7 +598,7 @@ int vmx_enter(CPU *cpu, bool launch, uint32_t *error)
     if (failed) {
         cpu->nmi_blocked = nmi_blocked;
         vmx->failure = (VmxFailure){"VM-entry MSR-load area, the entry that the exit qualification counts",
-                                    "an MSR and a value that WRMSR takes, but for the bases of FS and GS, 9Bh and 800h to 8FFh",
+                                    "an MSR and a value that WRMSR takes, but for the bases of FS and GS, 79h, 8Bh, 9Bh and 800h to 8FFh",
                                     "Loading MSRs", VM_ENTRY_MSR_LOAD_ADDRESS, VMCS(cpu, VM_ENTRY_MSR_LOAD_ADDRESS)};
         return entry_failure(cpu, EXIT_REASON_VM_ENTRY_FAILURE_DUE_TO_MSR_LOADING, failed);
     }

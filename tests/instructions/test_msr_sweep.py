@@ -46,6 +46,9 @@ def test_every_register_number(model: str) -> None:
     registers = Registers(model)
     for number in NUMBERS:
         before = registers.read(number)
+        if before is None and number == 0x79:  # IA32_BIOS_UPDT_TRIG can only be written; no update is taken
+            assert all(registers.write(number, value) for value in VALUES) and registers.read(number) is None
+            continue
         if before is None:
             assert not any(registers.write(number, value) for value in (VALUES[0], VALUES[2])), hex(number)
             continue
