@@ -25,7 +25,9 @@ typedef struct Segment {
     uint32_t limit;
     uint32_t access; /* AR_* */
     uint16_t selector;
-    uint16_t padding[15];
+    uint16_t padding[3];
+    uint64_t hidden; /* of ES, CS, SS and DS in 64-bit code, where `base` is 0: the base that other code will use */
+    uint64_t more_padding[2];
 } Segment;
 
 typedef struct DescriptorTable {

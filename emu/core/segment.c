@@ -68,9 +68,15 @@ void segment_update(CPU *cpu, unsigned index)
     Segment *segment = &cpu->seg[index];
     const uint64_t end = (uint64_t)segment->limit + 1;
     const uint32_t access = segment->access;
+    if (!cpu->code64 && segment->hidden) {
+        segment->base = segment->hidden;
+        segment->hidden = 0;
+    }
     if (cpu->code64) {
-        if (index < FS)
+        if (index < FS && segment->base) {
+            segment->hidden = segment->base;
             segment->base = 0;
+        }
         segment->read_end = segment->write_end = UINT64_MAX;
     } else if (!cpu->protected_mode) {
         segment->read_end = segment->write_end = end;
@@ -88,6 +94,7 @@ void segment_update(CPU *cpu, unsigned index)
 void segment_fill(Segment *segment, uint16_t selector, const Descriptor *d)
 {
     segment->base = d->base;
+    segment->hidden = 0;
     segment->limit = d->limit;
     segment->access = d->access;
     segment->selector = selector;
@@ -104,7 +111,7 @@ void segment_set_null(CPU *cpu, unsigned index, uint16_t selector)
 {
     Segment *segment = &cpu->seg[index];
     segment->selector = selector;
-    segment->base = 0;
+    segment->base = segment->hidden = 0;
     segment->access = AR_UNUSABLE | (index == SS ? (uint32_t)cpu->cpl << 5 : 0);
     segment_update(cpu, index);
 }
@@ -120,6 +127,7 @@ void segment_load_real(CPU *cpu, unsigned index, uint16_t selector)
     Segment *segment = &cpu->seg[index];
     segment->selector = selector;
     segment->base = (uint32_t)selector << 4;
+    segment->hidden = 0;
     if (cpu->v86) {
         segment->limit = 0xffff;
         segment->access = AR_P | AR_DPL | AR_S | AR_RW | AR_ACCESSED;
@@ -356,6 +364,7 @@ void stack_switch(CPU *cpu, const Stack *stack)
 {
     Segment *ss = &cpu->seg[SS];
     ss->base = stack->base;
+    ss->hidden = 0;
     ss->limit = stack->limit;
     ss->access = stack->segment_access;
     ss->selector = stack->selector;

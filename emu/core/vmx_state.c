@@ -20,6 +20,7 @@ static void segment_load_field(CPU *cpu, unsigned index)
     const uint64_t *field = cpu->vmx.field;
     segment->selector = (uint16_t)field[GUEST_ES_SELECTOR + index];
     segment->base = field[GUEST_ES_BASE + index];
+    segment->hidden = 0;
     segment->limit = (uint32_t)field[GUEST_ES_LIMIT + index];
     segment->access = (uint32_t)field[GUEST_ES_ACCESS_RIGHTS + index] & AR_KEPT;
 }
@@ -29,7 +30,7 @@ static void segment_save_field(CPU *cpu, unsigned index)
     const Segment *segment = &cpu->seg[index];
     uint64_t *field = cpu->vmx.field;
     field[GUEST_ES_SELECTOR + index] = segment->selector;
-    field[GUEST_ES_BASE + index] = segment->base;
+    field[GUEST_ES_BASE + index] = segment->base | segment->hidden; /* one of them is 0 */
     field[GUEST_ES_LIMIT + index] = segment->limit;
     field[GUEST_ES_ACCESS_RIGHTS + index] = segment->access;
 }
@@ -178,6 +179,7 @@ static void host_segment(CPU *cpu, unsigned index, VmcsField selector, uint64_t 
     Segment *segment = &cpu->seg[index];
     segment->selector = (uint16_t)cpu->vmx.field[selector];
     segment->base = base;
+    segment->hidden = 0;
     segment->limit = UINT32_MAX;
     segment->access = access | (segment->selector || index == CS ? 0 : AR_UNUSABLE);
 }
@@ -242,9 +244,16 @@ bool host_state_load(CPU *cpu)
 /* More entries than IA32_VMX_MISC recommends are refused, so that a count cannot hold the host up. */
 static uint32_t area_limit(const CPU *cpu) { return 512u * ((uint32_t)(cpu->model->vmx.misc >> 25 & 7) + 1); }
 
+/* SDM Vol. 3, "Loading MSRs", "Saving MSRs"; of the microcode's two registers SDM Vol. 4. */
+static bool never_moved(uint32_t number)
+{
+    return number >> 8 == 8 || number == IA32_BIOS_UPDT_TRIG || number == IA32_BIOS_SIGN_ID;
+}
+
 static bool never_loaded(uint32_t number)
 {
-    return number == (uint32_t)IA32_FS_BASE || number == (uint32_t)IA32_GS_BASE || number >> 8 == 8 || number == 0x9b;
+    return never_moved(number) || number == (uint32_t)IA32_FS_BASE || number == (uint32_t)IA32_GS_BASE ||
+           number == IA32_SMM_MONITOR_CTL;
 }
 
 uint32_t msr_area_load(CPU *cpu, uint64_t area, uint32_t count)
@@ -263,7 +272,7 @@ uint32_t msr_area_store(CPU *cpu, uint64_t area, uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         const uint64_t at = area + 16ull * i, head = bus_read(cpu->bus, at, 8);
         uint64_t value;
-        if (i >= area_limit(cpu) || head >> 32 || (uint32_t)head >> 8 == 8 || !msr_read(cpu, (uint32_t)head, &value))
+        if (i >= area_limit(cpu) || head >> 32 || never_moved((uint32_t)head) || !msr_read(cpu, (uint32_t)head, &value))
             return i + 1;
         bus_write(cpu->bus, at + 8, value, 8);
     }

@@ -15,6 +15,7 @@ cdef extern from "emu/core/cpu.h" nogil:
         uint32_t limit
         uint32_t access
         uint16_t selector
+        uint64_t hidden
     ctypedef struct CDescriptorTable "DescriptorTable":
         uint64_t base
         uint32_t limit
@@ -586,7 +587,8 @@ cdef class Processor:
         state = {"version": 4, "model": self.model.name, "gpr": [self.c.gpr[i] for i in range(16)]}
         state["rflags"] = cpu_flags(self.c)
         state["segments"] = [
-            (self.c.seg[i].selector, self.c.seg[i].base, self.c.seg[i].limit, self.c.seg[i].access)
+            (self.c.seg[i].selector, self.c.seg[i].base | self.c.seg[i].hidden, self.c.seg[i].limit,
+             self.c.seg[i].access)
             for i in range(SEGMENT_COUNT)
         ]
         state["dr"] = [self.c.dr[i] for i in range(8)]
@@ -617,7 +619,7 @@ cdef class Processor:
                 fresh.gpr[<int>i] = value
             for i, (selector, base, limit, access) in zip(range(SEGMENT_COUNT), state["segments"], strict=True):
                 fresh.seg[<int>i].selector = selector
-                fresh.seg[<int>i].base = base
+                fresh.seg[<int>i].base, fresh.seg[<int>i].hidden = base, 0
                 fresh.seg[<int>i].limit = limit
                 fresh.seg[<int>i].access = access
             for i, value in zip(range(8), state["dr"], strict=True):

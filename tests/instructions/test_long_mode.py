@@ -538,3 +538,30 @@ def test_cr8_and_64_bit_control_registers(bench: Long) -> None:
 def test_single_step_and_undefined(bench: Long) -> None:
     frame = bench.run("pushfq\n bts qword [rsp], 8\n popfq\n nop\n nop\n hlt")
     assert (frame.vector, bench.cpu.dr6 & 0x4000) == (DB, 0x4000)
+
+
+def test_bases_outlive_64_bit_code() -> None:
+    """SDM Vol. 3, "Segmentation in IA-32e Mode": there the bases count as 0; compatibility code has them again."""
+    bench = Long()
+    bench.set_descriptor(FREE, data(0, base=0x20000))
+    cpu = bench.cpu
+    cpu.memory.write(0x20100, b"\x11\x22\x33\x44")
+    cpu.memory.write(0x100, b"\xaa\xbb\xcc\xdd")
+    far = f"""
+        mov eax, {FREE}
+        mov ds, eax             ; in 64-bit code
+        mov ebx, [abs 0x100]    ; from 0
+        push {CODE32}
+        push compatibility
+        retfq
+    bits 32
+    compatibility:
+        mov ecx, [0x100]        ; with the base
+        jmp {CODE64}:back
+    bits 64
+    back:
+        mov edx, [abs 0x100]
+        hlt
+    """
+    assert bench.run(far).vector is None
+    assert (cpu.ebx, cpu.ecx, cpu.edx) == (0xDDCCBBAA, 0x44332211, 0xDDCCBBAA)

@@ -369,10 +369,11 @@ def test_the_msr_store_area_has_the_time_stamp_counter_without_the_guest_s_offse
 
 
 @pytest.mark.parametrize(("area", "indicator"), [("STORE", 1), ("LOAD", 4)])
-def test_an_msr_area_that_fails_aborts(area: str, indicator: int) -> None:
+@pytest.mark.parametrize("number", [0x12345, 0x8B, 0x79, 0x801, 1 << 32 | 0x10])
+def test_an_msr_area_that_fails_aborts(area: str, indicator: int, number: int) -> None:
     """SDM Vol. 3, "VMX Aborts": the indicator in the VMCS region, and a shutdown."""
     bench = Bench()
-    bench.cpu.memory.write(0xA000, (0x12345).to_bytes(8, "little"))
+    bench.cpu.memory.write(0xA000, number.to_bytes(8, "little"))
     bench.guest("vmcall")
     bench.prepare({f"VM_EXIT_MSR_{area}_ADDRESS": 0xA000, f"VM_EXIT_MSR_{area}_COUNT": 1})
     assert bench.enter().reason == "triple_fault"
@@ -403,6 +404,20 @@ def test_a_64_bit_vmm_has_guests_of_every_mode() -> None:
     assert bench.exit("mov eax, 0x12345678\nvmcall", changes, bits=32) == "VMCALL"
     assert bench.cpu.eax == 0x12345678 and not bench["VM_ENTRY_CONTROLS"] & 0x200
     assert bench.cpu.bits == 64
+
+
+def test_bases_that_64_bit_code_does_not_use_are_kept() -> None:
+    """SDM Vol. 3, "Saving Segment Registers and Descriptor-Table Registers"."""
+    bench = Bench(bits=64)
+    bench.cpu.memory.write(0x25000, b"\x12\x34\x56\x78")
+    bases = {f"GUEST_{name}_BASE": 0x1000 * place for place, name in enumerate(("ES", "CS", "SS", "DS"), 1)}
+    bench.guest("mov eax, [abs 0x25000]\nvmcall")
+    bench.prepare(bases)
+    for resume in (False, True):
+        bench.enter(resume=resume)
+        assert bench.reason == "VMCALL" and bench.cpu.eax == 0x78563412
+        assert {name: bench[name] for name in bases} == bases
+        bench.set({"GUEST_RIP": GUEST})
 
 
 def test_an_unrestricted_guest_in_real_address_mode() -> None:
