@@ -53,11 +53,12 @@ examples:
 
 {STATUS_TEXT}"""
 DIS_TEXT = """\
-Disassembles a file of machine code to text that NASM takes.
+Disassembles a file of machine code to text that NASM takes; of an ELF file its sections of code, with its symbols.
 
 examples:
   emu dis --bits 16 --origin 0x7c00 boot.bin
-  emu-asm --map boot.map boot.asm && emu dis --symbols boot.map boot
+  emu-asm --map boot.map boot.asm && emu dis --bits 16 --symbols boot.map boot
+  emu dis kernel.elf
 """
 DUMP_TEXT = """\
 Fetches the dump of a guest that the Service OS has written to the Host Protected Area of a disk: an ELF core file.
@@ -198,11 +199,13 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("name", nargs="*", metavar="NAME", help="explain these")
     dis = command("dis", DIS_TEXT, "dis", "show", "disassemble a file")
     dis.add_argument("file", metavar="FILE", help="machine code; `-` is standard input")
-    dis.add_argument("--bits", type=int, choices=(16, 32, 64), default=32, help="code size (default 32)")
-    dis.add_argument("--origin", type=address, default=0, metavar="ADDRESS", help="address of the first byte")
+    dis.add_argument("--bits", type=int, choices=(16, 32, 64), help="code size (default 32, or what an ELF file says)")
+    dis.add_argument(
+        "--origin", type=address, metavar="ADDRESS", help="address of the first byte (default 0, or what a map says)"
+    )
     dis.add_argument("--skip", type=count, default=0, metavar="N", help="begin at byte N of the file")
     dis.add_argument("--length", type=count, metavar="N", help="only so many bytes")
-    dis.add_argument("--symbols", metavar="FILE", help="a map of emu-asm --map, or what nm prints")
+    dis.add_argument("--symbols", metavar="FILE", help="a map of emu-asm --map, what nm prints, or an ELF file")
     dump = command("dump", DUMP_TEXT, "dump", "dump", "fetch a guest's dump from a disk image")
     dump.add_argument("disk", metavar="DISK", help="a disk image")
     dump.add_argument("-o", "--output", metavar="FILE", help="the core file (default: the image's name with .core)")

@@ -330,8 +330,14 @@ def take_reason(model: str, reason: str, output: Output) -> list[Measured]:
     switch |= {part: cycles[prefix + part] for part in ("VMPTRLD", "entry")}
     return [
         Measured(model, "round trip", reason, trip, cycles[f"{reason} plain total"] - twice),
-        Measured(model, "switch", reason, switch, cycles[f"{reason} unread total"] - twice,
-                 output.walks[prefix + "touch first"]),
+        Measured(
+            model,
+            "switch",
+            reason,
+            switch,
+            cycles[f"{reason} unread total"] - twice,
+            output.walks[prefix + "touch first"],
+        ),
     ]
 
 

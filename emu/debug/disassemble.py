@@ -1,18 +1,60 @@
 """Disassembly of a processor's memory and of files."""
 
+import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from emu._core import Processor
 
-__all__ = ["coloured", "disassemble", "listing"]
+__all__ = ["Names", "coloured", "disassemble", "listing"]
 
 MAX_LENGTH = 15  # bytes of an instruction
 PAGE_SIZE = 4096
 PIECE = 256  # instructions
 MOST = 1 << 20  # instructions of one call
 EFER_LMA = 1 << 10
+# What an instruction's text says of a place: the target of a branch, an address without registers.
+TARGET = re.compile(r"(?:.* )?(?:j\w+|call|loop\w*|xbegin)(?: short| near| word| dword| qword)* (0x[0-9a-f]+|\d)")
+ADDRESS = re.compile(r"\[(?:rel |abs |byte |word |dword |qword |a16 |a32 |[c-gs]s:)*(0x[0-9a-f]+|\d)\]")
+
+
+class Names:
+    """What symbols say of the places that instructions name.
+
+    Args:
+        symbols: name to address.
+    """
+
+    def __init__(self, symbols: Mapping[str, int]) -> None:
+        self.at: dict[int, str] = {}
+        for name, address in symbols.items():
+            self.at.setdefault(address, name)
+        self.addresses = sorted(self.at)
+
+    def comment(self, text: str, base: int = 0) -> str:
+        """A comment with the symbol that an instruction's text refers to; empty where there is none.
+
+        The target of a branch may lie behind its symbol; an address in memory must be a symbol's own.
+
+        Args:
+            base: of the code segment, where symbols are linear addresses; data is named only where it is 0.
+        """
+        if not self.addresses:
+            return ""
+        target = TARGET.fullmatch(text)
+        if target is not None:
+            address = base + int(target[1], 0)
+            place = bisect_right(self.addresses, address)
+            if not place:
+                return ""
+            start = self.addresses[place - 1]
+            behind = f"+{address - start:#x}" if address != start else ""
+            return f" ; {self.at[start]}{behind}"
+        memory = ADDRESS.search(text) if not base else None
+        name = self.at.get(int(memory[1], 0)) if memory is not None else None
+        return f" ; {name}" if name else ""
 
 
 def disassemble(processor: "Processor", la: int, count: int = 1) -> list[tuple[int, bytes, str]]:
@@ -43,13 +85,17 @@ def disassemble(processor: "Processor", la: int, count: int = 1) -> list[tuple[i
 
 
 def listing(data: bytes, bits: int, origin: int = 0, symbols: Mapping[str, int] | None = None) -> Iterator[str]:
-    """Lines of a disassembled file: address, bytes, instruction, with a line `name:` before an address that has one."""
+    """Lines of a disassembled file: address, bytes, instruction, with a line `name:` before an address that has one.
+
+    What an instruction refers to is named in a comment behind it.
+    """
     from asm.disassemble import disassemble
 
     names: dict[int, list[str]] = {}
     for name, address in (symbols or {}).items():
         names.setdefault(address, []).append(name)
     width = 16 if (origin + len(data) - 1) >> 32 else 8
+    known = Names(symbols or {})
     labels = sorted(address - origin for address in names)
     position = 0
     while position < len(data):
@@ -61,7 +107,7 @@ def listing(data: bytes, bits: int, origin: int = 0, symbols: Mapping[str, int] 
         # A piece at a time, so that the first line of a large file does not wait for the last.
         piece = data[position : min(end, position + PIECE * MAX_LENGTH)]
         for address, code, text in disassemble(piece, bits, origin + position, PIECE, exact=False):
-            yield f"{address:0{width}X}  {code.hex().upper():<20}  {text}"
+            yield f"{address:0{width}X}  {code.hex().upper():<20}  {text}{known.comment(text)}"
             position += len(code)
 
 

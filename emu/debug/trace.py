@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from emu._core import EXIT_REASON_NAMES, VECTOR_NAMES
+from emu.debug.disassemble import Names
 
 if TYPE_CHECKING:
     from emu._core import Hook, Processor
@@ -30,7 +31,8 @@ class Trace:
         file: text file that is written.
         where: linear addresses whose instructions are written; all of them where it is None. Faults, interrupts and VM
             exits are written wherever they come up.
-        symbols: name to linear address; an instruction at one gets a line with the name before it.
+        symbols: name to linear address; an instruction at one gets a line with the name before it, and one that
+            refers to one a comment behind it.
         wanted: whether what runs is wanted: asked before a line, which is left out where the answer is no. Once it was
             yes in a VM, instructions of others are passed over without asking.
     """
@@ -48,10 +50,8 @@ class Trace:
         self.wanted = wanted
         self.seen = processor.transition_count
         self.failure = processor.vmx_failure
-        self.names: dict[int, str] = {}
-        for name, address in (symbols or {}).items():
-            self.names.setdefault(address, name)
-        self.texts: dict[tuple[int, int, bytes], tuple[str, str]] = {}
+        self.names = Names(symbols or {})
+        self.texts: dict[tuple[int, int, int, bytes], tuple[str, str]] = {}
         self.hooks: list[Hook] = [
             processor.hook("instruction", self.instruction, where),
             processor.hook("interrupt", self.interrupt),
@@ -79,7 +79,7 @@ class Trace:
             return
         cpu = self.processor
         code, text = self.text_at(address)
-        name = self.names.get(address)
+        name = self.names.at.get(address)
         if name is not None:
             self.file.write(f"{name}:\n")
         where = f"{cpu.cs.selector:04X}:{cpu.rip:08X}"
@@ -135,11 +135,12 @@ class Trace:
         code = cpu.read_linear(address, count)  # mapped: an instruction whose fetch faults never gets here
         if count < LONGEST and cpu.translate(address + count) is not None:
             code += cpu.read_linear(address + count, LONGEST - count)
-        key = (address, cpu.bits, code)
+        base = cpu.cs.base if address - cpu.cs.base in range(cpu.cs.limit + 1) else 0
+        key = (address, base, cpu.bits, code)
         known = self.texts.get(key)
         if known is None:
-            ((_, taken, text),) = asm.disassemble.disassemble(code, cpu.bits, address, 1, exact=False)
+            ((_, taken, text),) = asm.disassemble.disassemble(code, cpu.bits, address - base, 1, exact=False)
             if len(self.texts) >= MOST_TEXTS:
                 self.texts.clear()
-            known = self.texts[key] = (taken.hex().upper(), text)
+            known = self.texts[key] = (taken.hex().upper(), text + self.names.comment(text, base))
         return known

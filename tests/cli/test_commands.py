@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import asm
+from asm.options import Options
+from asm.program import run
 from emu import models
 from emu.cli import main
 
@@ -37,14 +39,46 @@ def test_dis(tmp_path: Path, capfd: Capture) -> None:
     program = asm.assemble("org 0x7c00\nbits 16\nstart: mov ax, 1\nagain: jmp again")
     (tmp_path / "boot").write_bytes(program.binary)
     (tmp_path / "boot.map").write_text(program.map)
-    options = ["--bits", "16", "--origin", "0x7c00", "--symbols", str(tmp_path / "boot.map")]
-    assert main(["dis", str(tmp_path / "boot"), *options]) == 0
-    assert capfd.readouterr().out.splitlines() == [
-        "start:", "00007C00  B80100                mov ax, 1", "again:",
-        "00007C03  EBFE                  jmp short 0x7c03",
-    ]  # fmt: skip
+    options = ["--bits", "16", "--symbols", str(tmp_path / "boot.map")]
+    for origin in ([], ["--origin", "0x7c00"]):  # the map says it too
+        assert main(["dis", str(tmp_path / "boot"), *options, *origin]) == 0
+        assert capfd.readouterr().out.splitlines() == [
+            "start:", "00007C00  B80100                mov ax, 1", "again:",
+            "00007C03  EBFE                  jmp short 0x7c03 ; again",
+        ]  # fmt: skip
     assert main(["dis", str(tmp_path / "boot"), "--bits", "16", "--skip", "3", "--length", "2"]) == 0
     assert capfd.readouterr().out == "00000000  EBFE                  jmp short 0\n"
+
+
+ELF_SOURCE = """
+section .text
+global start
+start: mov eax, [value]
+       call start.inside
+.inside: ret
+value: dd 0x90909090
+section .more exec
+other: jmp other
+"""
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("elf32", 32), ("elf64", 64)])
+def test_dis_of_elf(kind: str, bits: int, tmp_path: Path, capfd: Capture) -> None:
+    (tmp_path / "t.o").write_bytes(run("t.asm", ELF_SOURCE, Options(bits=bits, output_format=kind)).binary)
+    assert main(["dis", str(tmp_path / "t.o")]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[:2] == ["section .text", "start:"]
+    assert lines[-3:] == ["section .more", "other:", "00000000  EBFE                  jmp short 0 ; other"]
+    assert any(line.endswith(" ; start.inside") and "call" in line for line in lines)
+    assert main(["dis", str(tmp_path / "t.o"), "--length", "4"]) == 0  # the file's own bytes, if a part is asked for
+    assert capfd.readouterr().out.startswith("00000000  7F45 ")
+    whole = (tmp_path / "t.o").read_bytes()
+    for length in range(4, len(whole), 7):  # nothing that is cut off or changed is more than an error
+        (tmp_path / "t.o").write_bytes(whole[:length])
+        assert main(["dis", str(tmp_path / "t.o")]) in (0, 2)
+        (tmp_path / "t.o").write_bytes(whole[:length] + bytes((whole[length] ^ 0xFF,)) + whole[length + 1 :])
+        assert main(["dis", str(tmp_path / "t.o")]) in (0, 2)
+    assert all(line.startswith("emu: ") for line in capfd.readouterr().err.splitlines())
 
 
 @pytest.mark.parametrize(

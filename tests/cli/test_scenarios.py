@@ -88,9 +88,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_is_said(
-    what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_wrong_is_said(what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     scenario, problem = WRONG[what]
     monkeypatch.setitem(scenarios.SCENARIOS, "wrong", scenario)  # type: ignore[arg-type]
     assert main(["scenarios", "wrong"]) == 1

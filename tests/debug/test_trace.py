@@ -57,6 +57,7 @@ def test_labels_and_interrupts_stand_between() -> None:
     assert "---- #BP, vector 0x03, returns to RIP 0x16" in lines[at - 1]
     assert lines[at + 1].endswith("iretw")
     assert lines.count("again:") == 3
+    assert sum(line.endswith("loop 0x13 ; again") for line in lines) == 3
 
 
 def test_a_range_alone_is_traced() -> None:
