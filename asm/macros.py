@@ -14,9 +14,10 @@ PIECE = re.compile(
       \s+
     | '[^']*' | "[^"]*" | `(?:\\.|[^\\`])*`
     | ;.*
-    | %\[ | %\+(?!\d) | %\*?\?\?? | %, | %\$+[\w.?@~\#]+ | %%[A-Za-z_.?@][\w.$\#@~?]* | %\{[^}]*\} | %[-+]?\d+
-    | %![A-Za-z_]\w* | %!(?:'[^']*'|"[^"]*") | %[A-Za-z_]\w*
-    | [A-Za-z_.?@$][\w.$\#@~?]*
+    | %\[ | %\+(?!\d) | %\*?\?\?? | %, | %\$+[\w.?@~\#\x80-\U0010FFFF]+
+    | %%[A-Za-z_.?@\x80-\U0010FFFF][\w.$\#@~?\x80-\U0010FFFF]* | %\{[^}]*\} | %[-+]?\d+
+    | %![\w.?@$~\#\x80-\U0010FFFF]+ | %!(?:'[^']*'|"[^"]*") | %[A-Za-z_]\w*
+    | [A-Za-z_.?@$\x80-\U0010FFFF][\w.$\#@~?\x80-\U0010FFFF]*
     | \d[\w.]*
     | <=> | <<<? | >>>? | [<>!=]= | <> | // | && | \|\| | \^\^
     | .
@@ -24,13 +25,13 @@ PIECE = re.compile(
     re.VERBOSE,
 )
 pieces = PIECE.findall
-NAME = re.compile(r"\s*(%\$+[\w.?@~#]+|[A-Za-z_.?@$][\w.$#@~?]*)")
+NAME = re.compile(r"\s*(%\$+[\w.?@~#\x80-\U0010FFFF]+|[A-Za-z_.?@$\x80-\U0010FFFF][\w.$#@~?\x80-\U0010FFFF]*)")
 
-LOCAL_AT_END = re.compile(r"%(\$+[\w.?@~#]+)$")
-CHAIN = re.compile(r"%\$+[\w.?@~#]+(%\$+[\w.?@~#]+)(?!%\$)")
+LOCAL_AT_END = re.compile(r"%(\$+[\w.?@~#\x80-\U0010FFFF]+)$")
+CHAIN = re.compile(r"%\$+[\w.?@~#\x80-\U0010FFFF]+(%\$+[\w.?@~#\x80-\U0010FFFF]+)(?!%\$)")
 # What stands for a macro's parameter or local label in its body; strings and comments are let through.
 REFERENCE = re.compile(
-    r"""('[^']*'|"[^"]*"|`(?:\\.|[^\\`])*`|;.*|%\{[^}]*\}|%%[A-Za-z_.?@][\w.$\#@~?]*|%[-+]?\d+|%\*?\?\??)"""
+    r"""('[^']*'|"[^"]*"|`(?:\\.|[^\\`])*`|;.*|%\{[^}]*\}|%%[A-Za-z_.?@\x80-\U0010FFFF][\w.$\#@~?\x80-\U0010FFFF]*|%[-+]?\d+|%\*?\?\??)"""
 )
 
 
@@ -369,7 +370,7 @@ class Expander:
             if first == "%" and len(part) > 1:
                 at = self._special(parts, at, part, active, depth, out)
                 continue
-            if first.isalpha() or first in "_.?@$":
+            if first.isalpha() or first in "_.?@$" or first >= "\x80":
                 choices = self.lookup(part)
                 if choices is not None and part not in active:
                     at = self._call(choices, part, parts, at, active, depth, out)

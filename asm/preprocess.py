@@ -47,7 +47,9 @@ MAX_LINES = 3_000_000  # with macros or directives that macros and %rep may make
 
 
 # A name that a directive defines; one of several parts is put together from what they expand to.
-NAME_OF_PARTS = re.compile(r"\s*((?:%\{\$+[\w.?@~#]+\}|%\$+[\w.?@~#]+|%[A-Za-z_]\w*|[\w.$#@~?]+)+)")
+NAME_OF_PARTS = re.compile(
+    r"\s*((?:%\{\$+[\w.?@~#\x80-\U0010FFFF]+\}|%\$+[\w.?@~#\x80-\U0010FFFF]+|%[A-Za-z_]\w*|[\w.$#@~?\x80-\U0010FFFF]+)+)"
+)
 DIRECTIVE = re.compile(r"\s*%([a-zA-Z]\w*)(?![\w.])")
 BODY_END = {
     "macro": re.compile(r"\s*%(?:([ir]*macro)\b|(endm(?:acro)?)\b)", re.IGNORECASE),
@@ -172,6 +174,9 @@ class Preprocessor:
             text = strip_comment(text).rstrip() if text is not CONTINUED else text
         expanded = text
         try:
+            if text[:1] == "#":  # as the C preprocessor spells %line
+                DIRECTIVES["line"](self, text[1:])
+                return
             if "%" in text:
                 if frame.call is not None and (self.emitting or text.lstrip()[:5].lower() == "%elif"):
                     expanded = frame.call.expand(strip_comment(text).rstrip())

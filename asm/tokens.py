@@ -13,7 +13,7 @@ from asm import table
 # One match a token; a comment matches without the group, so that findall gives an empty string for it.
 TOKEN = re.compile(
     r"""\s*(?:(
-      (?!\$\d[\dA-Fa-f_]*(?:\.|[pP]))[A-Za-z_.?@$][\w.$\#@~?]*
+      (?!\$\d[\dA-Fa-f_]*(?:\.|[pP]))[A-Za-z_.?@$\x80-\U0010FFFF][\w.$\#@~?\x80-\U0010FFFF]*
     | (?:0[xXhHbByYoOqQ]|\$)[\dA-Fa-f_]*(?:\.?[\dA-Fa-f_]*[pP][+-]?\d[\d_]*|\.[\dA-Fa-f_]*)
     | (?:0[dDtT])?\d[\d_]*(?:\.[\d_]*(?:[eE][+-]?\d[\d_]*)?(?![\w.])|[eE][+-]\d[\d_]*)
     | \d[\w]*
@@ -134,6 +134,7 @@ REGISTERS = frozenset(
 KEYWORDS.update(dict.fromkeys(REGISTERS, "r"))
 
 MACRO = "m"  # a name that the preprocessor must look at: it is in no shape that the grammar knows
+KEYWORDS["#"] = MACRO  # what begins a %line of the C preprocessor
 
 
 class Kinds(dict[str, str]):
@@ -195,7 +196,7 @@ def classify(text: str) -> str:
         ):
             return "f"
         return "n"
-    if first.isalpha() or first in "_.?@$":
+    if first.isalpha() or first in "_.?@$" or first >= "\x80":
         return "I" if text.lower() in mnemonics() else "i"
     if first in "'\"`":
         return "s" if len(text) > 1 else "x"
