@@ -3,10 +3,10 @@
 What is listed here is imported when it is first asked for, so that `import emu` costs next to nothing.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's own would cost a start most of its time before emu/__main__.py is reached
 if TYPE_CHECKING:
+    from typing import Any
+
     from emu._core import Bus, Chip, Clock, Cpu, Device, Memory
     from emu.errors import BadInput, ConfigError, CpuFault, DiskError, EmuError, RunningError
     from emu.host.disk import Disk
@@ -44,10 +44,12 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    from importlib import import_module
+
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 
