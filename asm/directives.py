@@ -80,8 +80,8 @@ def _section(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
         raise TokenError("a section's name is wanted", tokens[0])
     at = 1
     name = tokens[1]
-    while (at + 1 < len(tokens) and shape[at + 1] == "-") or (at + 1 < len(tokens) and tokens[at][-1:] == "-"):
-        at += 1  # a name with a dash in it comes as several tokens
+    while at + 1 < len(tokens) and (shape[at + 1] in "-," or tokens[at][-1:] in "-,"):
+        at += 1  # a name with a dash or a comma in it comes as several tokens
         name += tokens[at]
     section = assembler.enter_section(name)
     assembler.format.section_attributes(assembler, section, tokens[at + 1 :], shape[at + 1 :])

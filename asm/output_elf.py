@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_NOTE, SHT_NOBITS, SHT_REL = 1, 2, 3, 4, 7, 8, 9
 SHT_INIT_ARRAY, SHT_FINI_ARRAY, SHT_PREINIT_ARRAY = 14, 15, 16
 SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR, SHF_MERGE, SHF_STRINGS, SHF_TLS = 1, 2, 4, 0x10, 0x20, 0x400
-SHN_ABS, SHN_COMMON = 0xFFF1, 0xFFF2
+SHN_LORESERVE, SHN_ABS, SHN_COMMON = 0xFF00, 0xFFF1, 0xFFF2
+MAX_SECTIONS = SHN_LORESERVE - 5  # beside the null section, the symbols and their tables of names
 STT = {"notype": 0, "data": 1, "object": 1, "function": 2, "tls": 6}
 STV = {"default": 0, "internal": 1, "hidden": 2, "protected": 3}
 STB_GLOBAL, STB_WEAK = 1, 2
@@ -505,6 +506,9 @@ class _File:
     def bytes(self) -> bytes:
         """The file's contents."""
         wide = self.elf.wide
+        relocated = [section for section in self.sections if section in self.elf.relocations]
+        if len(self.sections) + len(relocated) > MAX_SECTIONS:
+            raise ExpressionError(f"an object has at most {MAX_SECTIONS} sections, those of relocations included")
         self.symbols()
         names = _Strings()
         # (name, type, flags, data, size, link, info, align, entry size)
@@ -519,7 +523,6 @@ class _File:
         word = 8 if wide else 4
         heads = [names.add(".shstrtab"), names.add(".symtab"), names.add(".strtab")]
         prefix = ".rela" if wide else ".rel"
-        relocated = [section for section in self.sections if section in self.elf.relocations]
         relocation_names = [names.add(prefix + section.name) for section in relocated]
         entries = b"".join(self.entries)
         table.append((heads[0], SHT_STRTAB, 0, bytes(names.data), len(names.data), 0, 0, 1, 0))

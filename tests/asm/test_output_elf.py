@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import asm
+from asm import output_elf
 from asm.cli import main
 from asm.options import Options
 from asm.program import run
@@ -119,6 +120,14 @@ def test_what_an_object_cannot_say(source: str, message: str) -> None:
     with pytest.raises(asm.AsmError) as caught:
         run("t.asm", source, Options(bits=32, output_format="elf32"))
     assert message in str(caught.value)
+
+
+def test_sections_that_the_header_cannot_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_elf, "MAX_SECTIONS", 3)
+    source = "section .a\ndd x\nsection .b\nx: dd 1\n"
+    assert run("t.asm", source, Options(bits=32, output_format="elf32")).binary
+    with pytest.raises(asm.AsmError, match="at most 3 sections"):
+        run("t.asm", source + "section .c\ndd 2\n", Options(bits=32, output_format="elf32"))
 
 
 def test_a_global_symbol_that_is_nowhere_is_warned_of() -> None:

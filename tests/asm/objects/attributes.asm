@@ -45,3 +45,5 @@ bits 64
         mov     ebx, [ebx + outside]
         mov     ebx, [a32 outside]
         mov     rbx, [rbx + outside]
+section __LD,__compact-unwind progbits
+        dd      first
