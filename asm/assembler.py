@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from asm import data
 from asm.address import is_rip_relative
@@ -255,9 +255,12 @@ class Assembler:
             or (word == "osabi" and not self.format.has_symbols)
         )
 
-    @staticmethod
-    def unknown_instruction(name: str) -> TokenError:
-        return TokenError(f"unknown instruction `{name}'{did_you_mean(name, mnemonics())}", name)
+    def unknown_instruction(self, name: str) -> TokenError:
+        choices = self.preprocessor.choices_of(name)
+        if not choices:
+            return TokenError(f"unknown instruction `{name}'{did_you_mean(name, mnemonics())}", name)
+        counts = " or ".join(choice.count_text for choice in choices)
+        return TokenError(f"unknown instruction `{name}'; the macro of that name takes {counts}", name)
 
     @staticmethod
     def is_statement(first: str, shape: str) -> bool:
@@ -310,7 +313,11 @@ class Assembler:
         """The symbol of a definition."""
         symbol = self.symbol(name)
         if symbol.defined:
-            raise TokenError(f"label `{symbol.name}' inconsistently redefined", name)
+            first = ""
+            if symbol.where is not None:
+                frame, line = cast("Place", symbol.where)
+                first = f"; it is defined at {frame.file_of(line)}:{frame.number_of(line)}"
+            raise TokenError(f"label `{symbol.name}' inconsistently redefined{first}", name)
         if name[:2] == ".." and name[2:3] != "@":
             raise TokenError(f"unrecognised special symbol `{name}'", name)
         if symbol.name in self.externals:  # defined here after all

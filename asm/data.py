@@ -181,7 +181,9 @@ def incbin(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     values = [assembler.constant(assembler.expression(*part)) for part in parts[1:]]
     if None in values:
         raise ExpressionError("incbin needs constant offset and length")
-    skip = max(values[0] or 0, 0) if values else 0
+    skip = (values[0] or 0) if values else 0
+    if skip < 0:
+        raise ExpressionError(f"incbin cannot begin at a negative offset ({skip})")
     name = unquote(parts[0][0][0])
     try:
         with assembler.preprocessor.open(name) as file:

@@ -13,6 +13,7 @@ from asm import table
 from asm.address import is_rip_relative
 from asm.encode import encode
 from asm.expression import (
+    HERE,
     SCALAR,
     UNKNOWN,
     Expression,
@@ -389,6 +390,11 @@ def repetitions(value: int) -> int:
     return max((value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000, 0) if value > 0 else 0
 
 
+def _says_where(expression: Expression) -> bool:
+    """The expression asks where the code has come to, as in ``510-($-$$)``."""
+    return expression is HERE or (isinstance(expression, tuple) and any(map(_says_where, expression)))
+
+
 class Times:
     """A statement repeated as often as an expression says; ``$`` keeps the value it has at the first."""
 
@@ -417,7 +423,8 @@ class Times:
     def emit(self, section: Section, offset: int, sink: Sink, start: int | None = None) -> bytes:
         value = evaluate(self.expression, section, offset)
         if isinstance(value, int) and value < 0:
-            raise ExpressionError(f"TIMES value {value} is negative")
+            exceeded = f": what it fills up to is exceeded by {-value}" if _says_where(self.expression) else ""
+            raise ExpressionError(f"TIMES value {value} is negative{exceeded}")
         self.size(section, offset)
         if isinstance(self.body, bytes):
             return self.body * self.count

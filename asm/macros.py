@@ -99,6 +99,14 @@ class MultiLineMacro:
         self.active = 0  # calls of it that are being expanded
         self.uses_label = False  # %00 stands in the body: the label before a call is the macro's own affair
 
+    @property
+    def count_text(self) -> str:
+        """How many parameters it takes, in words for a message."""
+        if self.most == self.least:
+            return f"{self.least} parameter{'s' * (self.least != 1)}"
+        most = "and more" if self.most == float("inf") else f"to {self.most}"
+        return f"{self.least} {most} parameters"
+
     def takes(self, count: int) -> bool:
         return self.least <= count and (count <= self.most or self.greedy)
 

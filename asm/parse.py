@@ -649,6 +649,11 @@ def _remark(tokens: Sequence[str], shape: str, index: int, terminals: Sequence[s
     here = shape[index : index + 1]
     if before or (here and foreign_word(tokens[index])):
         return before or foreign_word(tokens[index])
+    token = tokens[index] if here else ""
+    if token == "%" and shape[index + 1 : index + 2] == "r":
+        return "; registers have no `%' here"
+    if token == "#" or (token == "/" and not index):
+        return "; a comment begins with `;'"
     if here in ("I", "d", "p") and index:
         return "; each statement stands on a line of its own"
     if here and here in "rnis[z" and "COMMA" in terminals and shape[index - 1 : index] in tuple("rnis])"):

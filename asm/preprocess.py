@@ -822,9 +822,7 @@ class Preprocessor:
         text += macro.name
         names = list(macro.parameters or ())
         if macro.parameters is not None:
-            shown = [
-                "=" * (n in macro.evaluated) + "&" * (n in macro.quoted) + name for n, name in enumerate(names)
-            ]
+            shown = ["=" * (n in macro.evaluated) + "&" * (n in macro.quoted) + name for n, name in enumerate(names)]
             text += f"({','.join(shown)}{'+' * macro.greedy})"
         body = (names[piece] if isinstance(piece, int) else " " if piece.isspace() else piece for piece in macro.body)
         return f"{text} {''.join(body)}"
