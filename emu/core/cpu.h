@@ -248,7 +248,7 @@ typedef struct CPU {
     uint64_t pat, debugctl, misc_enable, bios_sign_id;
     LastBranches last_branches;
     uint64_t star, lstar, cstar, fmask, kernel_gs_base;
-    uint64_t monitored, monitored_sum; /* the line that MONITOR armed, 0: none; a checksum of what was in it */
+    uint64_t monitored, monitored_sum; /* the line that MONITOR armed | 1, 0: none; a checksum of what was in it */
     uint64_t random; /* state of the generator behind RDRAND and RDSEED: part of the state, so that runs repeat */
     Fpu fpu;
 

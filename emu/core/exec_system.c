@@ -156,7 +156,12 @@ static uint64_t line_sum(CPU *cpu, uint64_t line)
     return sum;
 }
 
-static bool monitor_armed(CPU *cpu) { return cpu->monitored && line_sum(cpu, cpu->monitored) == cpu->monitored_sum; }
+#define MONITOR_ARMED 1u /* in CPU.monitored, beside the line's address */
+
+static bool monitor_armed(CPU *cpu)
+{
+    return cpu->monitored && line_sum(cpu, cpu->monitored & ~(uint64_t)MONITOR_ARMED) == cpu->monitored_sum;
+}
 
 static bool monitor_enabled(const CPU *cpu)
 {
@@ -175,8 +180,10 @@ COLD_BODY(exec_monitor)
     if (mem_read(cpu, insn->seg, ea, 1) || mmu_translate(cpu, cpu->seg[insn->seg].base + ea, ACCESS_READ, &pa))
         return STATUS_FAULT;
     const Region *memory = bus_find(cpu->bus, pa & ~PAGE_MASK, REGION_READ);
-    cpu->monitored = memory && memory->host ? pa & ~(uint64_t)(MONITOR_LINE - 1) : 0;
-    cpu->monitored_sum = cpu->monitored ? line_sum(cpu, cpu->monitored) : 0;
+    const uint64_t line = pa & ~(uint64_t)(MONITOR_LINE - 1);
+    const bool arms = memory && memory->host;
+    cpu->monitored = arms ? line | MONITOR_ARMED : 0;
+    cpu->monitored_sum = arms ? line_sum(cpu, line) : 0;
     return STATUS_OK;
 }
 

@@ -31,7 +31,7 @@ LMA = 0x400
 NAMES = ("ES", "CS", "SS", "DS", "FS", "GS", "LDTR", "TR")
 # What is of the processor's own book-keeping, of VMX, or the time.
 OWN = {"instructions", "tsc_offset", "hook_skip", "fallen_to", "non_root", "vmx", "cr0", "cr4", "charge_target",
-       "rf_loaded", "requests"}  # fmt: skip
+       "rf_loaded", "requests", "monitored", "monitored_sum"}  # fmt: skip
 
 CODE_TEXT = f"""
     mov ecx, IA32_FEATURE_CONTROL
