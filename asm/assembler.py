@@ -222,7 +222,7 @@ class Assembler:
                 self.refuse_bytes(before)
             if len(self.items) == before + 1 and whole is shape and type(self.items[before]) is bytes:
                 plain = self.absolute is None and self.record is None and met == self.warnings_met
-                if plain and len(self.plain) < 200_000:
+                if plain and not self.preprocessor.names_macro and len(self.plain) < 200_000:
                     self.plain[text] = self.items[before]  # type: ignore[assignment]
             elif len(self.items) > before and text is not self.preprocessor.raw:
                 self.texts[before] = text

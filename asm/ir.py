@@ -110,6 +110,8 @@ def address_of(value: int | Linear, here: Section | None = None) -> int:
         return value
     if here is not None and value.terms.get(here) == -1:
         terms = {term: count for term, count in value.terms.items() if term is not here}
+        if not terms:  # a negated address: -x
+            return value.const - here.base
         return address_of(Linear(terms, value.const, value.scaled, value.wrt)) - here.base
     section, *others = value.terms
     if others or not isinstance(section, Section) or value.terms[section] != 1:
@@ -353,7 +355,7 @@ def _with_value(operand: Operand, field: str, value: int | Linear | None, sectio
     if isinstance(value, Linear) and field != "address":
         if any(isinstance(term, str) for term in value.terms):
             raise ExpressionError("a register cannot be part of this expression")
-        if sorted(count for term, count in value.terms.items() if (term, count) != (section, -1)) != [1]:
+        if sorted(count for term, count in value.terms.items() if (term, count) != (section, -1)) not in ([1], []):
             raise ExpressionError("expression is not simple or relocatable")
     number = value if isinstance(value, int) else None
     relocatable = isinstance(value, Linear)

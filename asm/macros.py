@@ -159,9 +159,6 @@ class Call:
         if ":" in name and reference[1] == "{":
             return self.range(name)
         if name[:1] in "+-" and name[1:].isdecimal():
-            if reference[1] == "{" and name[0] == "-":
-                count = len(self.parameters)
-                return self.parameter(count + 1 - int(name[1:]))
             code = self.parameter(int(name[1:])).lower()
             if code not in CONDITION_CODES:
                 raise MacroError(f"macro parameter {name[1:]} is not a condition code")

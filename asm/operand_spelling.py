@@ -32,6 +32,8 @@ def plain_operands(tokens: Sequence[str], shape: str) -> tuple[list[str], str]:
             start = len(out)
         elif kind == "[":
             end = _closing(shape, at)
+            if shape[end] != "]":
+                return list(tokens), "".join([kind for _, kind in pairs])
             inside = [("+", "+") if pair[1] == "," else pair for pair in pairs[at + 1 : end]]
             begin = next((n for n in range(start, len(out)) if out[n][1] not in _MODIFIERS), len(out))
             before = out[begin:]

@@ -303,6 +303,8 @@ class Elf:
             del terms[section]
             kind = "rel"
             const += at
+            if not terms and not wrt:  # -x
+                return self._note(section, at, None, kind, size, const)
         if len(terms) != 1 or 1 not in terms.values() or not isinstance(target := next(iter(terms)), Section):
             raise ExpressionError("expression is not simple or relocatable")
         if not wrt:

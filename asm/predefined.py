@@ -29,6 +29,7 @@ def predefine(pre: Preprocessor, name: str) -> None:
         "FILE": lambda: quote(next(f.file_of(f.number) for f in reversed(pre.frames) if f.kind == "file")),
         "LINE": lambda: str(pre.source_line()),
         "BITS": lambda: str(0 if pre.verbatim else pre.assembler.mode.bits),
+        "PTR": lambda: {16: "word", 32: "dword", 64: "qword"}.get(0 if pre.verbatim else pre.assembler.mode.bits, ""),
         "SECT": lambda: pre.section_line,
         "PASS": lambda: "2",
         "DATE": clock('"%Y-%m-%d"'),
@@ -45,7 +46,7 @@ def predefine(pre: Preprocessor, name: str) -> None:
         "NASM_MAJOR": "2", "NASM_MINOR": "16", "NASM_SUBMINOR": "1", "NASM_PATCHLEVEL": "0",
         "NASM_VERSION_ID": "34603264", "NASM_VER": '"2.16.01"', "OUTPUT_FORMAT": options.output_format,
     }  # fmt: skip
-    if options.debug and options.output_format != "bin":
+    if options.debug and options.output_format.startswith("elf"):
         texts["DEBUG_FORMAT"] = "dwarf"
     table = pre.expander.macros
     for word, text_of in live.items():

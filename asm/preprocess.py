@@ -43,7 +43,7 @@ HIDDEN = -1  # the depth of what is not in the listing
 MAX_FRAMES = 500  # nested includes and macro calls
 MAX_REPEAT = 1_000_000
 MAX_PARAMETERS = (1 << 31) - 1  # of a macro, where its count is one of NASM's integers
-MAX_LINES = 3_000_000  # with macros or directives that macros and %rep may make: beyond it is no source but a bomb
+MAX_LINES = 20_000_000  # with macros or directives that macros and %rep may make: beyond it is no source but a bomb
 
 
 # A name that a directive defines; one of several parts is put together from what they expand to.
@@ -85,6 +85,7 @@ class Preprocessor:
         self.tokens: list[str] = []
         self.shape = ""
         self.raw = ""  # the line as it stands in the source, when it was given unchanged
+        self.names_macro = False  # the line given last has the name of a macro in it that it does not call
         self.sane_empty_expansion = False  # what a %pragma preproc says of empty parameters
         self.section_line = "[section .text]"
         self.calls = 0
@@ -212,7 +213,10 @@ class Preprocessor:
                         yield expanded
                     return
                 self.tokens = tokens
-                shape = "".join(self._kind_of_plain(token) for token in tokens)
+                shape = "".join(map(self.kinds.__getitem__, tokens))
+                if MACRO in shape:  # that of a macro that does not take it: what is made of it holds for now
+                    self.names_macro = True
+                    shape = "".join(self._kind_of_plain(token) for token in tokens)
             self.shape, self.raw = shape, (text if expanded is text else "")
         except MacroError as error:
             self.assembler.report(str(error), place=self.place)
@@ -234,6 +238,7 @@ class Preprocessor:
             shown = "".join(" " if piece.isspace() else piece for piece in pieces(strip_comment(expanded).rstrip()))
             self.list_remark("e", shown)
         yield expanded
+        self.names_macro = False
 
     def _left_behind(self) -> list[str]:
         made, self.made = self.made, []

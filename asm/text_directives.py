@@ -115,9 +115,9 @@ def _deftok(pre: Preprocessor, rest: str, insensitive: bool = False) -> None:
     pre.set_text(name, pre.string_argument(rest), insensitive)
 
 
-def _pathsearch(pre: Preprocessor, rest: str) -> None:
+def _pathsearch(pre: Preprocessor, rest: str, insensitive: bool = False) -> None:
     name, rest = pre.split_name(strip_comment(rest))
-    pre.set_text(name, quote(pre.find(pre.string_argument(rest))))
+    pre.set_text(name, quote(pre.find(pre.string_argument(rest))), insensitive)
 
 
 DIRECTIVES: dict[str, Handler] = {
@@ -140,4 +140,5 @@ DIRECTIVES: dict[str, Handler] = {
     "deftok": _deftok,
     "ideftok": lambda pre, rest: _deftok(pre, rest, True),
     "pathsearch": _pathsearch,
+    "ipathsearch": lambda pre, rest: _pathsearch(pre, rest, True),
 }

@@ -59,6 +59,8 @@ def test_what_is_left_out_is_warned_of(text: str, tmp_path: Path) -> None:
         "bits 32\n{rex} mov eax, ebx", "{rex} vaddps xmm0, xmm1, xmm2", "bits 64\n{rex} mov al, ah",
         "%macro m 1\n%1 db 5\n%endmacro\nm {rex}:\ndb rex - $", "db (1, 2)", "db (?)", "dd (1.5)", "db (2 dup (3))",
         "%macro m 2222222222\n%endmacro",
+        "mov ax, [bx+", "mov [5+, ax", "do 5", "dy 5",
+        "%macro m 2\ndb %{-1}\n%endmacro\nm 1, 2",
     ],
 )  # fmt: skip
 def test_what_nasm_refuses_is_refused(text: str, tmp_path: Path) -> None:

@@ -20,6 +20,22 @@ CASES = {
         "bits 32\nmov eax, foo[ebx]\nmov eax, dword foo[ebx+4]\nmov eax, foo[ebx*4]\nmov eax, 5[ebx]\n"
         "mov eax, (foo+1)[ebx]\nmov eax, foo+4[ebx]\nmov eax, es:foo[ebx]\ncall foo[ebx]\nfoo: dd 0\n",
     ),
+    "mnemonics that are macros": (
+        "bin", "%macro push 2-*\n%rep %0\n push %1\n%rotate 1\n%endrep\n%endmacro\n push ax, bx\n push ax\n push ax\n",
+    ),
+    "pasting a parameter that is a number": (
+        "bin",
+        "%define m0 ax\n%define m1 bx\n%define of_ax 1\n%macro h 1\n%xdefine mX m%+%1\n%assign %%i of_%+mX\n"
+        "%define mX m%+%%i\n mov mX, 1\n db %1%+%1\n%endmacro\nh 0\n",
+    ),
+    "negated addresses": ("bin", "org 0x100\n nop\nx: dd -x\n dw -x\n dd 5-x\n mov ax, -x\nsection .b\ny: dd -y\n"),
+    "negated addresses in an object": ("elf32", " nop\nx: dd -x\n dd 5-x\n mov eax, -x\nsection .b\ny: dd -y\n"),
+    "packages and the size of an address": (
+        "bin",
+        "%ifusing altreg\n db 1\n%endif\n%ifusable altreg\n db 2\n%endif\n%ifusable nosuch\n db 3\n%endif\n"
+        "%use altreg\n%ifusing altreg\n db 4\n%endif\n%ipathsearch P 'x'\n db p\n mov __?PTR?__ [bx], 5\n"
+        "bits 32\n mov __PTR__ [ebx], 5\n%ifdef __DEBUG_FORMAT__\n db 9\n%endif\n",
+    ),
     "base and index apart": ("bin", "bits 32\nmov [eax,ecx], ebx\nmov eax, [eax+8,ecx*4]\nmov al, [ebx,esi]\n"
         "mov eax, [ecx*1+ebx*1+4]\nmov eax, [ebp*1+ecx*1]\nmov eax, [ecx*1+ebx]\nmov eax, [ebx+ecx*1]\n"),
     "lea of a name": ("bin", "bits 32\nlea eax, foo\nlea eax, 5\nlea ebx, [foo]\nfoo:\nbits 64\nlea rax, foo\n"),
