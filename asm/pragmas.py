@@ -39,7 +39,7 @@ def pragma(assembler: Assembler, text: str) -> None:
     known = False
     if facility in ("output", output, output.rstrip("0123456789")):
         known = name in _MANGLES
-        if known and value:
+        if known:  # the first counts, if it is nothing too
             assembler.mangle.setdefault(kind_of_mangling(name), value)
     elif facility == "list":
         known = name == "options"

@@ -309,6 +309,7 @@ def test_names_in_an_object_are_prefixed_as_nasm_does(folder: Path, options: str
     "lines",
     [
         "%pragma output gprefix _\n%pragma elf lsuffix _l\n%pragma output gprefix second_",
+        "%pragma elf gprefix\n%pragma elf lprefix .L.\n%pragma output gprefix _\n%pragma output lprefix L.",
         "%pragma output prefix a\n[pragma output suffix b]\n%pragma asm gprefix never\n%pragma win32 gprefix never",
     ],
 )
