@@ -87,16 +87,18 @@ class _Contents:
 
 
 def rows_by_section(assembler: Assembler) -> dict[Section, list[Row]]:
-    """Where each statement with bytes comes from; a macro's lines come from its call."""
+    """Where each statement with bytes comes from: a macro's lines from its call, those of %rep from themselves."""
     found: dict[Section, list[Row]] = {}
     section = assembler.first
     for index, item in enumerate(assembler.items):
         if isinstance(item, Switch):
             section = item.section
         elif not isinstance(item, Symbol | Equ | Reserve):
-            frame, number = assembler.places[index]
-            while frame.kind != "file" and frame.parent is not None:
-                frame, number = frame.parent
+            frame, number = outer, _ = assembler.places[index]
+            while outer.parent is not None and outer.kind != "file":
+                if outer.kind == "macro":
+                    frame, number = outer.parent
+                outer, _ = outer.parent
             line = frame.file_of(number), frame.number_of(number)
             found.setdefault(section, []).append((assembler.offsets[index], *line))
     return found

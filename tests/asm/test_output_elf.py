@@ -86,6 +86,18 @@ def test_a_program_links_runs_and_is_debugged(
     assert 'Line 17 of "program.asm" starts at address' in said
 
 
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="readelf is not installed")
+def test_repeated_lines_are_their_own_and_a_macros_its_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("lines.inc").write_text("%macro twice 0\n inc eax\n%rep 2\n dec eax\n%endrep\n%endmacro\n")
+    Path("lines.asm").write_text('%include "lines.inc"\n nop\n%rep 2\n inc edx\n twice\n%endrep\n ret\n')
+    assert main(["-g", "-f", "elf64", "-o", "lines.o", "lines.asm"]) == 0
+    command = ["readelf", "--debug-dump=decodedline", "lines.o"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    rows = [line.split() for line in said.splitlines() if line.startswith("lines.asm") and " 0" in line]
+    assert [int(row[1]) for row in rows if row[1].isdecimal()] == [2, 4, 5, 5, 5, 4, 5, 5, 5, 7]
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
