@@ -178,8 +178,8 @@ def _fit_memory(form: Form, spec: OperandSpec, mem: Mem, bits: int) -> int | Non
 def _fit_relative(form: Form, spec: OperandSpec, operand: Imm, bits: int, optimise: int) -> int | None:
     if operand.distance == "far":
         return None
-    # Without `near` a jump's operand size can be said of JMP and CALL alone, and in no mode as a byte.
-    wrong = operand.size == 8 or (operand.size != 0 and (operand.size == 64) != (bits == 64))
+    # Without `near` a jump's operand size can be said of JMP and CALL alone.
+    wrong = operand.size not in ((0, 64) if bits == 64 else (0, 16, 32))
     if wrong or (operand.size and not operand.distance and form.mnemonic not in ("JMP", "CALL", "XBEGIN")):
         return _WRONG_SIZE
     if spec.size == 8:
