@@ -511,9 +511,10 @@ class Preprocessor:
         self._warn_of_open_string(rest)
         handler(self, rest)
 
-    def _warn_of_open_string(self, rest: str) -> None:
-        if "'" in rest or '"' in rest or "`" in rest:
-            quote = open_quote(strip_comment(rest))
+    def _warn_of_open_string(self, text: str) -> None:
+        """Warns of a string that is not closed; of one in the body of a macro or %rep only where that stands."""
+        if self.place[0].kind == "file" and ("'" in text or '"' in text or "`" in text):
+            quote = open_quote(strip_comment(text))
             if quote:
                 self.assembler.report(f"unterminated string (missing `{quote}')", "warning", place=self.place,
                                       word=quote, warning="pp-open-string")  # fmt: skip
@@ -547,9 +548,9 @@ class Preprocessor:
         place = self.place
         for text in frame.iterator:
             frame.number += 1
-            if self.record is not None:
-                self.place = (frame, frame.number)
-                self.list_line(frame, text)
+            self.place = (frame, frame.number)
+            self.list_line(frame, text)
+            self._warn_of_open_string(text)
             if "%" in text:
                 match = pattern.match(text)
                 if match is not None:

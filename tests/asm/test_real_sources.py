@@ -20,6 +20,11 @@ CASES = {
         "bits 32\nmov eax, foo[ebx]\nmov eax, dword foo[ebx+4]\nmov eax, foo[ebx*4]\nmov eax, 5[ebx]\n"
         "mov eax, (foo+1)[ebx]\nmov eax, foo+4[ebx]\nmov eax, es:foo[ebx]\ncall foo[ebx]\nfoo: dd 0\n",
     ),
+    "apostrophes in bodies": (
+        "bin",
+        "%macro x 0\n%if 0\n don't\n%error can't\n%endif\n%endmacro\n x\n x\n%macro unused 1\n it's\n db `x` ; isn't\n"
+        "%endmacro\n%rep 2\n%if 0\n wasn't\n%endif\n%endrep\n%macro e 0\n%warning won't\n%endmacro\n e\n db 1\n",
+    ),
     "mnemonics that are macros": (
         "bin", "%macro push 2-*\n%rep %0\n push %1\n%rotate 1\n%endrep\n%endmacro\n push ax, bx\n push ax\n push ax\n",
     ),
