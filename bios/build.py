@@ -24,6 +24,7 @@ GUESTS = ("healthy", "aware", "hung", "double", "machine", "triple", "diskfail",
 FILES = {
     "option.rom": "optionrom/modem.asm",
     "vmm": "vmm/vmm.asm",
+    "vmmsoft": "vmm/software.asm",
     "service": "service/service.asm",
     "guest": "guest/guest.asm",
     **{name: f"guest/{name}.asm" for name in GUESTS},

@@ -3,6 +3,7 @@
 ; Entry: at its first byte, at the physical address that it was loaded to, in 32-bit protected mode, flat, without paging,
 ; interrupts off, EBX = handoff block (handoff.inc). POST has loaded it to the top 4 MiB of RAM; it maps itself to VMM_BASE.
 ; layout.inc has its memory map. It wants VT-x; what it does without EPT or unrestricted guests, shadow.inc and paged.inc say.
+; software.asm is the same VMM without VT-x: where SOFTWARE is defined, software/ is in the place of vtx.inc and vmxon.inc.
 ;
 ; Order of things: start.inc (paging, tables, VMX operation) - decision.inc (Service OS or native boot) - create.inc (the VMs) - run.inc (schedule, enter, exit, switch)
 ; - exits.inc and io.inc (what is done about an exit) - events.inc (policy, what wakes the Service VM) - calls.inc (VMCALL).
@@ -20,6 +21,11 @@
 %include "vm_devices.inc"
 %include "runtime.inc"
 %include "layout.inc"
+%ifdef SOFTWARE
+  %include "software/vtx.inc"
+%else
+  %include "vtx.inc"
+%endif
 %include "guests.inc"
 
         org VMM_BASE
@@ -36,7 +42,19 @@
 %include "fat.inc"
 %include "header.inc"
 %include "tables.inc"
-%include "vmxon.inc"
+%ifdef SOFTWARE
+  %include "software/init.inc"
+  %include "software/leave.inc"
+  %include "software/enter.inc"
+  %include "software/segments.inc"
+  %include "software/memory.inc"
+  %include "software/deliver.inc"
+  %include "software/decode.inc"
+  %include "software/instruction.inc"
+  %include "software/transfer.inc"
+%else
+  %include "vmxon.inc"
+%endif
 %include "memory.inc"
 %include "ept.inc"
 %include "shadow.inc"
