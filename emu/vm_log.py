@@ -3,11 +3,16 @@
 A switch is a VM entry with another VMCS than the entry before it. Nothing in the guest takes part in that. A VMM may
 name its VMs for whoever reads its memory: a page that begins with SIGNATURE, as bios/include/vm_abi.inc describes it.
 The names are labels; nothing else depends on them.
+
+A processor without VT-x has no VM entries. There the page is all that tells: a VMM that switches by software says so in
+it, and each of its switches is an entry of the ring in it.
 """
 
 import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from emu._core import EXIT_REASON_NAMES
 
 if TYPE_CHECKING:
     from emu._core import BoardCpu, Memory
@@ -16,10 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["SIGNATURE", "VmLog", "VmSwitch", "names_in"]
 
 SIGNATURE = b"VM SWITCH RECORD"
-HEADER = struct.Struct("<16s4I")  # signature, switches, ring, names in use, reserved
+HEADER = struct.Struct("<16s4I")  # signature, switches, ring, names in use, 1 for switches by software
+SWITCH = struct.Struct("<Q2i4I")  # time-stamp counter, from, to, why, exit reason, qualification, RIP
+LEFT = struct.Struct("<Q")  # time-stamp counter when the VM stopped
 NAME = struct.Struct("<Q2I16s")  # VMCS, number, reserved, text
 MOST_NAMES = 8
+MOST_RING = 256
+ALL64 = (1 << 64) - 1
 PAGE = 4096
+SEARCHED = 8 << 20  # bytes at the end of memory where a VMM by software has its page
+SEARCH_EVERY = 16  # slices
 KEPT = 4096  # switches
 MOST_VMS = 64  # that are numbered; others are called by the address of the VMCS
 VMM = "VMM"
@@ -55,6 +66,20 @@ def names_in(memory: "Memory") -> dict[int, str]:
     return {}
 
 
+def software_page(memory: "Memory") -> int | None:
+    """Where a VMM that switches by software has its page; None where there is no such VMM."""
+    first = max(0, len(memory) - SEARCHED) // PAGE * PAGE
+    begins = bytes(memoryview(memory)[first::PAGE])  # the first byte of each page
+    at = begins.find(SIGNATURE[:1])
+    while at >= 0:
+        page = first + at * PAGE
+        signature, _, _, _, software = HEADER.unpack(memory.read(page, HEADER.size))
+        if signature == SIGNATURE and software and page + 3 * PAGE <= len(memory):
+            return page
+        at = begins.find(SIGNATURE[:1], at + 1)
+    return None
+
+
 class VmLog:
     """The switches of a machine, the last KEPT of them, and a timeline if one is wanted."""
 
@@ -73,6 +98,9 @@ class VmLog:
         """Cycles from the VM exit of one VM to the entry of another, of the last switches."""
         self.left: tuple[str | None, int, int] = (None, 0, 0)  # reason, qualification, RIP of the last exit
         self.left_at = 0
+        self.page: int | None = None  # of a VMM by software
+        self.recorded = 0  # its switches so far
+        self.slices = 0
 
     def poll(self) -> None:
         """Takes what came since the last time; between slices of a run."""
@@ -80,6 +108,8 @@ class VmLog:
             self.seen, self.vmcs = self.cpu.transition_count, None
             return
         if self.cpu.transition_count == self.seen:
+            if self.seen == 0:
+                self.poll_page()
             return
         if self.timeline is not None:
             transitions = self.cpu.transitions(self.seen)
@@ -110,6 +140,42 @@ class VmLog:
                 self.timeline.switched(cycle, self.provisional(self.vmcs), self.provisional(vmcs), why)
         self.vmcs, self.since = vmcs, cycle
 
+    def poll_page(self) -> None:
+        """The same for a VMM that switches by software: the entries of its ring that are new."""
+        if self.page is None:
+            self.slices += 1
+            if self.slices % SEARCH_EVERY == 0:
+                self.page = software_page(self.memory)
+        if self.page is None:
+            return
+        signature, count, ring, names, software = HEADER.unpack(self.memory.read(self.page, HEADER.size))
+        if signature != SIGNATURE or not software or not 0 < ring <= MOST_RING or count < self.recorded:
+            self.page, self.recorded, self.vmcs = None, 0, None  # the machine was reset, or a snapshot restored
+            return
+        if count == self.recorded:
+            return
+        at = self.page + HEADER.size
+        table = self.memory.read(at, NAME.size * MOST_NAMES)
+        numbers = {number: vmcs for vmcs, number, _, _ in [*NAME.iter_unpack(table)][:names]}
+        at += len(table)
+        offset = self.cpu.tsc - self.cpu.cycles  # the machine may have been reset
+        for number in range(max(self.recorded, count - ring), count):
+            place = number % ring
+            tsc, _, target, _, reason, qualification, rip = SWITCH.unpack(
+                self.memory.read(at + SWITCH.size * place, SWITCH.size)
+            )
+            if tsc == 0:  # not entered yet
+                break
+            (left,) = LEFT.unpack(self.memory.read(at + SWITCH.size * ring + LEFT.size * place, LEFT.size))
+            self.recorded = number + 1
+            left_at, entered_at = left - offset & ALL64, tsc - offset & ALL64
+            if entered_at > self.cpu.cycles or (self.vmcs is not None and not self.since <= left_at <= entered_at):
+                continue  # no VMM wrote that
+            self.left, self.left_at = (EXIT_REASON_NAMES.get(reason), qualification, rip), left_at
+            if self.timeline is not None and self.vmcs is not None:
+                self.timeline.ran(self.provisional(self.vmcs), self.since, self.left_at)
+            self.entered(entered_at, numbers.get(target, target))
+
     @staticmethod
     def provisional(vmcs: int) -> str:
         """What a VM is called until its name is known."""
@@ -127,7 +193,11 @@ class VmLog:
     def running(self) -> str:
         """What runs now: the name of a VM, VMM in VMX root operation, nothing outside VMX operation."""
         vmcs = self.cpu.vmcs.address
-        if vmcs is None or self.cpu.vmx_operation != "non-root":
+        if self.page is not None:  # by software VMs run in ring 3, and the VMM in ring 0
+            if self.vmcs is None or self.cpu.cpl == 0:
+                return VMM
+            vmcs = self.vmcs
+        elif vmcs is None or self.cpu.vmx_operation != "non-root":
             return "" if self.cpu.vmx_operation == "off" else VMM
         if vmcs not in self.known:
             number = self.order.index(vmcs) if vmcs in self.order else len(self.order)

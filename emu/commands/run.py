@@ -304,8 +304,8 @@ MOST_SHOWN = 20  # switches in the summary
 
 
 def virtual_machines(report: dict[str, Any], machine: Machine, style: Style) -> list[str]:
-    """The VM switches with their causes, the VM exits by reason, and what a switch cost; nothing without VM exits."""
-    if not report["vm_exits"]:
+    """The VM switches with their causes, the VM exits by reason, and what a switch cost; nothing without VMs."""
+    if not report["vm_exits"] and not report["vm_switches"]:
         return []
     hz = machine.board.clock.hz
     lines = ["", style.strong(f"{'cycle':>14}  {'ms':>11}  VM switch")]
@@ -316,7 +316,8 @@ def virtual_machines(report: dict[str, Any], machine: Machine, style: Style) -> 
         lines.append(f"{one['cycle']:14,}  {one['seconds'] * 1000:11.3f}  {path:28}{style.faint(why)}")
     if count > MOST_SHOWN:
         lines.append(style.faint(f"{'':14}  {'':11}  the last {MOST_SHOWN} of {count:,}"))
-    lines += ["", style.strong(f"{'VM exit':28}{'count':>10}{'cycles':>16}{'each':>13}")]
+    if report["vm_exits"]:  # none where a VMM switches by software
+        lines += ["", style.strong(f"{'VM exit':28}{'count':>10}{'cycles':>16}{'each':>13}")]
     by_cycles = sorted(report["vm_exits"].items(), key=lambda item: -int(item[1]["cycles"]))
     for name, exits in by_cycles:
         each = exits["cycles"] / exits["count"]

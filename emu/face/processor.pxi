@@ -484,6 +484,12 @@ cdef class Processor:
         return clock_now(&self.clock.c)
 
     @property
+    def tsc(self):
+        """The time-stamp counter as the processor itself has it, without a VM's offset."""
+        self.clock.check()
+        return (clock_now(&self.clock.c) + self.c.tsc_offset) & ALL64
+
+    @property
     def instructions(self):
         """Instructions completed; each iteration of a REP instruction counts as one."""
         if self.clock._thread != 0:
