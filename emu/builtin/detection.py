@@ -10,16 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from emu import models
 from emu.builtin.policy import policy_nvram
 from emu.errors import EmuError
 from emu.host.disk import SECTOR, Disk
 from emu.machine import Machine
 from emu.stop import StopReason
 
-__all__ = ["FAULTS", "Detected", "Fault", "detect"]
+__all__ = ["FAULTS", "Detected", "Fault", "detect", "watched"]
 
 DISK_FAILED = b"service   VM 1 a disk command failed"
 DISK_SECTORS = 4096
+SOFTWARE_NEEDS = 1 << 3 | 1 << 4 | 1 << 15 | 1 << 24  # CPUID leaf 1, EDX: PSE, TSC, CMOV, FXSR
 START_SECONDS = 60  # POST, the decision and, where a period is short, the reports of hangs that were none
 
 
@@ -87,6 +89,17 @@ FAULTS: Sequence[Fault] = (
     hang("1 min", 60_000_000, 1),
 )  # fmt: skip
 """Every fault with every detector that finds it, and a guest that has none."""
+
+
+def watched(model: str) -> bool:
+    """Whether the built-in firmware's VMM runs on a processor model: as POST asks for it, bios/firmware/boot.inc.
+
+    Raises:
+        ConfigError: an unknown model.
+    """
+    found = models.load(model)
+    features = next((edx for leaf, _, _, _, _, edx in found["cpuid"] if leaf == 1), 0)
+    return bool(found["vmx"]["exits"]) or features & SOFTWARE_NEEDS == SOFTWARE_NEEDS
 
 
 def detect(fault: Fault, cpu: str, timing: str = "static") -> Detected:

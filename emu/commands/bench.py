@@ -155,16 +155,14 @@ def show_model(cost: ModelCosts) -> None:
         without = cost.vtx.misses_without_vpid
         if without is not None:
             print("  " + walks_after("TLB misses without VPID", without, cost))
-        if cost.vmm:
-            print("  by the built-in VMM, from the VM exit of one VM to the VM entry of the other")
-        for made in cost.vmm:
-            print(f"    {made.reason:22}{made.cycles:>11,}  {made.source} to {made.target}")
+        built_in(cost.vmm)
         figures = cost.vtx.figures()
         rows = [number for number in PUBLISHED if number.model == cost.model and number.what in figures]
         if rows:
             published(rows, figures)
     else:
         print("  no VT-x: the switch is made by firmware alone")
+        built_in(cost.vmm)
     for reason, why in cost.vtx.skipped.items():
         print(f"  {reason}: {why}")
     print(f"  {'by firmware alone':24}{cost.software.total:>11,}")
@@ -174,6 +172,14 @@ def show_model(cost: ModelCosts) -> None:
     walk = cost.page_walk
     print(f"  a page walk: {walk.cycles} cycles. {walk.source}{'; derived' if walk.mark == 'D' else ''}")
     print()
+
+
+def built_in(switches: Sequence[VmmSwitch]) -> None:
+    """Lines: what each switch of the built-in VMM took."""
+    if switches:
+        print("  by the built-in VMM, from the VM exit of one VM to the VM entry of the other")
+    for made in switches:
+        print(f"    {made.reason:22}{made.cycles:>11,}  {made.source} to {made.target}")
 
 
 def walks_after(what: str, misses: int, cost: ModelCosts) -> str:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from emu import models
-from emu.builtin.detection import FAULTS, Detected, detect
+from emu.builtin.detection import FAULTS, Detected, detect, watched
 from emu.errors import ConfigError
 from emu.host.output_file import OutputFile
 from emu.host.terminal import Style
@@ -18,14 +18,14 @@ def detection(names: Sequence[str] | None, timing: str, output: str | None) -> i
     """Measures on each model, prints the table, and writes it as JSON where that is wanted.
 
     Args:
-        names: processor models with VT-x; None is the default one.
+        names: processor models that the built-in VMM runs on; None is the default one.
     """
     if output is not None and os.path.splitext(output)[1] != ".json":
         raise ConfigError(f"{output}: the file ends in .json, which says how it is written")
     wanted = list(dict.fromkeys(names or [models.DEFAULT]))
     for name in wanted:
-        if not models.load(name)["vmx"]["exits"]:
-            raise ConfigError(f"{name}: this processor has no VT-x, so nobody watches its guest")
+        if not watched(name):
+            raise ConfigError(f"{name}: the VMM does not run on this processor, so nobody watches its guest")
     if output is None:
         measure(wanted, timing)
         return 0

@@ -11,8 +11,9 @@ import pytest
 from emu import Machine
 
 from .conftest import Built
+from .vmm import BARE_MEMORY
 
-MEMORY = 16 << 20
+MEMORY = BARE_MEMORY
 needs_iasl = pytest.mark.skipif(shutil.which("iasl") is None, reason="iasl is not installed (package acpica-tools)")
 needs_acpiexec = pytest.mark.skipif(
     shutil.which("acpiexec") is None, reason="acpiexec is not installed (package acpica-tools)"

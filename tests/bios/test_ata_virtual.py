@@ -18,7 +18,7 @@ from emu.host.disk import SECTOR
 
 from .conftest import Built
 from .service import program
-from .vmm import Vmm, files_of
+from .vmm import BARE_MEMORY, Vmm, files_of
 
 HERE = Path(__file__).parent
 MIB = 1 << 20
@@ -50,7 +50,7 @@ def told(console: str) -> list[str]:
 def native(built: Built, image: bytes, *disks: Disk) -> list[str]:
     """What a guest finds on the bare machine."""
     rom = flash(built.rom()[-0x20000:], {**files_of(built.rom()), "guest": image})
-    with Machine(MEMORY, "pentium3", firmware=rom, disks=list(disks)) as machine:
+    with Machine(BARE_MEMORY, "pentium3", firmware=rom, disks=list(disks)) as machine:
         machine.run(seconds=60)
         return told(machine.serial.output.decode())
 

@@ -9,6 +9,7 @@ from emu.builtin.service_disk import make_disk, read_hpa
 from emu.host.disk import SECTOR
 
 from .conftest import Built
+from .vmm import BARE_MEMORY
 
 MIB = 1 << 20
 
@@ -16,7 +17,7 @@ MIB = 1 << 20
 def post(built: Built, *disks: Disk | None) -> str:
     """The console's lines about drives, with these on the channels."""
     placed = [disk for disk in disks if disk is not None]
-    with Machine(16 * MIB, "pentium3", firmware=built.rom(), disks=placed) as machine:
+    with Machine(BARE_MEMORY, "pentium3", firmware=built.rom(), disks=placed) as machine:
         machine.run(seconds=20)
         console = machine.serial.output.decode()
     return "\n".join(line for line in console.splitlines() if line.startswith("disk"))
@@ -29,7 +30,7 @@ def test_no_drive(built: Built) -> None:
 def test_the_hpa_is_hidden(built: Built, tmp_path: Path) -> None:
     make_disk(tmp_path / "disk.img", size=32 * MIB, image=b"service", dump=8 * MIB)
     first = read_hpa(tmp_path / "disk.img").first
-    with Machine(16 * MIB, "pentium3", firmware=built.rom(), disks=[Disk(tmp_path / "disk.img")]) as machine:
+    with Machine(BARE_MEMORY, "pentium3", firmware=built.rom(), disks=[Disk(tmp_path / "disk.img")]) as machine:
         machine.run(seconds=20)
         drive = machine.board.drives[0]
         console = machine.serial.output.decode()

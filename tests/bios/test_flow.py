@@ -10,13 +10,13 @@ from emu import Machine, StopReason
 from emu.builtin.policy import policy_nvram
 
 from .conftest import MEMORY, SECONDS, Built, Story
-from .vmm import BOOT, CALL, GUEST, POWER_OFF, SERVICE, TRAP
+from .vmm import BARE_MEMORY, BOOT, CALL, GUEST, POWER_OFF, SERVICE, TRAP
 
 SWITCHED = 100_000  # cycles that a switch may take
 
 
 def test_reset_302_and_post_end_well(built: Built) -> None:
-    with Machine(16 << 20, "pentium3", firmware=built.rom()) as machine:
+    with Machine(BARE_MEMORY, "pentium3", firmware=built.rom()) as machine:
         assert machine.run(seconds=SECONDS).reason is StopReason.POWERED_OFF
         console = machine.serial.output.decode()
         assert "FAILED" not in console and "EXCEPTION" not in console

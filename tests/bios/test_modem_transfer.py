@@ -22,7 +22,7 @@ from emu.host.ymodem import CAN, NAK, YmodemReceiver
 from .conftest import Built
 from .service import MEMORY, program, shell
 from .test_dump import Core
-from .vmm import files_of
+from .vmm import BARE_MEMORY, files_of
 
 FIRST = bytes(n * 7 & 0xFF for n in range(5000))  # not a multiple of a block
 SECOND = b"a short one"
@@ -122,7 +122,7 @@ def send(built: Built, tmp_path: Path, peer: Backend) -> tuple[str, float]:
     source = f"FIRST_BYTES equ {len(FIRST)}\nSECOND_BYTES equ {len(SECOND)}\n{PROGRAM}{data}"
     image = program(source, built.folder, tmp_path / "sender.asm")
     rom = flash(built.rom()[-0x20000:], {**files_of(built.rom()), "guest": image})
-    with Machine(MEMORY, "pentium3", firmware=rom, modem=peer) as machine:
+    with Machine(BARE_MEMORY, "pentium3", firmware=rom, modem=peer) as machine:
         machine.run(seconds=5, until=0x10000)
         before = machine.board.clock.cycle
         assert machine.run(seconds=200).reason is StopReason.POWERED_OFF

@@ -9,7 +9,7 @@ from emu import Machine
 
 from .conftest import Built
 from .events import IDT, console_of, guest_image, running
-from .vmm import files_of
+from .vmm import BARE_MEMORY, files_of
 
 MICROSECOND = 2660  # counts, of the processor model
 
@@ -125,7 +125,7 @@ def test_a_guest_sets_its_clock(built: Built, name: str) -> None:
     code = "        jmp begin\n" + ROUTINES + "        mov ebx, second\n        call clock_on\n"
     code += "".join(moment(one, STATUS_B[name]) for one in MOMENTS)
     files = {**files_of(built.rom()), "guest": guest_image(built.folder, code)}
-    with Machine(16 << 20, "pentium3", firmware=flash(built.rom()[-0x20000:], files)) as machine:
+    with Machine(BARE_MEMORY, "pentium3", firmware=flash(built.rom()[-0x20000:], files)) as machine:
         bare = re.findall("= ([0-9A-F]+)", console_of(machine, 20))
     with running(built, code) as (machine, _):
         before = machine.board.rtc.save()["ram"]

@@ -12,7 +12,7 @@ from emu import Machine, StopReason
 
 from .conftest import Built
 from .events import ALLOW, POWER_OFF, RESET, RESTART, console_of, events_of, guest_image, running
-from .vmm import files_of
+from .vmm import BARE_MEMORY, files_of
 
 INVALID, UNSUPPORTED, TOO_SMALL, NO_ROOM, NOT_FOUND = 0x80000002, 0x80000003, 0x80000005, 0x80000009, 0x8000000E
 
@@ -134,9 +134,9 @@ BEGIN = 'mov esi, text_begin\n call console_text\n jmp begin\ntext_begin: db "be
 
 @contextmanager
 def native(built: Built, code: str, cpu: str = "pentium3") -> Iterator[Machine]:
-    """The bare machine with a guest of this code: the processor has no VT-x."""
+    """The bare machine with a guest of this code."""
     files = {**files_of(built.rom()), "guest": guest_image(built.folder, code)}
-    with Machine(16 << 20, cpu, firmware=flash(built.rom()[-0x20000:], files)) as machine:
+    with Machine(BARE_MEMORY, cpu, firmware=flash(built.rom()[-0x20000:], files)) as machine:
         yield machine
 
 
@@ -153,7 +153,7 @@ def test_variables_on_the_bare_machine(built: Built) -> None:
 def test_firmware_calls_them_before_it_boots(built: Built) -> None:
     with native(built, "") as machine:
         console = console_of(machine)
-    assert re.search(r"runtime   services at 00FED000\r\nruntime   status code 0100003E\r\n", console)
+    assert re.search(r"runtime   services at 00EED000\r\nruntime   status code 0100003E\r\n", console)
     assert console.index("status code") < console.index("boot ")
 
 

@@ -15,8 +15,8 @@ from bios.build import flash
 from emu import Machine, StopReason
 
 from .conftest import Built
-from .service import MEMORY, program
-from .vmm import files_of
+from .service import program
+from .vmm import BARE_MEMORY, files_of
 
 RESULTS = 0x100000  # where the program leaves text, 0, length for each case
 PROGRAM = """
@@ -71,7 +71,7 @@ def run(built: Built, tmp_path: Path, cases: list[Case]) -> list[tuple[str, int]
     source = f"RESULTS equ {RESULTS:#x}\n{PROGRAM}left: dd {len(cases)}\ncases:\n{data}\n"
     image = program(source, built.folder, tmp_path / "cases.asm")
     rom = built.rom()
-    with Machine(MEMORY, "pentium3", firmware=flash(rom[-0x20000:], {**files_of(rom), "guest": image})) as machine:
+    with Machine(BARE_MEMORY, "pentium3", firmware=flash(rom[-0x20000:], {**files_of(rom), "guest": image})) as machine:
         assert machine.run(seconds=20).reason is StopReason.POWERED_OFF
         answer = machine.memory.read(RESULTS, 128 * len(cases))
     made, at = [], 0

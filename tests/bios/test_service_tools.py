@@ -14,8 +14,8 @@ from bios.build import flash
 from emu import Machine, StopReason
 
 from .conftest import Built
-from .service import MEMORY, Shell, program, shell
-from .vmm import GUEST, files_of, rom_with_guest
+from .service import Shell, program, shell
+from .vmm import BARE_MEMORY, GUEST, files_of, rom_with_guest
 
 FLAGS = ((18, "AC"), (17, "VM"), (16, "RF"), (14, "NT"), (11, "OF"), (10, "DF"), (9, "IF"), (8, "TF"), (7, "SF"),
          (6, "ZF"), (4, "AF"), (2, "PF"), (0, "CF"))  # fmt: skip
@@ -460,7 +460,7 @@ def test_every_paging_mode(built: Built, tmp_path: Path) -> None:
         raw += struct.pack("<7I", cr0, cr3, cr4, efer, linear & 0xFFFFFFFF, 1, linear >> 32)
     image = program(WALKER, built.folder, tmp_path / "walker.asm")
     rom = built.rom()
-    with Machine(MEMORY, "pentium3", firmware=flash(rom[-0x20000:], {**files_of(rom), "guest": image})) as machine:
+    with Machine(BARE_MEMORY, "pentium3", firmware=flash(rom[-0x20000:], {**files_of(rom), "guest": image})) as machine:
         machine.run(seconds=20, until=0x10000)
         machine.memory.write(0x200000, bytes(tables))
         machine.memory.write(0x300000, bytes(raw))

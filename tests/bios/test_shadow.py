@@ -1,5 +1,6 @@
-"""Processors whose VT-x lacks unrestricted guests (nehalem) or EPT as well (prescott): VMs that begin in protected
-mode with paging, and shadow page tables, as vm-contract has it. SDM Vol. 3, "Using VMX to virtualize memory".
+"""Processors whose VT-x lacks unrestricted guests (nehalem) or EPT as well (prescott), or that have none (pentium3):
+VMs that begin in protected mode with paging, and shadow page tables, as vm-contract has it. SDM Vol. 3, "Using VMX to
+virtualize memory".
 """
 
 import re
@@ -10,10 +11,15 @@ import pytest
 from emu import Machine, StopReason
 
 from .conftest import Built
-from .vmm import BOOT, CALL, GUEST, POWER_OFF, SERVICE, TRAP, Vmm, rom_with_guest
+from .vmm import BARE_MEMORY, BOOT, CALL, GUEST, POWER_OFF, SERVICE, TRAP, SoftwareVmm, Vmm, rom_with_guest
 
 MEMORY = 32 << 20
-OLD = ["nehalem", "prescott"]
+OLD = ["nehalem", "prescott", "pentium3"]
+LACKS = {
+    "nehalem": {"VMM       no unrestricted guests"},
+    "prescott": {"VMM       no unrestricted guests", "VMM       no EPT: VMs run on shadow page tables"},
+    "pentium3": {"VMM       no VT-x: VMs run in ring 3 on shadow page tables, by software"},
+}
 
 
 @pytest.mark.parametrize("cpu", OLD)
@@ -21,10 +27,10 @@ def test_the_story_is_the_same(built: Built, cpu: str) -> None:
     with Machine(MEMORY, cpu, firmware=built.rom()) as machine:
         stop = machine.run(seconds=30)
         console = machine.serial.output.decode()
-        switches = Vmm(machine, built.folder).switches()
+        vmm = SoftwareVmm(machine, built.folder) if cpu == "pentium3" else Vmm(machine, built.folder)
+        switches = vmm.switches()
     assert stop.reason is StopReason.POWERED_OFF
-    assert "VMM       no unrestricted guests" in console
-    assert ("VMM       no EPT: VMs run on shadow page tables" in console) == (cpu == "prescott")
+    assert {text for text in set().union(*LACKS.values()) if text in console} == LACKS[cpu]
     assert "service   VM 1 wrote to protected memory" in console
     assert "address 00200010 linear 00200010" in console
     assert "guest     undisturbed" in console and "guest     ends well" in console
@@ -246,9 +252,12 @@ def test_random_page_tables_are_as_on_the_bare_machine(built: Built) -> None:
     source = Path(__file__).with_name("paging_stress.asm")
     rom = rom_with_guest(built.rom(), built.folder, source)
     told = {}
-    for cpu in ("pentium3", "westmere", *OLD):
-        with Machine(MEMORY, cpu, firmware=rom) as machine:
+    for cpu in ("bare", "westmere", *OLD):
+        memory, model = (BARE_MEMORY, "pentium3") if cpu == "bare" else (MEMORY, cpu)
+        with Machine(memory, model, firmware=rom) as machine:
             machine.run(seconds=30)
-            told[cpu] = re.findall(r"stress    ([0-9A-F]{8})\r\n([0-9A-F]{8})", machine.serial.output.decode())
-    assert int(told["pentium3"][0][1], 16) > 3000  # faults
-    assert all(one == told["pentium3"] for one in told.values()), told
+            console = machine.serial.output.decode()
+            assert ("bare machine" in console) == (cpu == "bare")
+            told[cpu] = re.findall(r"stress    ([0-9A-F]{8})\r\n([0-9A-F]{8})", console)
+    assert int(told["bare"][0][1], 16) > 3000  # faults
+    assert all(one == told["bare"] for one in told.values()), told

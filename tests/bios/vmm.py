@@ -12,6 +12,8 @@ from bios.build import HERE, flash, folders
 from emu import Machine
 
 REGION = 4 << 20  # the VMM's memory, at the top of RAM
+MEMORY_OF_VMM = 32 << 20  # of the machines that run it
+BARE_MEMORY = 15 << 20  # less than the VMM asks for: the guest boots on the bare machine
 SERVICE, GUEST = 0, 1
 BOOT, CALL, TRAP, POWER_OFF = 100, 101, 1, 4  # reasons of a switch, vm_abi.inc
 
@@ -29,17 +31,19 @@ class Switch(NamedTuple):
 
 
 @cache
-def vmm_symbols(folder: Path) -> Mapping[str, int]:
+def vmm_symbols(folder: Path, source: str = "vmm.asm") -> Mapping[str, int]:
     """The VMM's symbols: linear addresses and offsets."""
-    return asm.assemble_file(HERE / "vmm" / "vmm.asm", include=folders("vmm", folder)).symbols
+    return asm.assemble_file(HERE / "vmm" / source, include=folders("vmm", folder)).symbols
 
 
 class Vmm:
     """A machine whose RAM ends on a multiple of 4 MiB, seen through the VMM's symbols."""
 
+    source = "vmm.asm"
+
     def __init__(self, machine: Machine, folder: Path) -> None:
         self.machine = machine
-        self.symbols = vmm_symbols(folder)
+        self.symbols = vmm_symbols(folder, self.source)
         self.physical = len(machine.memory) - REGION
 
     def read(self, name: str, size: int, offset: int = 0) -> bytes:
@@ -82,20 +86,29 @@ class Vmm:
         cpu = self.machine.cpu
         base, size = self.guest_memory(number)
         first, end = self.symbols["vm.pic1"], self.symbols["vm.fx"]
-        registers = bytearray(self.vm(number, "gpr", 32))
-        registers[12:16] = bytes(4)  # ESP is the VMCS's
         hidden = ("GUEST_LINEAR_ADDRESS", "GUEST_PHYSICAL_ADDRESS")  # of the last exit
         return {
-            "registers": bytes(registers),
+            "registers": self.registers(number),
             "debug registers, CR2": [cpu.dr0, cpu.dr1, cpu.dr2, cpu.dr3, cpu.dr6, cpu.cr2],
             "FPU": repr(cpu.save()["fpu"]),
-            "VMCS": {name: cpu.vmcs[name] for name in cpu.vmcs if name.startswith("GUEST_") and name not in hidden},
+            "VMCS": {name: value for name, value in self.guest_fields(number).items() if name not in hidden},
             "virtual devices": self.vm(number, "pic1", end - first),
             "ATA channel": self.task_file(number),
             "memory": hashlib.sha256(self.machine.memory.read(base, size)).hexdigest(),
             "variables": self.read("VMM_VARIABLES", 0x1000, 0x1000 * number),
             "message": self.vm(number, "mail_bytes", 8),
         }
+
+    def registers(self, number: int) -> bytes:
+        """A VM's general registers at its last exit, as PUSHAD has them but for ESP, which is in the VMCS."""
+        registers = bytearray(self.vm(number, "gpr", 32))
+        registers[12:16] = bytes(4)
+        return bytes(registers)
+
+    def guest_fields(self, number: int) -> dict[str, int]:
+        """The guest's fields of the current VMCS, which is the VM's."""
+        vmcs = self.machine.cpu.vmcs
+        return {name: vmcs[name] for name in vmcs if name.startswith("GUEST_")}
 
     def guest_hash(self, number: int = GUEST) -> str:
         """Of the same."""
@@ -130,6 +143,30 @@ class Vmm:
         if registers[6] & 8:  # DRQ
             seen += [drive["position"], drive["length"], drive["lba"], drive["remaining"]]
         return seen
+
+
+class SoftwareVmm(Vmm):
+    """The same without VT-x, where the VMCS is a page of the VMM's. A VM is looked at while it runs."""
+
+    source = "software.asm"
+
+    def registers(self, number: int) -> bytes:
+        """The general registers of the VM that runs."""
+        cpu = self.machine.cpu
+        return struct.pack("<8I", cpu.edi, cpu.esi, cpu.ebp, 0, cpu.ebx, cpu.edx, cpu.ecx, cpu.eax)
+
+    def guest_fields(self, number: int) -> dict[str, int]:
+        """The guest's fields of a VM's VMCS; those that are in registers while it runs are taken from there,
+        but for RF, and TF, by which the VMM steps the instruction that it lets through."""
+        slot = number * self.symbols["VM_SLOT"] + self.symbols["VM_SLOT_VMCS"]
+        page = self.read("VMM_VMS", 0x1000, slot)
+        fields = {name: value for name, value in self.symbols.items() if name.startswith("GUEST_")}
+        found = {}
+        for name, code in fields.items():
+            at = (code & 0x3F) << 2 | (code & 0xC00) >> 2 | (code & 0x6000) >> 3  # vmcs_at of software/vtx.inc
+            found[name] = int.from_bytes(page[at : at + 4], "little")
+        cpu = self.machine.cpu
+        return found | {"GUEST_RIP": cpu.rip, "GUEST_RSP": cpu.rsp, "GUEST_RFLAGS": cpu.rflags & ~(1 << 16 | 1 << 8)}
 
 
 def files_of(rom: bytes) -> dict[str, bytes]:

@@ -54,7 +54,7 @@ def test_table_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--cpu", "pentium3"], "emu: pentium3: this processor has no VT-x"),
+        (["--cpu", "i386"], "emu: i386: the VMM does not run on this processor"),
         (["--cpu", "pentium9"], "emu: "),
         (["--output", "table.svg"], "emu: table.svg: the file ends in .json"),
     ],
