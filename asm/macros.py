@@ -5,33 +5,35 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from asm.names import with_names
+
 MAX_EXPANSION = 1_000_000  # tokens on one line; macros that double each other must not fill memory
 MAX_NESTING = 200
 
 # The preprocessor's tokens: blanks count, since the pieces are put together again.
 PIECE = re.compile(
-    r"""
+    with_names(r"""
       \s+
     | '[^']*' | "[^"]*" | `(?:\\.|[^\\`])*`
     | ;.*
-    | %\[ | %\+(?!\d) | %\*?\?\?? | %, | %\$+[\w.?@~\#\x80-\U0010FFFF]+
-    | %%[A-Za-z_.?@\x80-\U0010FFFF][\w.$\#@~?\x80-\U0010FFFF]* | %\{[^}]*\} | %[-+]?\d+
-    | %![\w.?@$~\#\x80-\U0010FFFF]+ | %!(?:'[^']*'|"[^"]*") | %[A-Za-z_]\w*
-    | [A-Za-z_.?@$\x80-\U0010FFFF][\w.$\#@~?\x80-\U0010FFFF]*
+    | %\[ | %\+(?!\d) | %\*?\?\?? | %, | %\$+<name>+
+    | %%<start><name$>* | %\{[^}]*\} | %[-+]?\d+
+    | %!<name$>+ | %!(?:'[^']*'|"[^"]*") | %[A-Za-z_]\w*
+    | <start$><name$>*
     | \d[\w.]*
     | <=> | <<<? | >>>? | [<>!=]= | <> | // | && | \|\| | \^\^
     | .
-    """,
+    """),
     re.VERBOSE,
 )
 pieces = PIECE.findall
-NAME = re.compile(r"\s*(%\$+[\w.?@~#\x80-\U0010FFFF]+|[A-Za-z_.?@$\x80-\U0010FFFF][\w.$#@~?\x80-\U0010FFFF]*)")
+NAME = re.compile(with_names(r"\s*(%\$+<name>+|<start$><name$>*)"))
 
-LOCAL_AT_END = re.compile(r"%(\$+[\w.?@~#\x80-\U0010FFFF]+)$")
-CHAIN = re.compile(r"%\$+[\w.?@~#\x80-\U0010FFFF]+(%\$+[\w.?@~#\x80-\U0010FFFF]+)(?!%\$)")
+LOCAL_AT_END = re.compile(with_names(r"%(\$+<name>+)$"))
+CHAIN = re.compile(with_names(r"%\$+<name>+(%\$+<name>+)(?!%\$)"))
 # What stands for a macro's parameter or local label in its body; strings and comments are let through.
 REFERENCE = re.compile(
-    r"""('[^']*'|"[^"]*"|`(?:\\.|[^\\`])*`|;.*|%\{[^}]*\}|%%[A-Za-z_.?@\x80-\U0010FFFF][\w.$\#@~?\x80-\U0010FFFF]*|%[-+]?\d+|%\*?\?\??)"""
+    with_names(r"""('[^']*'|"[^"]*"|`(?:\\.|[^\\`])*`|;.*|%\{[^}]*\}|%%<start><name$>*|%[-+]?\d+|%\*?\?\??)""")
 )
 
 

@@ -28,6 +28,7 @@ from asm.macros import (
     split_parameters,
     strip_comment,
 )  # fmt: skip
+from asm.names import with_names
 from asm.parse import ParseError, TokenError
 from asm.percent_directives import DIRECTIVES
 from asm.predefined import predefine
@@ -48,7 +49,7 @@ MAX_LINES = 20_000_000  # with macros or directives that macros and %rep may mak
 
 # A name that a directive defines; one of several parts is put together from what they expand to.
 NAME_OF_PARTS = re.compile(
-    r"\s*((?:%\{\$+[\w.?@~#\x80-\U0010FFFF]+\}|%\$+[\w.?@~#\x80-\U0010FFFF]+|%[A-Za-z_]\w*|[\w.$#@~?\x80-\U0010FFFF]+)+)"
+    with_names(r"\s*((?:%\{\$+<name>+\}|%\$+<name>+|%[A-Za-z_]\w*|<name$>+)+)")
 )
 DIRECTIVE = re.compile(r"\s*%([a-zA-Z]\w*)(?![\w.])")
 BODY_END = {

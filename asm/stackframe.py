@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+from asm.names import with_names
+
 # Model: bytes in a stack slot, frame register, offset of the first parameter from it.
 MODELS = {"flat": (4, "ebp", 8), "flat64": (8, "rbp", 16), "large": (2, "bp", 4), "small": (2, "bp", 6)}
 SIZES = {"byte": 1, "word": 2, "dword": 4, "qword": 8, "tword": 10, "oword": 16, "yword": 32, "zword": 64}
-VARIABLE = re.compile(r"\s*([A-Za-z_.?@\x80-\U0010FFFF][\w.$#@~?\x80-\U0010FFFF]*)\s*:\s*(\w+)\s*")
+VARIABLE = re.compile(with_names(r"\s*(<start><name$>*)\s*:\s*(\w+)\s*"))
 
 
 class StackFrame:

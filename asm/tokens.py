@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 
 from asm import table
+from asm.names import with_names
 
 # One match a token; a comment matches without the group, so that findall gives an empty string for it.
 TOKEN = re.compile(
-    r"""\s*(?:(
-      (?!\$\d[\dA-Fa-f_]*(?:\.|[pP]))[A-Za-z_.?@$\x80-\U0010FFFF][\w.$\#@~?\x80-\U0010FFFF]*
+    with_names(r"""\s*(?:(
+      (?!\$\d[\dA-Fa-f_]*(?:\.|[pP]))<start$><name$>*
     | (?:0[xXhHbByYoOqQ]|\$)[\dA-Fa-f_]*(?:\.?[\dA-Fa-f_]*[pP][+-]?\d[\d_]*|\.[\dA-Fa-f_]*)
     | (?:0[dDtT])?\d[\d_]*(?:\.[\d_]*(?:[eE][+-]?\d[\d_]*)?(?![\w.])|[eE][+-]\d[\d_]*)
     | \d[\w]*
@@ -21,7 +22,7 @@ TOKEN = re.compile(
     | \{(?i:rex|vex[23]?)\}
     | <<<|>>>|<=>|<<|>>|<=|>=|<>|!=|==|//|%%|&&|\|\||\^\^
     | [^\s;]
-    )|;.*)""",
+    )|;.*)"""),
     re.VERBOSE,
 )
 split = TOKEN.findall
