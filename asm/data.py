@@ -107,7 +107,7 @@ def _number(assembler: Assembler, value: int, width: int, word: str) -> bytes:
     if width > 8:  # NASM has no numbers of that many bits
         raise TokenError(f"integer supplied as {8 * width}-bit data", word)
     mask = (1 << 8 * width) - 1
-    if not -(mask >> 1) - 1 <= value <= mask:
+    if not ~mask <= value <= mask:  # NASM takes -255 for a byte
         name = {1: "byte", 2: "word", 4: "dword"}.get(width, "")
         assembler.warn("number-overflow", f"{name} data exceeds bounds")
     return (value & mask).to_bytes(width, "little")
@@ -178,17 +178,15 @@ def incbin(assembler: Assembler, tokens: Sequence[str], shape: str) -> None:
     parts = split_list(tokens, shape, 1)
     if parts[0][1] != "s" or len(parts) > 3:
         raise explain(tokens, shape)
-    values = [assembler.constant(assembler.expression(*part)) for part in parts[1:]]
-    if None in values:
-        raise ExpressionError("incbin needs constant offset and length")
-    skip = (values[0] or 0) if values else 0
+    values = [assembler.evaluate_now(*part) for part in parts[1:]]
+    skip = values[0] if values else 0
     if skip < 0:
         raise ExpressionError(f"incbin cannot begin at a negative offset ({skip})")
     name = unquote(parts[0][0][0])
     try:
         with assembler.preprocessor.open(name) as file:
             file.seek(skip)
-            data = file.read(MAX_IMAGE + 1 if len(values) < 2 else min(max(values[1] or 0, 0), MAX_IMAGE + 1))
+            data = file.read(MAX_IMAGE + 1 if len(values) < 2 else min(max(values[1], 0), MAX_IMAGE + 1))
     except OSError as error:
         raise TokenError(f"`incbin': unable to open file `{name}': {error.strerror}", parts[0][0][0]) from None
     if len(data) > MAX_IMAGE:

@@ -25,6 +25,13 @@ CASES = {
         "%macro x 0\n%if 0\n don't\n%error can't\n%endif\n%endmacro\n x\n x\n%macro unused 1\n it's\n db `x` ; isn't\n"
         "%endmacro\n%rep 2\n%if 0\n wasn't\n%endif\n%endrep\n%macro e 0\n%warning won't\n%endmacro\n e\n db 1\n",
     ),
+    "negative data": (
+        "bin",
+        "".join(
+            f" d{name} {sign}{1 << n} {more}\n"
+            for name, n in (("b", 8), ("w", 16), ("d", 32)) for sign in ("-", "") for more in ("- 1", "+ 0", "+ 1")
+        ) + " times 8 dw -0xcc87\n db -129\n",
+    ),
     "mnemonics that are macros": (
         "bin", "%macro push 2-*\n%rep %0\n push %1\n%rotate 1\n%endrep\n%endmacro\n push ax, bx\n push ax\n push ax\n",
     ),
