@@ -205,7 +205,9 @@ def parser() -> argparse.ArgumentParser:
     )
     dis.add_argument("--skip", type=count, default=0, metavar="N", help="begin at byte N of the file")
     dis.add_argument("--length", type=count, metavar="N", help="only so many bytes")
-    dis.add_argument("--symbols", metavar="FILE", help="a map of emu-asm --map, what nm prints, or an ELF file")
+    dis.add_argument(
+        "--symbols", metavar="FILE", help="the source (.asm), a map of emu-asm --map, what nm prints, or an ELF file"
+    )
     dump = command("dump", DUMP_TEXT, "dump", "dump", "fetch a guest's dump from a disk image")
     dump.add_argument("disk", metavar="DISK", help="a disk image")
     dump.add_argument("-o", "--output", metavar="FILE", help="the core file (default: the image's name with .core)")

@@ -25,6 +25,7 @@ from emu.stop import Stop, StopReason
 from emu.vm_log import VmLog
 
 if TYPE_CHECKING:
+    from emu.debug.source_line import SourceLine
     from emu.host.disk import Disk
     from emu.host.display import TerminalDisplay
     from emu.host.nvram_file import NvramFile
@@ -64,18 +65,19 @@ def parse_size(text: str) -> int:
     return int(number) * unit
 
 
-def load_rom(firmware: bytes | str | os.PathLike[str] | None) -> tuple[bytes, dict[str, int]]:
-    """The image and the symbols of what Machine takes as `firmware`."""
+def load_rom(firmware: bytes | str | os.PathLike[str] | None) -> tuple[bytes, dict[str, int], dict[int, "SourceLine"]]:
+    """The image, the symbols and the source lines of what Machine takes as `firmware`."""
     if firmware is None:
         image = builtin_firmware()
-        return image.read_bytes(), json.loads(image.with_name("symbols.json").read_text(encoding="utf-8"))
+        return image.read_bytes(), json.loads(image.with_name("symbols.json").read_text(encoding="utf-8")), {}
     if not isinstance(firmware, str | os.PathLike):
-        return bytes(memoryview(firmware)), {}
+        return bytes(memoryview(firmware)), {}, {}
     if os.fspath(firmware).endswith(".asm"):
         from emu.debug.symbols import assembled_rom
 
-        return assembled_rom(firmware)
-    return read_file(firmware, ROM_MOST, "a ROM image"), {}
+        rom, known = assembled_rom(firmware)
+        return rom, known.symbols, known.lines
+    return read_file(firmware, ROM_MOST, "a ROM image"), {}, {}
 
 
 def nvram_file(path: str | os.PathLike[str]) -> "NvramFile":
@@ -228,7 +230,7 @@ class Machine:
     ) -> None:
         model = load_model(cpu, timing)
         self.disks = free_disks(disks)
-        rom, self.symbols = load_rom(firmware)
+        rom, self.symbols, self.source_lines = load_rom(firmware)
         self.nvram: NvramFile | None = None
         if isinstance(nvram, str | os.PathLike):
             self.nvram = nvram_file(nvram)

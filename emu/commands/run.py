@@ -215,7 +215,7 @@ def starter(machine: Machine, options: argparse.Namespace) -> Iterator[Callable[
             file = sys.stdout if options.trace == "-" else inside.enter_context(TextFile(options.trace))
             log, vm = machine.vm_log, options.trace_vm
             wanted = None if vm is None else lambda: log.running() == vm
-            inside.enter_context(Trace(machine.cpu, file, where, machine.symbols, wanted))
+            inside.enter_context(Trace(machine.cpu, file, where, machine.symbols, wanted, machine.source_lines))
         if options.gdb is None:
             yield machine.run
             return

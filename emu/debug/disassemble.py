@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from emu._core import Processor
+    from emu.debug.source_line import SourceLine
 
 __all__ = ["Names", "coloured", "disassemble", "listing"]
 
@@ -84,8 +85,16 @@ def disassemble(processor: "Processor", la: int, count: int = 1) -> list[tuple[i
     return [((base + offset) & last, data, text) for offset, data, text in found]
 
 
-def listing(data: bytes, bits: int, origin: int = 0, symbols: Mapping[str, int] | None = None) -> Iterator[str]:
+def listing(
+    data: bytes,
+    bits: int,
+    origin: int = 0,
+    symbols: Mapping[str, int] | None = None,
+    lines: Mapping[int, "SourceLine"] | None = None,
+) -> Iterator[str]:
     """Lines of a disassembled file: address, bytes, instruction, with a line `name:` before an address that has one.
+
+    The line of the source stands, as a comment, before the first instruction of it.
 
     What an instruction refers to is named in a comment behind it.
     """
@@ -97,6 +106,8 @@ def listing(data: bytes, bits: int, origin: int = 0, symbols: Mapping[str, int] 
     width = 16 if (origin + len(data) - 1) >> 32 else 8
     known = Names(symbols or {})
     labels = sorted(address - origin for address in names)
+    lines = lines or {}
+    source = None
     position = 0
     while position < len(data):
         yield from (f"{name}:" for name in names.get(origin + position, ()))
@@ -107,6 +118,9 @@ def listing(data: bytes, bits: int, origin: int = 0, symbols: Mapping[str, int] 
         # A piece at a time, so that the first line of a large file does not wait for the last.
         piece = data[position : min(end, position + PIECE * MAX_LENGTH)]
         for address, code, text in disassemble(piece, bits, origin + position, PIECE, exact=False):
+            if (line := lines.get(address)) is not None and line != source:
+                source = line
+                yield f"; {line}: {line.text}"
             yield f"{address:0{width}X}  {code.hex().upper():<20}  {text}{known.comment(text)}"
             position += len(code)
 

@@ -1,14 +1,19 @@
-"""Symbols, by which a run can be stopped and a disassembly read, and the images that bring them."""
+"""Symbols and source lines, by which a run can be stopped and a disassembly read, and the files that bring them."""
 
 import os
 import re
-from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from emu.debug.elf import ELF_MAGIC, code_sections
+from emu.debug.source_line import SourceLine
 from emu.errors import BadInput
 from emu.host.input_file import read_file
 
-__all__ = ["assembled_rom", "load_symbols", "origin_of"]
+if TYPE_CHECKING:
+    from asm.program import Program
+
+__all__ = ["DebugInfo", "assembled_rom", "load_debug_info"]
 
 MOST = 64 << 20  # bytes of a symbol file
 MIB = 1 << 20
@@ -19,36 +24,55 @@ ORIGIN = re.compile(r"^-- Program origin -+\n+([0-9A-F]+)$", re.MULTILINE)
 NM_LINE = re.compile(r"^([0-9a-fA-F]{8,16}) [A-Za-z] (\S+)$", re.MULTILINE)
 
 
-def load_symbols(path: str | os.PathLike[str]) -> dict[str, int]:
-    """Symbols of a file: a map of `emu-asm --map` (or of NASM), what `nm` prints, or an ELF file that has them.
+@dataclass
+class DebugInfo:
+    """What is known of an image: the address of its first byte; symbols, name to address; lines, address to source."""
+
+    origin: int = 0
+    symbols: dict[str, int] = field(default_factory=dict)
+    lines: dict[int, SourceLine] = field(default_factory=dict)
+
+
+def load_debug_info(path: str | os.PathLike[str]) -> DebugInfo:
+    """What a file says of an image: the image's source (`.asm`), a map of `emu-asm --map` (or of NASM), what `nm`
+    prints, or an ELF file.
 
     Raises:
         BadInput: it cannot be read, or is none of these.
+        AsmError: the source has mistakes.
     """
+    if os.fspath(path).endswith(".asm"):
+        program = _assembled(path)
+        return DebugInfo(program.origin, program.symbols, _lines(program))
     data = read_file(path, MOST, "a symbol file")
     if data.startswith(ELF_MAGIC):
         sections = code_sections(os.fspath(path), data)
-        return {name: address for section in sections for name, address in section.symbols.items()}
+        symbols = {name: address for section in sections for name, address in section.symbols.items()}
+        return DebugInfo(0, symbols, sections[0].lines)
     text = data.decode("utf-8", "replace")
-    pattern = MAP_LINE if "Map file" in text[:200] else NM_LINE
-    symbols = {name: int(address, 16) for address, name in pattern.findall(text)}
+    is_map = "Map file" in text[:200]
+    symbols = {name: int(address, 16) for address, name in (MAP_LINE if is_map else NM_LINE).findall(text)}
     if not symbols:
         raise BadInput(f"{os.fspath(path)}: no symbols: neither a map of emu-asm --map nor the output of nm")
-    return symbols
+    origin = ORIGIN.search(text) if is_map else None
+    return DebugInfo(int(origin[1], 16) if origin is not None else 0, symbols)
 
 
-def origin_of(path: str | os.PathLike[str]) -> int:
-    """The address of an image's first byte by its map; 0 where the file is no map.
+def _assembled(path: str | os.PathLike[str]) -> "Program":
+    import asm
 
-    Raises:
-        BadInput: it cannot be read.
-    """
-    found = ORIGIN.search(read_file(path, MOST, "a symbol file").decode("utf-8", "replace"))
-    return int(found[1], 16) if found is not None else 0
+    try:
+        return asm.assemble_file(path)
+    except OSError as error:
+        raise BadInput(f"{os.fspath(path)}: {error.strerror}") from None
 
 
-def assembled_rom(path: str | os.PathLike[str]) -> tuple[bytes, dict[str, int]]:
-    """Assembles the source of a ROM: the image, and its symbols as linear addresses.
+def _lines(program: "Program", base: int = 0) -> dict[int, SourceLine]:
+    return {base + address: SourceLine(file, number) for address, file, number in program.lines}
+
+
+def assembled_rom(path: str | os.PathLike[str]) -> tuple[bytes, DebugInfo]:
+    """Assembles the source of a ROM: the image, and its symbols and lines by linear addresses.
 
     A source without `org` counts from the beginning of the image, whose last 128 KiB lie below 1 MiB; its symbols are
     moved there. Any other origin is taken to be the address that the code runs at.
@@ -57,12 +81,7 @@ def assembled_rom(path: str | os.PathLike[str]) -> tuple[bytes, dict[str, int]]:
         BadInput: it cannot be read.
         AsmError: it has mistakes.
     """
-    import asm
-
-    try:
-        program = asm.assemble_file(path)
-    except OSError as error:
-        raise BadInput(f"{os.fspath(path)}: {error.strerror}") from None
+    program = _assembled(path)
     base = MIB - len(program.binary) if program.origin == 0 else 0
-    symbols: Mapping[str, int] = program.symbols
-    return program.binary, {name: base + address for name, address in symbols.items() if base + address >= 0}
+    symbols = {name: base + address for name, address in program.symbols.items() if base + address >= 0}
+    return program.binary, DebugInfo(base + program.origin, symbols, _lines(program, base))

@@ -13,6 +13,7 @@ from emu.debug.disassemble import Names
 
 if TYPE_CHECKING:
     from emu._core import Hook, Processor
+    from emu.debug.source_line import SourceLine
 
 __all__ = ["Trace"]
 
@@ -33,6 +34,7 @@ class Trace:
             exits are written wherever they come up.
         symbols: name to linear address; an instruction at one gets a line with the name before it, and one that
             refers to one a comment behind it.
+        lines: linear address to the line of the source, which is named at the end of an instruction that begins one.
         wanted: whether what runs is wanted: asked before a line, which is left out where the answer is no. Once it was
             yes in a VM, instructions of others are passed over without asking.
     """
@@ -44,6 +46,7 @@ class Trace:
         where: range | None = None,
         symbols: Mapping[str, int] | None = None,
         wanted: Callable[[], bool] | None = None,
+        lines: Mapping[int, "SourceLine"] | None = None,
     ) -> None:
         self.processor = processor
         self.file = file
@@ -51,6 +54,7 @@ class Trace:
         self.seen = processor.transition_count
         self.failure = processor.vmx_failure
         self.names = Names(symbols or {})
+        self.lines = lines or {}
         self.texts: dict[tuple[int, int, int, bytes], tuple[str, str]] = {}
         self.hooks: list[Hook] = [
             processor.hook("instruction", self.instruction, where),
@@ -142,5 +146,8 @@ class Trace:
             ((_, taken, text),) = asm.disassemble.disassemble(code, cpu.bits, address - base, 1, exact=False)
             if len(self.texts) >= MOST_TEXTS:
                 self.texts.clear()
-            known = self.texts[key] = (taken.hex().upper(), text + self.names.comment(text, base))
+            text += self.names.comment(text, base)
+            if (line := self.lines.get(address)) is not None:
+                text += f" ; {line}"
+            known = self.texts[key] = (taken.hex().upper(), text)
         return known

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import asm
+from asm.cli import main as assembler
 from asm.options import Options
 from asm.program import run
 from emu import models
@@ -79,6 +80,26 @@ def test_dis_of_elf(kind: str, bits: int, tmp_path: Path, capfd: Capture) -> Non
         (tmp_path / "t.o").write_bytes(whole[:length] + bytes((whole[length] ^ 0xFF,)) + whole[length + 1 :])
         assert main(["dis", str(tmp_path / "t.o")]) in (0, 2)
     assert all(line.startswith("emu: ") for line in capfd.readouterr().err.splitlines())
+
+
+@pytest.mark.parametrize("kind", ["elf32", "elf64"])
+def test_dis_names_the_lines_of_dwarf(
+    kind: str, tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t.asm").write_text("section .text\nglobal start\nstart: mov eax, 5\n  nop\n  ret\n")
+    assert assembler(["-f", kind, "-g", "-F", "dwarf", "--no-cache", "-o", "t.o", "t.asm"]) == 0
+    assert main(["dis", "t.o"]) == 0
+    assert capfd.readouterr().out.splitlines() == [
+        "section .text",
+        "start:",
+        "; t.asm:3: start: mov eax, 5",
+        "00000000  B805000000            mov eax, 5",
+        "; t.asm:4: nop",
+        "00000005  90                    nop",
+        "; t.asm:5: ret",
+        "00000006  C3                    ret",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Looking at a machine and talking to it: disassembly, symbols, linear memory, the serial console."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from roms import BUSY, POWER_OFF, rom, source
 import asm
 import emu
 from emu.debug.disassemble import listing
-from emu.debug.symbols import load_symbols
+from emu.debug.symbols import load_debug_info
+from emu.debug.trace import Trace
 
 UART = "mov dx, 0x3fb\nmov al, 3\nout dx, al\nmov dx, 0x3f8\n"
 # Prints a prompt, and each character that it gets one higher.
@@ -140,12 +142,38 @@ def test_until_a_predicate() -> None:
 def test_symbol_files(tmp_path: Path) -> None:
     program = asm.assemble("org 0x7c00\nstart: nop\nagain: jmp again\nvalue equ 5")
     (tmp_path / "a.map").write_text(program.map)
-    assert load_symbols(tmp_path / "a.map") == {"start": 0x7C00, "again": 0x7C01}
+    known = load_debug_info(tmp_path / "a.map")
+    assert known.symbols == {"start": 0x7C00, "again": 0x7C01} and known.origin == 0x7C00
     (tmp_path / "nm.txt").write_text("00100020 T start\n         U other\n00101000 b data\n")
-    assert load_symbols(tmp_path / "nm.txt") == {"start": 0x100020, "data": 0x101000}
+    assert load_debug_info(tmp_path / "nm.txt").symbols == {"start": 0x100020, "data": 0x101000}
     (tmp_path / "no.txt").write_text("hello\n")
     with pytest.raises(emu.BadInput, match=r"no\.txt: no symbols"):
-        load_symbols(tmp_path / "no.txt")
+        load_debug_info(tmp_path / "no.txt")
+
+
+def test_source_lines(tmp_path: Path) -> None:
+    (tmp_path / "t.asm").write_text("org 0x7c00\nbits 16\nstart: mov ax, 5\n  times 2 nop\n  jmp start\n")
+    known = load_debug_info(tmp_path / "t.asm")
+    code = asm.assemble_file(tmp_path / "t.asm").binary
+    lines = list(listing(code, 16, known.origin, known.symbols, known.lines))
+    assert [line.removeprefix(f"; {tmp_path}/") for line in lines if line.startswith(";")] == [
+        "t.asm:3: start: mov ax, 5", "t.asm:4: times 2 nop", "t.asm:5: jmp start"
+    ]  # fmt: skip
+    assert lines[0] == "start:" and lines[2].endswith("mov ax, 5") and lines[-1].endswith(" ; start")
+
+
+def test_source_lines_in_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "t.asm").write_text(
+        "bits 16\nstart: mov ax, 5\n hlt\n times 0fff0h-($-$$) db 0\n jmp 0f000h:start\n times 10000h-($-$$) db 0\n"
+    )
+    text = io.StringIO()
+    with (
+        emu.Machine(memory=1 << 20, firmware=tmp_path / "t.asm") as machine,
+        Trace(machine.cpu, text, symbols=machine.symbols, lines=machine.source_lines),
+    ):
+        machine.run(instructions=2)
+    found = [line.rsplit(" ; ", 1)[1] for line in text.getvalue().splitlines() if " ; " in line]
+    assert found[-1] == f"{tmp_path}/t.asm:2"
 
 
 def test_a_label_begins_an_instruction() -> None:
