@@ -27,7 +27,7 @@ CC ?= cc
 export EMU_DEBUG EMU_SANITIZE
 
 # emu/core itself is listed too: adding or deleting a file changes a folder's time.
-SOURCES := $(filter-out %/__pycache__ %.cache,setup.py build_support.py pyproject.toml $(wildcard asm/*.py asm/*.tbl asm/*.lark emu/_core.p* emu/face/* emu/model_compiler.py emu/models/*.toml \
+SOURCES := $(filter-out %/__pycache__ %.cache,setup.py build_support.py pyproject.toml $(wildcard asm/*.py asm/*/*.py asm/*.tbl asm/*.lark emu/_core.p* emu/face/* emu/model_compiler.py emu/models/*.toml \
   emu/core emu/core/*.[ch] emu/core/*.def emu/chips/*.p* bios/* bios/*/* bios/*/*/*))
 ifneq ($(FLAVOUR),release)
   SOURCES += $(wildcard emu/*.py emu/*/*.py emu/models/*) # this build has a copy of them

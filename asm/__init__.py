@@ -75,7 +75,7 @@ def assemble_file(
     Raises:
         OSError: the file cannot be read.
     """
-    from asm.frames import decode
+    from asm.preprocessor.frames import decode
 
     with open(path, "rb") as file:
         text = decode(file.read())

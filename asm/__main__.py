@@ -15,7 +15,7 @@ def main() -> int:
     handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else it is ignored, as by nohup
     if handled:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from asm.cli import main as command
+    from asm.command.cli import main as command
 
     try:
         if handled:

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from asm import data
-from asm.address import is_rip_relative
 from asm.diagnostics import AsmError, Diagnostic, did_you_mean
 from asm.directives import DIRECTIVES
 from asm.expression import SCALAR, UNDEFINED, ExpressionError, Linear, Section, Symbol, evaluate, is_constant
-from asm.frames import Place
+from asm.instructions.address import is_rip_relative
+from asm.instructions.operand_spelling import plain_operands
+from asm.instructions.operands import Encoded, EncodeError, Imm, Mem, Operand
 from asm.ir import (
     MAX_IMAGE,
     Branch,
@@ -29,15 +30,14 @@ from asm.ir import (
     repetitions,
 )
 from asm.layout import Layout
-from asm.macros import CONDITION_CODES
 from asm.messages import column_of, encode_message, make_diagnostic
-from asm.object_format import output_format
-from asm.operand_spelling import plain_operands
-from asm.operands import Encoded, EncodeError, Imm, Mem, Operand
 from asm.options import Options
+from asm.output.object_format import output_format
 from asm.parse import CUT_NUMBERS, NUMBERS, SEGMENTS, ParseError, TokenError, builder, explain
 from asm.places import at_place, without_places
-from asm.preprocess import Preprocessor
+from asm.preprocessor.frames import Place
+from asm.preprocessor.macros import CONDITION_CODES
+from asm.preprocessor.preprocess import Preprocessor
 from asm.tokens import RESERVE, Kinds, mnemonics, string_bytes
 from asm.warnings import Warnings
 

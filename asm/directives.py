@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from asm.data import split_list
 from asm.expression import HERE, SCALAR, START, Symbol
 from asm.floats import ROUNDINGS
+from asm.instructions.match import LEVELS
+from asm.instructions.nops import THRESHOLDS
 from asm.ir import Equ, Padding, Reserve, Switch, Times
-from asm.match import LEVELS
-from asm.nops import THRESHOLDS
-from asm.output_map import PARTS
+from asm.output.map import PARTS
 from asm.parse import TokenError
 from asm.places import at_place
 from asm.pragmas import pragma

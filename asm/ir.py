@@ -10,8 +10,6 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol, TypeAlias, Union
 
 from asm import table
-from asm.address import is_rip_relative
-from asm.encode import encode
 from asm.expression import (
     HERE,
     SCALAR,
@@ -24,9 +22,11 @@ from asm.expression import (
     evaluate,
     evaluate_address,
 )
-from asm.match import ANY, LEVELS
-from asm.nops import parts
-from asm.operands import Encoded, EncodeError, Far, Imm, Mem, Operand
+from asm.instructions.address import is_rip_relative
+from asm.instructions.encode import encode
+from asm.instructions.match import ANY, LEVELS
+from asm.instructions.nops import parts
+from asm.instructions.operands import Encoded, EncodeError, Far, Imm, Mem, Operand
 from asm.parse import base_and_index
 
 MAX_IMAGE = 1 << 28  # bytes in a section; a hostile `times` must not fill the host's memory
@@ -38,7 +38,7 @@ class Mode(NamedTuple):
     bits: int
     optimise: int
     default_rel: bool
-    level: int = ANY  # of the processor, an index of asm.match.LEVELS
+    level: int = ANY  # of the processor, an index of asm.instructions.match.LEVELS
     bnd: bool = False  # near branches have the prefix BND where they have no other in its place
 
     @property

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asm.expression import ExpressionError, Section, Symbol
+from asm.instructions.operands import EncodeError
 from asm.ir import Branch, Equ, Fixed, Instruction, Item, Probe, Switch
-from asm.operands import EncodeError
 
 MAX_PASSES = 1000
 

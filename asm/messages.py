@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from asm.diagnostics import Diagnostic, Note
-from asm.frames import Frame, Place
-from asm.match import REGISTER_CLASS
-from asm.operands import EncodeError, Far, Mem, Operand, Reg
+from asm.instructions.match import REGISTER_CLASS
+from asm.instructions.operands import EncodeError, Far, Mem, Operand, Reg
+from asm.preprocessor.frames import Frame, Place
 from asm.table import REGISTERS_8, REGISTERS_8_REX, REGISTERS_16, REGISTERS_32, REGISTERS_64
 from asm.table import REGISTERS_SEG as SEGMENTS
 from asm.tokens import TOKEN

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from asm.diagnostics import foreign_word
 from asm.expression import HERE, SCALAR_OPERATORS, START, ExpressionError, adds_up, apply, apply_unary, wrap
-from asm.operands import Far, Imm, Mem, Operand, Reg
+from asm.instructions.operands import Far, Imm, Mem, Operand, Reg
 from asm.tokens import SIZES, exceeds_64_bits, parse_number, string_value
 
 if TYPE_CHECKING:

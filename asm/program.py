@@ -6,13 +6,13 @@ import copy
 from collections.abc import Collection
 from typing import NoReturn
 
-from asm import output_bin
 from asm.assembler import Assembler
 from asm.diagnostics import AsmError, Diagnostic
 from asm.expression import SCALAR, ExpressionError
-from asm.frames import SourceError
 from asm.layout import ProbeError
 from asm.options import Options
+from asm.output import flat
+from asm.preprocessor.frames import SourceError
 
 MAX_ROUNDS = 100  # of assembling again where %if or %assign looked at addresses
 
@@ -27,7 +27,7 @@ class Program:
     def __init__(self, assembler: Assembler) -> None:
         self._assembler = assembler
         self.binary = assembler.format.image(assembler)
-        self.origin = output_bin.origin(assembler)
+        self.origin = flat.origin(assembler)
         self.sections = {name: section for name, section in assembler.sections.items() if section.size or section.parts}
         self.warnings = assembler.warnings
         self.symbols = {
@@ -67,12 +67,12 @@ class Program:
     @property
     def lines(self) -> list[tuple[int, str, int]]:
         """Where code comes from: (address, file, line) for each statement that has bytes, in order of the source."""
-        return output_bin.line_map(self._assembler)
+        return flat.line_map(self._assembler)
 
     @property
     def listing(self) -> str:
         """The listing in NASM's format; unless it was asked for, the source is assembled once more for it."""
-        from asm.output_listing import listing
+        from asm.output.listing import listing
 
         assembler = self._assembler
         if assembler.record is None:
@@ -87,8 +87,8 @@ class Program:
         return self.map_of()
 
     def map_of(self, parts: Collection[str] | None = None, output: str = "") -> str:
-        """Parts of the map (see `asm.output_map.PARTS`), with the name of the image's file."""
-        from asm.output_map import PARTS, symbol_map
+        """Parts of the map (see `asm.output.map.PARTS`), with the name of the image's file."""
+        from asm.output.map import PARTS, symbol_map
 
         return symbol_map(self._assembler, PARTS if parts is None else parts, output)
 

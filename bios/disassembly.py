@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from asm import table
 from asm.decode_tables import Candidate, candidate, operand_sizes
-from asm.disassemble import needs_size
+from asm.instructions.disassemble import needs_size
 from asm.table import Form, OperandSpec
 
 __all__ = ["disassembly_include"]

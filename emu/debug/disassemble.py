@@ -69,7 +69,7 @@ def disassemble(processor: "Processor", la: int, count: int = 1) -> list[tuple[i
     Raises:
         ValueError: more than 1,048,576 instructions, whose code would be read first.
     """
-    from asm.disassemble import disassemble
+    from asm.instructions.disassemble import disassemble
 
     if count > MOST:
         raise ValueError(f"count is at most {MOST:,}, not {count:,}")
@@ -98,7 +98,7 @@ def listing(
 
     What an instruction refers to is named in a comment behind it.
     """
-    from asm.disassemble import disassemble
+    from asm.instructions.disassemble import disassemble
 
     names: dict[int, list[str]] = {}
     for name, address in (symbols or {}).items():
@@ -127,6 +127,6 @@ def listing(
 
 def coloured(text: str) -> str:
     """An instruction's text in colour, for a terminal."""
-    from asm.colour import paint
+    from asm.command.colour import paint
 
     return paint(text)

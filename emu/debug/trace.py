@@ -132,7 +132,7 @@ class Trace:
 
     def text_at(self, address: int) -> tuple[str, str]:
         """The bytes and the text of the instruction at a linear address."""
-        import asm.disassemble
+        from asm.instructions.disassemble import disassemble
 
         cpu = self.processor
         count = min(LONGEST, PAGE_SIZE - address % PAGE_SIZE)
@@ -143,7 +143,7 @@ class Trace:
         key = (address, base, cpu.bits, code)
         known = self.texts.get(key)
         if known is None:
-            ((_, taken, text),) = asm.disassemble.disassemble(code, cpu.bits, address - base, 1, exact=False)
+            ((_, taken, text),) = disassemble(code, cpu.bits, address - base, 1, exact=False)
             if len(self.texts) >= MOST_TEXTS:
                 self.texts.clear()
             text += self.names.comment(text, base)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from asm import cache, cli
 from asm.assembler import Assembler
+from asm.command import cache, cli
+from asm.command.progress import Progress
 from asm.options import Options
-from asm.progress import Progress
 
 
 @pytest.fixture
@@ -117,8 +117,8 @@ class Terminal(io.StringIO):
 
 
 def test_progress_is_shown_after_a_while_and_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asm.progress.FIRST", 0.01)
-    monkeypatch.setattr("asm.progress.NEXT", 0.01)
+    monkeypatch.setattr("asm.command.progress.FIRST", 0.01)
+    monkeypatch.setattr("asm.command.progress.NEXT", 0.01)
     stream = Terminal()
     assembler = Assembler("long.asm", "nop\n" * 10, Options())
     with Progress(stream) as progress:

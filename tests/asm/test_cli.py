@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asm.cli import main
+from asm.command.cli import main
 
 ROOT = Path(__file__).parents[2]
 

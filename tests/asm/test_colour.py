@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asm.colour import paint
+from asm.command.colour import paint
 
 ESCAPE = re.compile(r"\x1b\[[\d;]*m")
 PROGRESS = re.compile(r"(\r\x1b\[K[^\r]*)*\r\x1b\[K")  # a busy machine takes the second after which it is shown
@@ -56,7 +56,7 @@ def test_colour_on_a_terminal_alone(command: list[str], folder: Path) -> None:
 
 
 def test_pygments_is_not_imported_without_a_terminal(folder: Path) -> None:
-    script = "import sys; from asm.cli import main; main(['bad.asm']); sys.exit('pygments' in sys.modules)"
+    script = "import sys; from asm.command.cli import main; main(['bad.asm']); sys.exit('pygments' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, check=False).returncode == 0
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import asm
-from asm.cli import main
-from asm.frames import decode
+from asm.command.cli import main
 from asm.options import Options
+from asm.preprocessor.frames import decode
 from asm.program import run
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.asm"))
@@ -69,7 +69,7 @@ def test_an_assembled_source_survives_being_preprocessed_first(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from asm.options import Options
-    from asm.output_preprocessed import preprocess
+    from asm.output.preprocessed import preprocess
 
     source = Path(__file__).parent / "corpus" / f"{name}.asm"
     lines, assembler, _ = preprocess(source.name, source.read_text(), Options(preprocess_only=True))

@@ -13,7 +13,7 @@ import pytest
 
 import asm
 from asm import table
-from asm.disassemble import decode, disassemble
+from asm.instructions.disassemble import decode, disassemble
 
 NasmLines = Callable[..., list[bytes | None]]
 ESCAPES = (b"", b"\x0f", b"\x0f\x38", b"\x0f\x3a")

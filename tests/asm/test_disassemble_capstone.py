@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from asm import table
-from asm.disassemble import Instruction, decode
-from asm.operands import Far, Imm, Mem, Operand, Reg
+from asm.instructions.disassemble import Instruction, decode
+from asm.instructions.operands import Far, Imm, Mem, Operand, Reg
 
 capstone = pytest.importorskip("capstone", reason="capstone, of the extra [test], is not installed")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import asm
-from asm.encode import encode
-from asm.operands import Encoded, EncodeError, Far, Fixup, Imm, Mem, Operand, Reg
+from asm.instructions.encode import encode
+from asm.instructions.operands import Encoded, EncodeError, Far, Fixup, Imm, Mem, Operand, Reg
 
 NasmLines = Callable[..., list[bytes | None]]
 EAX, ECX, RAX = Reg("eax"), Reg("ecx"), Reg("rax")

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from asm import table
-from asm.encode import encode
-from asm.format import format_instruction, format_number
-from asm.operands import EncodeError, Far, Imm, Mem, Operand, Reg
+from asm.instructions.encode import encode
+from asm.instructions.format import format_instruction, format_number
+from asm.instructions.operands import EncodeError, Far, Imm, Mem, Operand, Reg
 from asm.table import Form, OperandSpec
 
 NasmLines = Callable[..., list[bytes | None]]

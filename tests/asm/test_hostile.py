@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import asm
-from asm import preprocess
+from asm.preprocessor import preprocess
 
 HOSTILE = {
     "recursive rmacro": ("%rmacro m 0\nm\n%endmacro\nm\n", "nested more than"),

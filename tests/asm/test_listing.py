@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asm.cli import main
+from asm.command.cli import main
 
 NASM = shutil.which("nasm")
 needs_nasm = pytest.mark.skipif(NASM is None, reason="nasm is not installed")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asm.cli import main
+from asm.command.cli import main
 
 NASM = shutil.which("nasm")
 SOURCE = (Path(__file__).parent / "corpus" / "mapped.asm").read_text()

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import asm
-from asm import output_elf
-from asm.cli import main
+from asm.command.cli import main
 from asm.options import Options
+from asm.output import elf
 from asm.program import run
 
 OBJECTS = Path(__file__).parent / "objects"
@@ -135,7 +135,7 @@ def test_what_an_object_cannot_say(source: str, message: str) -> None:
 
 
 def test_sections_that_the_header_cannot_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output_elf, "MAX_SECTIONS", 3)
+    monkeypatch.setattr(elf, "MAX_SECTIONS", 3)
     source = "section .a\ndd x\nsection .b\nx: dd 1\n"
     assert run("t.asm", source, Options(bits=32, output_format="elf32")).binary
     with pytest.raises(asm.AsmError, match="at most 3 sections"):

@@ -10,7 +10,7 @@ import pytest
 from lark import Tree, UnexpectedInput
 
 from asm import parse
-from asm.frames import source_lines
+from asm.preprocessor.frames import source_lines
 from asm.tokens import Kinds, parse_number, split, string_bytes
 
 ROOT = Path(__file__).parents[2]

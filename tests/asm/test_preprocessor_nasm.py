@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import asm
-from asm.cli import main
+from asm.command.cli import main
 
 NASM = shutil.which("nasm")
 

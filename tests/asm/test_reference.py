@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from asm import functions
-from asm.conditions import CONDITIONS
 from asm.directives import DIRECTIVES
 from asm.options import Options
-from asm.percent_directives import DIRECTIVES as PERCENT_DIRECTIVES
-from asm.predefined import USE_PACKAGES
+from asm.preprocessor import functions
+from asm.preprocessor.conditions import CONDITIONS
+from asm.preprocessor.percent_directives import DIRECTIVES as PERCENT_DIRECTIVES
+from asm.preprocessor.predefined import USE_PACKAGES
 from asm.program import run
 from asm.tokens import DATA, RESERVE
 

@@ -8,7 +8,7 @@ import pytest
 
 from asm import decode_tables, table
 from asm.decode_tables import ENTRY_GROUP, MODES, AmbiguityError, Tables
-from asm.disassemble import decode
+from asm.instructions.disassemble import decode
 from asm.table import Form, Table, TableError
 
 FORM_H = Path(table.__file__).parents[1] / "emu" / "core" / "form.h"
@@ -244,7 +244,7 @@ def walk(maps: list[list[list[int]]], tables: Tables, code: RandomCode) -> Form 
 
 
 def test_walking_the_map_finds_what_the_disassembler_finds() -> None:
-    """The walk through groups, against the search by specificity in asm/disassemble.py."""
+    """The walk through groups, against the search by specificity in asm/instructions/disassemble.py."""
     tables = Tables()
     maps = decode_tables.decode_map(table.processor_table(), tables)
     chooser = random.Random(1)

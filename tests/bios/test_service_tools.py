@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from asm.disassemble import decode
-from asm.format import format_instruction
+from asm.instructions.disassemble import decode
+from asm.instructions.format import format_instruction
 from bios.build import flash
 from emu import Machine, StopReason
 

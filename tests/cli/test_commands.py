@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import asm
-from asm.cli import main as assembler
+from asm.command.cli import main as assembler
 from asm.options import Options
 from asm.program import run
 from emu import models

@@ -275,7 +275,8 @@ def test_signals_end_it_with_a_report(tmp_path: Path, number: int, status: int) 
 
 
 @pytest.mark.parametrize(
-    ("module", "imported"), [("emu", "argparse"), ("emu", "emu.cli"), ("asm", "asm.cli"), ("asm", "asm.arguments")]
+    ("module", "imported"),
+    [("emu", "argparse"), ("emu", "emu.cli"), ("asm", "asm.command.cli"), ("asm", "asm.command.arguments")],
 )
 def test_ctrl_c_while_the_command_starts(module: str, imported: str) -> None:
     """It comes in the midst of an import, before anybody handles it: no traceback, and the shell's status is 130."""

@@ -1,8 +1,8 @@
 """Encodes one instruction to bytes, choosing among the rows of x86.tbl as NASM does.
 
 What depends on the shape of the instruction alone is done once. The templates of a shape are the forms that fit
-(asm/match.py) with the place of each operand; a plan is the templates with registers and address filled in. What is
-left for each instruction is to test the conditions and to put the values in.
+(match.py) with the place of each operand; a plan is the templates with registers and address filled in. What is left
+for each instruction is to test the conditions and to put the values in.
 """
 
 from __future__ import annotations
@@ -12,8 +12,15 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from asm import table
-from asm.address import EffectiveAddress, effective_address, is_offset, is_rip_relative, offset_size, vector_index
-from asm.match import (
+from asm.instructions.address import (
+    EffectiveAddress,
+    effective_address,
+    is_offset,
+    is_rip_relative,
+    offset_size,
+    vector_index,
+)
+from asm.instructions.match import (
     ANY,
     NEVER,
     REGISTER_CLASS,
@@ -27,7 +34,7 @@ from asm.match import (
     level_of,
     matching_forms,
 )
-from asm.operands import Encoded, EncodeError, Far, Fixup, Imm, Mem, Operand, Reg
+from asm.instructions.operands import Encoded, EncodeError, Far, Fixup, Imm, Mem, Operand, Reg
 from asm.table import Form
 
 # A register's number, with a bit for those that exist with a REX prefix only and one for those that exist without.
@@ -124,7 +131,7 @@ def encode(
         address: of the instruction's first byte; relative fields count from its end.
         optimise: 2 for NASM's -Ox; 1 for -O1: jumps keep their full size; 0 for -O0: immediates do so too.
         default_rel: NASM's ``default rel``.
-        level: of the processor, an index of `asm.match.LEVELS`; later instructions are refused.
+        level: of the processor, an index of `asm.instructions.match.LEVELS`; later instructions are refused.
 
     Returns:
         The bytes, fixups for fields that are unknown or relocatable, and warnings.

@@ -17,7 +17,7 @@ from asm.parse import TokenError
 
 if TYPE_CHECKING:
     from asm.assembler import Assembler
-    from asm.frames import Place
+    from asm.preprocessor.frames import Place
 
 SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_RELA, SHT_NOTE, SHT_NOBITS, SHT_REL = 1, 2, 3, 4, 7, 8, 9
 SHT_INIT_ARRAY, SHT_FINI_ARRAY, SHT_PREINIT_ARRAY = 14, 15, 16
@@ -398,7 +398,7 @@ class Elf:
         if assembler.first not in sections and assembler.items and not isinstance(assembler.items[0], Switch):
             sections.append(assembler.first)
         if self.debug:
-            from asm.output_dwarf import debug_sections
+            from asm.output.dwarf import debug_sections
 
             sections += debug_sections(assembler, self)
         return _File(assembler, self, sections).bytes()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from asm.expression import Linear, Section
-from asm.formats import FORMATS
+from asm.output.formats import FORMATS
 from asm.parse import TokenError
 
 if TYPE_CHECKING:
@@ -76,14 +76,15 @@ class Flat:
     address_size = 8
 
     def __init__(self, name: str) -> None:
-        from asm import ir, output_bin, output_text
+        from asm import ir
+        from asm.output import flat, hexadecimal
 
         self.name = name
         self.special: set[str] = set()  # symbols that `global` says more of than their name
-        self.section_attributes = output_bin.section_attributes
-        self.place = output_bin.place
+        self.section_attributes = flat.section_attributes
+        self.place = flat.place
         self.resolve = ir.address_field
-        self.image = {"bin": output_bin.image, "ith": output_text.intel_hex, "srec": output_text.s_records}[name]
+        self.image = {"bin": flat.image, "ith": hexadecimal.intel_hex, "srec": hexadecimal.s_records}[name]
 
     def new_section(self, section: Section) -> None:
         section.nobits = section.name == ".bss"
@@ -113,7 +114,7 @@ def output_format(options: Options) -> OutputFormat:
     """The format of a name in FORMATS."""
     name = options.output_format
     if name.startswith("elf"):
-        from asm.output_elf import Elf
+        from asm.output.elf import Elf
 
         return Elf(FORMATS[name], options.debug)
     return Flat(name)

@@ -258,7 +258,7 @@ def _dependency_option(arguments: Arguments, word: str, words: deque[str]) -> No
         if kind == "F":
             arguments.dependency_file = value
         else:
-            from asm.dependencies import quoted
+            from asm.command.dependencies import quoted
 
             arguments.target = value if kind == "T" else quoted(value, arguments.watcom)
     elif kind == "D":

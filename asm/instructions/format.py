@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from asm.operands import Far, Imm, Mem, Operand, Reg
+from asm.instructions.operands import Far, Imm, Mem, Operand, Reg
 
 _SIZES = {
     8: "byte ",

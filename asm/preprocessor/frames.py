@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect
 from typing import TypeAlias
 
-from asm.macros import Call
+from asm.preprocessor.macros import Call
 
 MAX_INCLUDES = 100
 

@@ -13,7 +13,7 @@ from asm.ir import Equ, Reserve, Switch
 
 if TYPE_CHECKING:
     from asm.assembler import Assembler
-    from asm.output_elf import Elf
+    from asm.output.elf import Elf
 
 VERSION = 3
 DW_TAG_COMPILE_UNIT = 0x11

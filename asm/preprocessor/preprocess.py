@@ -11,11 +11,22 @@ import re
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
-from asm import functions
-from asm.conditions import CONDITIONS
 from asm.expression import ExpressionError
-from asm.frames import CONTINUED, Condition, DirectiveError, Frame, Place, SourceError, decode, source_lines
-from asm.macros import (
+from asm.names import with_names
+from asm.parse import ParseError, TokenError
+from asm.preprocessor import functions
+from asm.preprocessor.conditions import CONDITIONS
+from asm.preprocessor.frames import (
+    CONTINUED,
+    Condition,
+    DirectiveError,
+    Frame,
+    Place,
+    SourceError,
+    decode,
+    source_lines,
+)
+from asm.preprocessor.macros import (
     NAME,
     Call,
     Context,
@@ -28,12 +39,10 @@ from asm.macros import (
     split_parameters,
     strip_comment,
 )  # fmt: skip
-from asm.names import with_names
-from asm.parse import ParseError, TokenError
-from asm.percent_directives import DIRECTIVES
-from asm.predefined import predefine
-from asm.stackframe import StackFrame
-from asm.standard_macros import standard_macros
+from asm.preprocessor.percent_directives import DIRECTIVES
+from asm.preprocessor.predefined import predefine
+from asm.preprocessor.stackframe import StackFrame
+from asm.preprocessor.standard_macros import standard_macros
 from asm.tokens import MACRO, classify, split, unquote
 
 if TYPE_CHECKING:

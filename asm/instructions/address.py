@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from asm.operands import EncodeError, Mem
+from asm.instructions.operands import EncodeError, Mem
 from asm.table import REGISTERS_16, REGISTERS_32, REGISTERS_64, REGISTERS_XMM, REGISTERS_YMM
 
 # Number and size of every general register that can stand in an address.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asm.diagnostics import AsmError
-from asm.frames import Place, SourceError
-from asm.macros import pieces, quote
+from asm.preprocessor.frames import Place, SourceError
+from asm.preprocessor.macros import pieces, quote
 
 if TYPE_CHECKING:
     from asm.assembler import Assembler

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from asm.macros import Expander, MacroError, pieces, quote
+from asm.preprocessor.macros import Expander, MacroError, pieces, quote
 from asm.tokens import encode_text, unquote
 
 Function = Callable[[Expander, Sequence[str]], str]

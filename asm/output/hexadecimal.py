@@ -13,9 +13,9 @@ CHUNK = 32  # bytes of a line, which does not go past a multiple of them
 
 def _chunks(assembler: Assembler) -> Iterator[tuple[int, bytes]]:
     """The sections' bytes by address, a line's worth at a time."""
-    from asm import output_bin
+    from asm.output import flat
 
-    output_bin.image(assembler)  # which says what is wrong with the sections' places
+    flat.image(assembler)  # which says what is wrong with the sections' places
     for section in assembler.load_order:
         data = b"".join(section.parts)
         at, start = 0, section.start or 0

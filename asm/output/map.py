@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from asm import output_bin
 from asm.expression import SCALAR, Section, Symbol
+from asm.output import flat
 
 if TYPE_CHECKING:
     from asm.assembler import Assembler
@@ -31,7 +31,7 @@ def symbol_map(assembler: Assembler, parts: Collection[str] = PARTS, output: str
     out = ["", "- NASM Map file ".ljust(WIDTH, "-"), "", f"Source file:  {assembler.name}"]
     out += [f"Output file:  {output}", ""] if output else [""]
     if parts != {"symbols"}:
-        out += [_heading("Program origin"), "", f"{output_bin.origin(assembler):08X}", ""]
+        out += [_heading("Program origin"), "", f"{flat.origin(assembler):08X}", ""]
         out += [_heading("Sections (summary)"), "", *_summary(sections), ""]
     if "sections" in parts:
         out += [_heading("Sections (detailed)"), ""]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from asm import text_directives
-from asm.frames import MAX_INCLUDES, DirectiveError, Frame, decode, source_lines
-from asm.macros import NAME, Context, pieces, strip_comment
-from asm.nops import THRESHOLDS
+from asm.instructions.nops import THRESHOLDS
 from asm.pragmas import pragma
-from asm.predefined import USE_PACKAGES
-from asm.text_directives import Handler
+from asm.preprocessor import text_directives
+from asm.preprocessor.frames import MAX_INCLUDES, DirectiveError, Frame, decode, source_lines
+from asm.preprocessor.macros import NAME, Context, pieces, strip_comment
+from asm.preprocessor.predefined import USE_PACKAGES
+from asm.preprocessor.text_directives import Handler
 from asm.tokens import unquote
 
 if TYPE_CHECKING:
-    from asm.preprocess import Preprocessor
+    from asm.preprocessor.preprocess import Preprocessor
 
 
 LINE = re.compile(r"""\s*(\d+)(?:\+(\d+)|(-\d+))?(?:\s+(?:"([^"]*)".*|'([^']*)'.*|(.*)))?""")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from asm import functions
-from asm.frames import DirectiveError
-from asm.macros import Macro, pieces, quote, strip_comment
+from asm.preprocessor import functions
+from asm.preprocessor.frames import DirectiveError
+from asm.preprocessor.macros import Macro, pieces, quote, strip_comment
 from asm.tokens import unquote
 
 if TYPE_CHECKING:
-    from asm.preprocess import Preprocessor
+    from asm.preprocessor.preprocess import Preprocessor
 
 Handler: TypeAlias = "Callable[[Preprocessor, str], None]"
 

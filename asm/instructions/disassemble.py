@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from asm import table
 from asm.decode_tables import Candidate, candidate, operand_sizes
-from asm.encode import encode
-from asm.format import format_instruction, format_number
-from asm.operands import EncodeError, Far, Imm, Mem, Operand, Reg
+from asm.instructions.encode import encode
+from asm.instructions.format import format_instruction, format_number
+from asm.instructions.operands import EncodeError, Far, Imm, Mem, Operand, Reg
 from asm.table import Form, OperandSpec
 
 MAX_LENGTH = 15  # bytes of an instruction; longer ones are #GP

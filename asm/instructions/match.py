@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asm import table
-from asm.address import is_offset, vector_index
-from asm.operands import EncodeError, Imm, Mem, Operand, Reg
+from asm.instructions.address import is_offset, vector_index
+from asm.instructions.operands import EncodeError, Imm, Mem, Operand, Reg
 from asm.table import Form, OperandSpec
 
 _CLASSES = {

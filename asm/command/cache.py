@@ -36,8 +36,8 @@ def folder() -> Path:
 
 def _package() -> str:
     """Tells versions of this package apart."""
-    with os.scandir(Path(__file__).parent) as entries:
-        stats = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith((".py", ".tbl", ".lark"))]
+    files = [path for path in Path(__file__).parents[1].rglob("*") if path.suffix in (".py", ".tbl", ".lark")]
+    stats = [(str(path), path.stat()) for path in files]
     return repr(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
 
 

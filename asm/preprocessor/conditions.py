@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from asm.frames import DirectiveError
-from asm.macros import NAME, pieces
-from asm.predefined import USE_PACKAGES
+from asm.preprocessor.frames import DirectiveError
+from asm.preprocessor.macros import NAME, pieces
+from asm.preprocessor.predefined import USE_PACKAGES
 from asm.tokens import classify, unquote
 
 if TYPE_CHECKING:
-    from asm.preprocess import Preprocessor
+    from asm.preprocessor.preprocess import Preprocessor
 
 
 def _if_defined(pre: Preprocessor, text: str) -> bool:

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from asm import functions
-from asm.frames import DirectiveError, SourceError
-from asm.macros import Macro, MacroError, quote
-from asm.text_directives import define
+from asm.preprocessor import functions
+from asm.preprocessor.frames import DirectiveError, SourceError
+from asm.preprocessor.macros import Macro, MacroError, quote
+from asm.preprocessor.text_directives import define
 
 if TYPE_CHECKING:
-    from asm.preprocess import Preprocessor
+    from asm.preprocessor.preprocess import Preprocessor
 
 
 def predefine(pre: Preprocessor, name: str) -> None:

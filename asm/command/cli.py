@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from asm.arguments import DEBUG_FORMATS, ArgumentError, Arguments, parse_arguments
-from asm.dependencies import quoted, rule
-from asm.formats import FORMATS
+from asm.command.arguments import DEBUG_FORMATS, ArgumentError, Arguments, parse_arguments
+from asm.command.dependencies import quoted, rule
+from asm.output.formats import FORMATS
 
 if TYPE_CHECKING:
     from asm.program import Program
@@ -115,7 +115,7 @@ def _main(argv: Sequence[str]) -> int:
     stream = sys.stdout if arguments.to_stdout else sys.stderr
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # a source's bytes come out as they are
-    from asm import colour
+    from asm.command import colour
 
     return _assemble(arguments, lambda text: print(text, file=stream), colour.wanted(stream))
 
@@ -124,12 +124,12 @@ def _assemble(arguments: Arguments, say: Callable[[str], None], colourful: bool)
     import gc
 
     gc.disable()  # a short-lived process: collecting garbage costs more than it frees
-    from asm import cache
+    from asm.command import cache
+    from asm.command.progress import Progress
     from asm.diagnostics import AsmError, Diagnostic
-    from asm.frames import decode
     from asm.options import Options
+    from asm.preprocessor.frames import decode
     from asm.program import run
-    from asm.progress import Progress
 
     messages: list[str] = []
 
@@ -140,7 +140,7 @@ def _assemble(arguments: Arguments, say: Callable[[str], None], colourful: bool)
                                 f"{diagnostic.file}({diagnostic.line}) :", 1)  # fmt: skip
         messages.append(text)
         if colourful:
-            from asm import colour
+            from asm.command import colour
 
             text = colour.paint_diagnostic(text, diagnostic)
         say(text)
@@ -170,7 +170,7 @@ def _assemble(arguments: Arguments, say: Callable[[str], None], colourful: bool)
         limits=arguments.limits,
     )
     if arguments.preprocess_only or arguments.dependencies_only:
-        from asm.output_preprocessed import preprocess
+        from asm.output.preprocessed import preprocess
 
         lines, assembler, dependencies = preprocess(name, text, options)
         if arguments.dependencies_only:
@@ -210,7 +210,7 @@ def _assemble(arguments: Arguments, say: Callable[[str], None], colourful: bool)
         for diagnostic in sorted(error.warnings + error.errors, key=lambda d: (d.file != name, d.file, d.line)):
             show(diagnostic)
         if arguments.listing and progress.assembler is not None:  # it says what is wrong too
-            from asm.output_listing import listing
+            from asm.output.listing import listing
 
             _write(arguments.listing, listing(progress.assembler).encode("utf-8", "surrogateescape"))
         return 1

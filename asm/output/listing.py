@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from asm.expression import ExpressionError, Linear, Section, evaluate
+from asm.instructions.operands import EncodeError
 from asm.ir import Branch, Fixed, Instruction, Item, Padding, Patch, Reserve, Switch, Times, address_field
-from asm.operands import EncodeError
-from asm.preprocess import HIDDEN
+from asm.preprocessor.preprocess import HIDDEN
 
 if TYPE_CHECKING:
     from asm.assembler import Assembler

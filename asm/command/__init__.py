@@ -1,0 +1,1 @@
+"""The command `emu-asm`: arguments, cache, colour, progress."""

@@ -1,0 +1,1 @@
+"""From source text to lines without directives of the preprocessor."""
