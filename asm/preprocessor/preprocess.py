@@ -499,9 +499,7 @@ class Preprocessor:
             self._conditional(name, rest)
             return
         if not self.emitting:
-            if name in ("rep", "macro", "imacro", "rmacro", "irmacro"):
-                self._skip_body(frame, "rep" if name == "rep" else "macro")
-            return
+            return  # the lines of a macro or a repetition are not read either: conditions in it balance by themselves
         if name in ("macro", "imacro", "rmacro", "irmacro"):
             self._define_multi(name, rest, frame)
             return
@@ -572,18 +570,17 @@ class Preprocessor:
         self.place = place
         raise DirectiveError(f"%{kind} without %end{kind}")
 
-    def _skip_body(self, frame: Frame, kind: str) -> None:
-        """Passes over the body of a macro or a repetition in lines that are not read; %if in it counts on."""
-        del frame, kind  # conditionals inside are balanced by themselves, so nothing needs to be done
-
     def _define_multi(self, directive: str, rest: str, frame: Frame) -> None:
         place = self.place
         first = frame.number_of(frame.number) + 1
         if not rest.strip():
             raise DirectiveError(f"`%{directive}' expects a macro name")
         body = self._body(frame, "macro")
+        # What stands behind the name is expanded now: a default may use what a context has only here.
+        name, blank, more = re.match(r"\s*(\S*)(\s*)(.*)", strip_comment(rest), re.DOTALL).groups()  # type: ignore[union-attr]
         match = re.match(
-            r"\s*(\S+?)(?:\s+([0-9]+)(?:-([0-9]+|\*))?(\+)?((?:\.nolist)?)(?![\w.\-])\s*(.*))?$", strip_comment(rest)
+            r"(\S+?)(?:\s+([0-9]+)(?:-([0-9]+|\*))?(\+)?((?:\.nolist)?)(?![\w.\-])\s*(.*))?$",
+            name + blank + self.expander.expand(more),
         )
         if match is None or match.group(2) is None:
             raise DirectiveError(f"`%{directive}' expects a name and a parameter count")
