@@ -132,6 +132,8 @@ OBJDUMP_DIFFERS = (
         "66h before a near branch in 64-bit code: objdump follows AMD, SDM ignores it",
     ),
     (r"BS[FR] .*", r"f2", "objdump knows no F2h before BSF and BSR, which SDM has ignored"),
+    (r"[LMS]FENCE", r".*0fae", "objdump wants an r/m field of 0; SDM: the processor ignores it"),
+    (r"RMPADJUST", r"f3", "objdump has it in 64-bit code only, NASM in every code"),
 )
 
 
